@@ -1,0 +1,405 @@
+"""The records that the log orders.
+
+A record is an operation (a change a client asks for), an observation (a fact that a rule's source zone
+reports), or a control record (rules, migrations, barriers, receipts). All are immutable. Paths are bytes in the
+global namespace, absolute, without empty, `.` or `..` components; names are bytes and need not be UTF-8.
+
+A record's number, counted over the log, is its GSN (global sequence number). Consensus may put many records in one
+log entry; the GSN does not depend on how they were grouped.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class Kind(IntEnum):
+    """What an inode is. Sockets are not replicated."""
+
+    FILE = 1
+    DIRECTORY = 2
+    SYMLINK = 3
+    FIFO = 4
+    CHARACTER_DEVICE = 5
+    BLOCK_DEVICE = 6
+
+
+Xattrs = tuple[tuple[bytes, bytes], ...]
+"""(name, value) pairs in ascending order of name."""
+
+
+class Attributes(NamedTuple):
+    """What every kind of inode has. `mode` is the twelve permission bits; `mtime_ns` is since the epoch."""
+
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    xattrs: Xattrs = ()
+
+
+class Content(NamedTuple):
+    """The bytes of one file version.
+
+    `digest` is BLAKE3-256 of all bytes, unless `sealed` is false: then the file was changed in part, and `digest`
+    is a chained identity of the changes, equal on all nodes but not the hash of the bytes. `inline` carries the
+    bytes themselves when they are few. `pack` and `offset` say where in a pushed pack the bytes begin.
+    """
+
+    digest: bytes
+    size: int
+    inline: bytes | None = None
+    pack: bytes = b""
+    offset: int = 0
+    sealed: bool = True
+
+
+class OperationId(NamedTuple):
+    """Names one request of one client for ever; a retry carries the same."""
+
+    session: bytes
+    sequence: int
+
+
+# -- operations: the first three fields are the same in all of them -----------------------------------------------
+
+
+class MakeDirectory(NamedTuple):
+    id: OperationId
+    zone: int
+    time_ns: int
+    path: bytes
+    mode: int
+    uid: int
+    gid: int
+
+
+class Create(NamedTuple):
+    """Make an empty file, fifo or device; EEXIST where the name is taken."""
+
+    id: OperationId
+    zone: int
+    time_ns: int
+    path: bytes
+    kind: Kind
+    mode: int
+    uid: int
+    gid: int
+    rdev: int = 0
+
+
+class Put(NamedTuple):
+    """Replace or create a whole file. `mode`, `uid`, `gid` are used where it is created; -1 in `expected_version`
+    asks nothing, 0 that the name is free, another number that the file's version is that one."""
+
+    id: OperationId
+    zone: int
+    time_ns: int
+    path: bytes
+    mode: int
+    uid: int
+    gid: int
+    content: Content
+    expected_version: int = -1
+
+
+class Write(NamedTuple):
+    id: OperationId
+    zone: int
+    time_ns: int
+    path: bytes
+    offset: int
+    content: Content
+
+
+class Append(NamedTuple):
+    id: OperationId
+    zone: int
+    time_ns: int
+    path: bytes
+    content: Content
+
+
+class Truncate(NamedTuple):
+    id: OperationId
+    zone: int
+    time_ns: int
+    path: bytes
+    size: int
+
+
+class RenameFlag(IntEnum):
+    NONE = 0
+    NOREPLACE = 1
+    EXCHANGE = 2
+
+
+class Rename(NamedTuple):
+    id: OperationId
+    zone: int
+    time_ns: int
+    path: bytes
+    to: bytes
+    flag: RenameFlag = RenameFlag.NONE
+
+
+class Unlink(NamedTuple):
+    id: OperationId
+    zone: int
+    time_ns: int
+    path: bytes
+    expected_version: int = -1
+
+
+class RemoveDirectory(NamedTuple):
+    id: OperationId
+    zone: int
+    time_ns: int
+    path: bytes
+
+
+class Link(NamedTuple):
+    """`to` becomes another name of the file at `path`."""
+
+    id: OperationId
+    zone: int
+    time_ns: int
+    path: bytes
+    to: bytes
+
+
+class Symlink(NamedTuple):
+    id: OperationId
+    zone: int
+    time_ns: int
+    path: bytes
+    target: bytes
+    uid: int
+    gid: int
+
+
+class SetAttributes(NamedTuple):
+    """None leaves a field as it is."""
+
+    id: OperationId
+    zone: int
+    time_ns: int
+    path: bytes
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    mtime_ns: int | None = None
+
+
+class XattrFlag(IntEnum):
+    NONE = 0
+    CREATE = 1
+    REPLACE = 2
+
+
+class SetXattr(NamedTuple):
+    id: OperationId
+    zone: int
+    time_ns: int
+    path: bytes
+    name: bytes
+    value: bytes
+    flag: XattrFlag = XattrFlag.NONE
+
+
+class RemoveXattr(NamedTuple):
+    id: OperationId
+    zone: int
+    time_ns: int
+    path: bytes
+    name: bytes
+
+
+Operation = (
+    MakeDirectory
+    | Create
+    | Put
+    | Write
+    | Append
+    | Truncate
+    | Rename
+    | Unlink
+    | RemoveDirectory
+    | Link
+    | Symlink
+    | SetAttributes
+    | SetXattr
+    | RemoveXattr
+)
+
+
+# -- observations ---------------------------------------------------------------------------------------------------
+
+
+class ObservedEntry(NamedTuple):
+    """One name in an observed directory and what it stands for.
+
+    `identity` names the object itself in the source zone (its file handle), so that a second name of it is a hard
+    link and a new name of it is a rename. `content` is None where the bytes are still to come; then a new file is
+    pending. `size` is the observed size in bytes of a file. `stamp` is the source's fingerprint of the object (its
+    change time in nanoseconds), kept so that the source finds what changed while it was not looking.
+    """
+
+    name: bytes
+    identity: bytes
+    kind: Kind
+    attributes: Attributes
+    size: int = 0
+    content: Content | None = None
+    target: bytes = b""
+    rdev: int = 0
+    stamp: int = 0
+
+
+class DirectoryReport(NamedTuple):
+    """What was seen in one directory: these names are there, those are gone.
+
+    With `complete`, every name that is there has been reported, in this report or an earlier one of the same look;
+    the directory is then listed. `attributes` is None where they were not looked at.
+    """
+
+    inode: int
+    entries: tuple[ObservedEntry, ...]
+    absent: tuple[bytes, ...]
+    complete: bool
+    attributes: Attributes | None
+    stamp: int = 0
+
+
+class InodeReport(NamedTuple):
+    """What was seen of one file or other non-directory. `content` None leaves the content as it is."""
+
+    inode: int
+    attributes: Attributes
+    size: int
+    content: Content | None
+    target: bytes = b""
+    stamp: int = 0
+
+
+class Observation(NamedTuple):
+    """Facts that zone `zone` saw after it had been brought to GSN `as_of`.
+
+    All entries of all directories are taken before all absences, so that a rename reported from both of its
+    directories in one observation moves the object. `id` only tells the observer when its observation was applied;
+    it is not kept, because a repeated observation is harmless.
+    """
+
+    id: OperationId
+    zone: int
+    as_of: int
+    rule: int
+    directories: tuple[DirectoryReport, ...]
+    inodes: tuple[InodeReport, ...]
+
+
+# -- control records ------------------------------------------------------------------------------------------------
+
+
+class ZoneMember(NamedTuple):
+    """A zone's part in a rule: where the rule's tree is on that zone's filesystem."""
+
+    zone: int
+    name: str
+    local_path: bytes
+    observe_only: bool = False
+
+
+class CreateRule(NamedTuple):
+    """`path` is the rule's place in the global namespace. `source` is the zone that has data already, or -1.
+    `options` is msgpack of plain settings (exclusions, policies), kept as it is."""
+
+    id: OperationId
+    time_ns: int
+    name: str
+    path: bytes
+    source: int
+    members: tuple[ZoneMember, ...]
+    options: bytes = b""
+
+
+class RemoveRule(NamedTuple):
+    id: OperationId
+    time_ns: int
+    name: str
+
+
+class SetRuleOptions(NamedTuple):
+    id: OperationId
+    time_ns: int
+    name: str
+    options: bytes
+
+
+class MigrationAction(IntEnum):
+    CREATE = 1
+    START = 2
+    PAUSE = 3
+    RESUME = 4
+    STOP = 5
+    LIVE = 6
+    COMPLETE = 7
+    ABORT = 8
+    FAIL = 9
+    RESET = 10
+
+
+class ChangeMigration(NamedTuple):
+    """Moves a migration to another state; EINVAL where its state does not allow the action."""
+
+    id: OperationId
+    time_ns: int
+    rule: str
+    action: MigrationAction
+    detail: str = ""
+
+
+class Barrier(NamedTuple):
+    """A point in the log that zones can be brought to and compared at."""
+
+    id: OperationId
+    time_ns: int
+    rule: str
+
+
+class ZoneFinding(NamedTuple):
+    """What one zone found in its real files at a barrier."""
+
+    zone: int
+    digest: bytes
+    directories: int
+    files: int
+    bytes: int
+
+
+class Receipt(NamedTuple):
+    """At GSN `index` these zones had these digests; it holds when all are equal."""
+
+    id: OperationId
+    time_ns: int
+    rule: str
+    index: int
+    findings: tuple[ZoneFinding, ...]
+
+
+Control = CreateRule | RemoveRule | SetRuleOptions | ChangeMigration | Barrier | Receipt
+Record = Operation | Observation | Control
+
+
+class Outcome(NamedTuple):
+    """What the state machine decided about a record: an errno (0: done), the inode concerned and its version.
+
+    `void` lists, for an observation, the inodes of directories and files whose report was not taken, because the
+    log already held something newer.
+    """
+
+    errno: int
+    inode: int = 0
+    version: int = 0
+    void: tuple[int, ...] = ()

@@ -1,0 +1,202 @@
+"""The edges of lddp as Protocols: production adapters and the tests' fakes implement the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
+
+from lddp.core.records import Attributes, Content, Kind
+from lddp.core.tables import Table, Tables
+
+
+class Clock(Protocol):
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary start; never goes back."""
+        ...
+
+    def time_ns(self) -> int:
+        """Nanoseconds since the epoch."""
+        ...
+
+
+class Random(Protocol):
+    def uniform(self, low: float, high: float) -> float: ...
+
+    def token(self, size: int) -> bytes: ...
+
+
+class KeyValue(Protocol):
+    """A node's database. One write transaction at a time; it is durable when the context ends without an exception,
+    and undone when it ends with one. A read transaction sees the last committed state."""
+
+    def write(self) -> AbstractContextManager[Tables]: ...
+
+    def read(self) -> AbstractContextManager[Tables]: ...
+
+
+class Journal(Protocol):
+    """The Raft log as consensus needs it. Indexes start at 1. Nothing is durable before `KeyValue.write` commits."""
+
+    def first_index(self) -> int: ...
+
+    def last_index(self) -> int: ...
+
+    def entry(self, index: int) -> tuple[bytes, int, int]:
+        """(command, index, term)."""
+        ...
+
+
+class Link(Protocol):
+    """An authenticated channel to one peer. Messages arrive whole and in order, or the link breaks."""
+
+    peer: str
+
+    def send(self, message: bytes) -> None: ...
+
+    async def receive(self) -> bytes: ...
+
+    async def close(self) -> None: ...
+
+
+class Status(NamedTuple):
+    """What a zone's filesystem says of one object. Sizes in bytes, times in nanoseconds since the epoch.
+
+    `handle` names the object itself, across renames and not reused after deletion (type and bytes of the kernel's
+    file handle where there is one). `mode` is the twelve permission bits.
+    """
+
+    kind: Kind | None
+    """None for a socket."""
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    device: int
+    links: int
+    rdev: int
+    handle: bytes
+
+
+class ContentSource(Protocol):
+    """Bytes of one content at this node, ready to be put in place."""
+
+    size: int
+
+    def path_to_take(self) -> str | None:
+        """A file on the zone's own filesystem that holds exactly these bytes and may be moved away, or None."""
+        ...
+
+    def chunks(self) -> Iterator[tuple[int, bytes | memoryview]]:
+        """(offset, bytes) in ascending order; what is left out is zeros. Raises CorruptError where the bytes do not
+        have the promised digest, before the last chunk is given out."""
+        ...
+
+
+class ZoneFilesystem(Protocol):
+    """One zone's tree. Paths are bytes relative to the root of a rule's tree (`b""` is the root itself), of any
+    length, and never lead outside of it. Blocking; called from threads made for it. Raises OSError subclasses as the
+    kernel reports them."""
+
+    def status(self, path: bytes) -> Status:
+        """Without following a symlink at the end. FileNotFoundError, NotADirectoryError, ..."""
+        ...
+
+    def list(self, path: bytes) -> list[tuple[bytes, Status]]:
+        """All entries of a directory in ascending order of name; one that vanishes meanwhile is left out."""
+        ...
+
+    def xattrs(self, path: bytes) -> tuple[tuple[bytes, bytes], ...]: ...
+
+    def read_link(self, path: bytes) -> bytes: ...
+
+    def open_read(self, path: bytes) -> int:
+        """A descriptor of a regular file, opened without following symlinks and without changing its atime where
+        permitted; the caller closes it."""
+        ...
+
+    def make_directory(self, path: bytes, attributes: Attributes) -> None:
+        """Makes it, or gives an existing directory these attributes; another object in its place is removed."""
+        ...
+
+    def put_file(self, path: bytes, attributes: Attributes, source: ContentSource) -> Status:
+        """Atomically makes `path` a new regular file with these bytes and attributes."""
+        ...
+
+    def make_node(self, path: bytes, kind: Kind, attributes: Attributes, target: bytes, rdev: int) -> Status: ...
+
+    def link(self, path: bytes, to: bytes) -> None:
+        """Atomically makes `to` a name of the file at `path`, replacing a non-directory there."""
+        ...
+
+    def rename(self, path: bytes, to: bytes) -> None:
+        """Moves; whatever is at `to`, a full directory included, is out of the way afterwards."""
+        ...
+
+    def exchange(self, path: bytes, to: bytes) -> None: ...
+
+    def park(self, path: bytes, name: bytes) -> None:
+        """Moves an object out of the tree into the staging area under `name`."""
+        ...
+
+    def unpark(self, name: bytes, to: bytes) -> None: ...
+
+    def remove(self, path: bytes) -> None:
+        """Removes a name, with everything below it if it is a directory. Absent is done."""
+        ...
+
+    def remove_parked(self, name: bytes) -> None: ...
+
+    def set_attributes(self, path: bytes, kind: Kind, attributes: Attributes) -> None: ...
+
+    def write(self, path: bytes, offset: int, source: ContentSource, size: int, attributes: Attributes) -> None:
+        """Writes the source's bytes at `offset` of the existing file, makes it `size` bytes long, sets attributes."""
+        ...
+
+    def truncate(self, path: bytes, size: int, attributes: Attributes) -> None: ...
+
+    def sync(self) -> None:
+        """All that was done before is durable when it returns (syncfs)."""
+        ...
+
+    def free_bytes(self) -> int: ...
+
+
+class ContentStore(Protocol):
+    """The contents that this node holds apart from its zone's files, and the way to get others."""
+
+    def open(self, content: Content) -> ContentSource | None:
+        """The bytes if they are here, else None. Never blocks on the network."""
+        ...
+
+    async def fetch(self, content: Content, inode: int, holders: Sequence[str]) -> None:
+        """Brings the bytes here from any of the nodes named, resuming a broken transfer. Raises UnavailableError
+        when none of them has them now."""
+        ...
+
+    def release(self, content: Content) -> None: ...
+
+
+Apply = Callable[[Tables, int, Sequence[bytes]], None]
+"""(transaction, raft index, records of that entry): folds one committed entry into the state."""
+
+Sleep = Callable[[float], Awaitable[None]]
+
+__all__ = [
+    "Apply",
+    "Clock",
+    "ContentSource",
+    "ContentStore",
+    "Journal",
+    "KeyValue",
+    "Link",
+    "Random",
+    "Sleep",
+    "Status",
+    "Table",
+    "Tables",
+    "ZoneFilesystem",
+]
