@@ -379,12 +379,12 @@ class ZoneFinding(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """At GSN `index` these zones had these digests; it holds when all are equal."""
+    """At GSN `gsn` these zones had these digests; it holds when all are equal."""
 
     id: OperationId
     time_ns: int
     rule: str
-    index: int
+    gsn: int
     findings: tuple[ZoneFinding, ...]
 
 

@@ -1,0 +1,1 @@
+"""Contents on a node's disk, pushed and pulled between nodes."""

@@ -1,0 +1,1 @@
+"""Authenticated, framed connections between the nodes of one ecosystem."""

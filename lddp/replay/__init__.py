@@ -1,0 +1,1 @@
+"""Effects onto a zone."""

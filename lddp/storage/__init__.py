@@ -1,0 +1,1 @@
+"""One LMDB environment a node."""
