@@ -1,0 +1,111 @@
+"""The read side of the state, over any transaction that sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from lddp.core.digest import to_bytes
+from lddp.core.machine import read_gsn, read_sum, read_totals
+from lddp.core.namespace import DENTRY, NUMBER, RULE, Inode, Totals, decode_inode, identity_key
+from lddp.core.operations import find_rule, split
+from lddp.core.rules import Migration, Rule, read_migration, read_rules
+from lddp.core.tables import Table, Tables
+
+
+class View:
+    """What a transaction's state says. Raises `Refused` with an errno for a malformed path."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+
+    @property
+    def gsn(self) -> int:
+        return read_gsn(self.tables)
+
+    def rules(self) -> list[Rule]:
+        return read_rules(self.tables)
+
+    def rule(self, name: str) -> Rule | None:
+        return next((rule for rule in self.rules() if rule.name == name), None)
+
+    def migration(self, rule: int) -> Migration | None:
+        return read_migration(self.tables, rule)
+
+    def totals(self, rule: int) -> Totals:
+        return read_totals(self.tables, rule)
+
+    def digest(self, rule: int) -> bytes:
+        return to_bytes(read_sum(self.tables, rule))
+
+    def inode(self, number: int) -> Inode | None:
+        data = self.tables.get(Table.INODES, NUMBER.pack(number))
+        return None if data is None else decode_inode(number, data)
+
+    def child(self, parent: int, name: bytes) -> int:
+        """Inode number of an entry, 0 where there is none."""
+        data = self.tables.get(Table.DENTRIES, NUMBER.pack(parent) + name)
+        return 0 if data is None else int(DENTRY.unpack(data)[0])
+
+    def resolve(self, path: bytes) -> Inode | None:
+        """The inode at an absolute path of the global namespace, without following symlinks."""
+        found = self.find(path)
+        return None if found is None else found[1]
+
+    def find(self, path: bytes) -> tuple[Rule, Inode | None, bytes] | None:
+        """(rule, inode, path relative to the rule's root), or None where no rule has the path."""
+        rules = {rule.path: rule for rule in self.rules()}
+        place = find_rule(rules, split(path))
+        if place is None:
+            return None
+        rule, parts = place
+        number = rule.root
+        for part in parts:
+            number = self.child(number, part)
+            if not number:
+                return rule, None, b"/".join(parts)
+        return rule, self.inode(number), b"/".join(parts)
+
+    def list(self, directory: int, after: bytes = b"", limit: int = 1 << 62) -> Sequence[tuple[bytes, int]]:
+        """(name, inode number) of at most `limit` entries whose names come after `after`, in order."""
+        found = []
+        start = NUMBER.pack(directory) + (after + b"\0" if after else b"")
+        for key, value in self.tables.scan(Table.DENTRIES, start, NUMBER.pack(directory + 1)):
+            if len(found) >= limit:
+                break
+            number = DENTRY.unpack(value)[0]
+            if number:
+                found.append((key[8:], number))
+        return found
+
+    def links(self, inode: Inode) -> Sequence[tuple[int, bytes]]:
+        """All (parent, name) of an inode, the first one first."""
+        found = [(inode.parent, inode.name)] if inode.nlink else []
+        if inode.nlink > 1:
+            start, stop = NUMBER.pack(inode.number), NUMBER.pack(inode.number + 1)
+            found += [(NUMBER.unpack(key[8:16])[0], key[16:]) for key, _ in self.tables.scan(Table.LINKS, start, stop)]
+        return found
+
+    def path(self, inode: Inode) -> bytes:
+        """Path of an inode's first name relative to its rule's root."""
+        parts: list[bytes] = []
+        here: Inode | None = inode
+        while here is not None and here.name:
+            parts.append(here.name)
+            here = self.inode(here.parent)
+        return b"/".join(reversed(parts))
+
+    def by_identity(self, rule: int, identity: bytes) -> int:
+        """Inode number of an object of the source zone, 0 where it is not known."""
+        data = self.tables.get(Table.IDENTITIES, identity_key(rule, identity))
+        return 0 if data is None else int(NUMBER.unpack(data)[0])
+
+    def pending(self, rule: str, limit: int = 1 << 62) -> Iterator[int]:
+        """Inode numbers whose listing or bytes are still to come, directories first."""
+        found = self.rule(rule)
+        if found is None:
+            return
+        start = RULE.pack(found.number)
+        for count, (key, _) in enumerate(self.tables.scan(Table.PENDING, start, RULE.pack(found.number + 1))):
+            if count >= limit:
+                return
+            yield NUMBER.unpack(key[5:])[0]
