@@ -67,7 +67,7 @@ class View:
 
     def list(self, directory: int, after: bytes = b"", limit: int = 1 << 62) -> Sequence[tuple[bytes, int]]:
         """(name, inode number) of at most `limit` entries whose names come after `after`, in order."""
-        found = []
+        found: list[tuple[bytes, int]] = []
         start = NUMBER.pack(directory) + (after + b"\0" if after else b"")
         for key, value in self.tables.scan(Table.DENTRIES, start, NUMBER.pack(directory + 1)):
             if len(found) >= limit:

@@ -1,1 +1,1 @@
-"""One LMDB environment a node."""
+"""A node's own database."""

@@ -1,0 +1,122 @@
+"""The HTTP API of a node, as an aiohttp application over a Backend.
+
+Middlewares, outermost first: counting, errors to problem documents, the bearer token.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ssl
+from pathlib import Path
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from lddp.admin import batch, changes, control, files, observe, problems
+from lddp.admin.backend import Backend
+from lddp.admin.metrics import METER, Meter
+from lddp.admin.problems import Handler
+from lddp.admin.request import BACKEND
+from lddp.config import HttpAddress, TlsConfig, is_loopback
+from lddp.errors import ConfigError
+
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+"""Answered to anybody: they tell nothing but whether the node works."""
+TOKEN_CHARACTERS_MIN = 16
+
+
+def read_token(file: Path) -> str:
+    """The bearer token in a file: one line. Raises ConfigError."""
+    try:
+        token = file.read_text("ascii").strip()
+    except FileNotFoundError:
+        raise ConfigError(f"the token file {file} does not exist; make one with 'lddp init'") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the token file {file} cannot be read ({error}); make one with 'lddp init'") from None
+    if len(token) < TOKEN_CHARACTERS_MIN or not token.isprintable() or " " in token:
+        raise ConfigError(
+            f"the token file {file} must hold one line of at least {TOKEN_CHARACTERS_MIN} characters without spaces"
+        )
+    return token
+
+
+def ssl_context(address: HttpAddress, tls: TlsConfig) -> ssl.SSLContext | None:
+    """For the client-facing socket; None for plain HTTP, which only loopback may have. Raises ConfigError."""
+    if address.scheme == "http":
+        if not is_loopback(address.host):
+            raise ConfigError(f"{address} would send tokens in the clear; use https there")
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"{tls.certificate} and {tls.key} cannot be used ({error}); issue them again") from None
+    return context
+
+
+def _authentication(token: str) -> Middleware:
+    expected = token.encode()
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path in OPEN_PATHS:
+            return await handler(request)
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        shown = given.strip().encode("utf-8", "surrogateescape")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(shown, expected):
+            return problems.unauthorized()
+        return await handler(request)
+
+    return middleware
+
+
+def build_app(backend: Backend, token: str) -> web.Application:
+    """All routes over `backend`, for clients that show `token`."""
+    meter = Meter()
+    app = web.Application(
+        middlewares=[meter.middleware, problems.middleware, _authentication(token)],
+        client_max_size=batch.BODY_BYTES_MAX,
+    )
+    app[BACKEND] = backend
+    app[METER] = meter
+    app[batch.STREAMS] = batch.Streams()
+    app.on_shutdown.append(batch.close_streams)
+    app.add_routes(_routes())
+    return app
+
+
+def _routes() -> list[web.RouteDef]:
+    path = files.PREFIX + r"{path:(?:/[\s\S]*)?}"
+    return [
+        web.get("/healthz", observe.health),
+        web.get("/readyz", observe.ready),
+        web.get("/metrics", observe.metrics),
+        web.get("/v1/openapi.json", observe.openapi),
+        web.get("/v1/status", observe.status),
+        web.get("/v1/nodes", observe.nodes),
+        web.get("/v1/nodes/{name}", observe.node),
+        web.get("/v1/rules", control.list_rules),
+        web.post("/v1/rules", control.create_rule),
+        web.get("/v1/rules/{rule}", control.show_rule),
+        web.put("/v1/rules/{rule}", control.change_rule),
+        web.patch("/v1/rules/{rule}", control.change_rule),
+        web.delete("/v1/rules/{rule}", control.remove_rule),
+        web.post("/v1/rules/{rule}/migrations", control.create_migration),
+        web.get("/v1/migrations", control.list_migrations),
+        web.get("/v1/migrations/{migration}", control.show_migration),
+        web.post("/v1/migrations/{migration}/{action}", control.change_migration),
+        web.get("/v1/receipts", control.list_receipts),
+        web.get("/v1/receipts/{receipt}", control.show_receipt),
+        web.get("/v1/log", observe.log),
+        web.get("/v1/events", observe.events),
+        web.post("/v1/barrier", observe.barrier),
+        web.get("/v1/wait", observe.wait),
+        web.post("/v1/operations", batch.operations),
+        web.get("/v1/operations/stream", batch.stream),
+        web.head(path, files.head),
+        web.get(path, files.get, allow_head=False),
+        web.put(path, changes.put),
+        web.delete(path, changes.delete),
+        web.post(path, changes.post),
+    ]

@@ -1,0 +1,52 @@
+"""The socket that clients connect to."""
+
+from __future__ import annotations
+
+import errno
+
+from aiohttp import web
+
+from lddp.admin.app import ssl_context
+from lddp.config import HttpAddress, TlsConfig
+from lddp.errors import ConfigError
+
+SHUTDOWN_S = 5.0
+"""How long requests may go on after the node was told to stop."""
+KEEPALIVE_S = 75.0
+BACKLOG = 512
+
+
+class Server:
+    """One application on one address. `start`, then `stop`."""
+
+    def __init__(self, app: web.Application, address: HttpAddress, tls: TlsConfig) -> None:
+        self._address = address
+        self._context = ssl_context(address, tls)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            keepalive_timeout=KEEPALIVE_S,
+            handler_cancellation=True,
+            shutdown_timeout=SHUTDOWN_S,
+        )
+
+    async def start(self) -> str:
+        """Listens; returns the URL, with the real port where the configuration says 0. Raises ConfigError where the
+        address is taken or not this machine's."""
+        address = self._address
+        await self._runner.setup()
+        site = web.TCPSite(
+            self._runner, address.host, address.port, ssl_context=self._context, backlog=BACKLOG, reuse_address=True
+        )
+        try:
+            await site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            if error.errno == errno.EADDRINUSE:
+                raise ConfigError(f"{address} is in use; stop the other program or change 'node.http'") from None
+            raise ConfigError(f"cannot listen on {address} ({error.strerror}); change 'node.http'") from None
+        port = self._runner.addresses[0][1]
+        return str(HttpAddress(address.scheme, address.host, port))
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()

@@ -1,0 +1,276 @@
+"""A thin HTTP client of the nodes' API, from the standard library so that commands start fast.
+
+It tries the endpoints in their order until one answers. A change carries an operation id, so trying again after a
+broken connection cannot take effect twice.
+"""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import json
+import secrets
+import ssl
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+from urllib.parse import quote, urlencode, urlsplit
+
+from lddp import errors
+
+PROBLEM_PREFIX = "urn:lddp:problem:"
+CONNECT_S = 5.0
+PAUSE_S = 0.2
+CHUNK_BYTES = 256 * 1024
+
+_BY_WORD: dict[str, type[errors.LddpError]] = {
+    "usage": errors.UsageError,
+    "not-allowed": errors.NotAllowedError,
+    "unavailable": errors.UnavailableError,
+    "outcome-unknown": errors.OutcomeUnknownError,
+    "limit": errors.LimitError,
+    "format": errors.FormatError,
+    "corrupt": errors.CorruptError,
+    "storage": errors.StorageError,
+}
+
+
+class Endpoint(NamedTuple):
+    secure: bool
+    host: str
+    port: int
+    url: str
+
+
+class _Unreachable(Exception):
+    """This endpoint did not answer; another may."""
+
+
+def parse_endpoint(url: str) -> Endpoint:
+    """Raises UsageError for what is not http://HOST:PORT or https://HOST:PORT, and for plain HTTP off loopback."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1 or parts.path.strip("/"):
+        raise errors.UsageError(f"{url!r} is no endpoint; write https://HOST:PORT")
+    secure = parts.scheme == "https"
+    if not secure and not _is_loopback(parts.hostname):
+        raise errors.UsageError(f"{url} would send the token in the clear; use https://")
+    return Endpoint(secure, parts.hostname, port or (443 if secure else 80), url.rstrip("/"))
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or (host.startswith("127.") and host.replace(".", "").isdigit())
+
+
+def file_path(path: bytes) -> str:
+    """The route of a path of the namespace."""
+    return "/v1/files" + quote(path, safe="/")
+
+
+class Answer:
+    """An answer whose body has not been read. Use as a context."""
+
+    def __init__(self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> None:
+        self._connection = connection
+        self._response = response
+        self.status = response.status
+        self.headers = response.headers
+
+    def __enter__(self) -> Answer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body, piece by piece. Raises UnavailableError where it breaks off."""
+        try:
+            while chunk := self._response.read(CHUNK_BYTES):
+                yield chunk
+        except (OSError, http.client.HTTPException) as error:
+            raise _broken(error) from None
+
+    def lines(self) -> Iterator[bytes]:
+        try:
+            while line := self._response.readline():
+                yield line
+        except (OSError, http.client.HTTPException) as error:
+            raise _broken(error) from None
+
+    def json(self) -> Any:
+        try:
+            return json.loads(b"".join(self.chunks()) or b"null")
+        except ValueError:
+            raise errors.FormatError("the answer is not JSON; is the endpoint a node of lddp?") from None
+
+
+def _broken(error: Exception) -> errors.UnavailableError:
+    return errors.UnavailableError(f"the node broke off its answer ({error}); run the command again")
+
+
+class Client:
+    """Requests to whichever of the endpoints answers. `timeout_s` bounds the wait for an answer, and the time that
+    nodes without a leader are asked again."""
+
+    def __init__(
+        self, endpoints: Sequence[str], token_file: Path | None, authority: Path | None, timeout_s: float
+    ) -> None:
+        self._endpoints = [parse_endpoint(url) for url in endpoints]
+        self._token_file = token_file
+        self._authority = authority
+        self._timeout_s = timeout_s
+        self._session = secrets.token_hex(16)
+        self._sequence = 0
+
+    def get(self, route: str, query: Mapping[str, Any] | None = None) -> Any:
+        with self.request("GET", route, query) as answer:
+            return answer.json()
+
+    def change(
+        self,
+        method: str,
+        route: str,
+        query: Mapping[str, Any] | None = None,
+        body: object = None,
+    ) -> Any:
+        """A request that changes something, with a fresh operation id; `body` is sent as JSON."""
+        data = None if body is None else json.dumps(body).encode("ascii")
+        with self.request(method, route, query, data, {"Content-Type": "application/json"}, change=True) as answer:
+            return answer.json()
+
+    def request(
+        self,
+        method: str,
+        route: str,
+        query: Mapping[str, Any] | None = None,
+        body: bytes | BinaryIO | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        change: bool = False,
+        patience_s: float | None = None,
+    ) -> Answer:
+        """The first good answer. `patience_s` is the longest silence of an answer that goes on (None: the timeout).
+        Raises the error that a problem document says, UnavailableError where no endpoint answers."""
+        if not self._endpoints:
+            raise errors.UsageError("no endpoint is known; give --endpoint URL, --cluster DIR or LDDP_ENDPOINT")
+        fields = dict(headers or {})
+        fields["Authorization"] = f"Bearer {self._token()}"
+        if change:
+            self._sequence += 1
+            fields["Lddp-Operation-Id"] = f"{self._session}:{self._sequence}"
+            query = {**(query or {}), "timeout": self._timeout_s}
+        target = route + ("?" + urlencode(query, errors="surrogateescape", quote_via=quote) if query else "")
+        start = body.tell() if body is not None and not isinstance(body, bytes) and body.seekable() else None
+        repeatable = body is None or isinstance(body, bytes) or start is not None
+        return self._first(method, target, body, fields, start, repeatable, patience_s)
+
+    def _first(
+        self,
+        method: str,
+        target: str,
+        body: bytes | BinaryIO | None,
+        fields: Mapping[str, str],
+        start: int | None,
+        repeatable: bool,
+        patience_s: float | None,
+    ) -> Answer:
+        deadline = time.monotonic() + self._timeout_s
+        failure: errors.UnavailableError
+        while True:
+            reasons = []
+            failure = errors.UnavailableError("no node reachable")
+            for endpoint in self._endpoints:
+                if start is not None and body is not None and not isinstance(body, bytes):
+                    body.seek(start)
+                try:
+                    return self._ask(endpoint, method, target, body, fields, patience_s)
+                except _Unreachable as error:
+                    reasons.append(f"{endpoint.url}: {error}")
+                except errors.UnavailableError as error:
+                    failure = error
+                if not repeatable:
+                    break
+            if reasons and len(reasons) == len(self._endpoints):
+                raise errors.UnavailableError(f"no node reachable ({', '.join(reasons)}); check the endpoints")
+            if not repeatable or time.monotonic() + PAUSE_S > deadline:
+                raise failure
+            # No event tells a client that a leader was elected: asking again is all it can do.
+            time.sleep(PAUSE_S)
+
+    def _ask(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        target: str,
+        body: bytes | BinaryIO | None,
+        fields: Mapping[str, str],
+        patience_s: float | None,
+    ) -> Answer:
+        connection = self._connection(endpoint)
+        try:
+            connection.connect()
+            if connection.sock is not None:
+                connection.sock.settimeout(self._timeout_s + CONNECT_S if patience_s is None else patience_s)
+            chunked = body is not None and not isinstance(body, bytes) and "Content-Length" not in fields
+            connection.request(method, target, body, dict(fields), encode_chunked=chunked)
+            response = connection.getresponse()
+        except ssl.SSLCertVerificationError as error:
+            connection.close()
+            raise errors.NotAllowedError(
+                f"{endpoint.url} is not who it should be ({error.verify_message}); give its authority with --ca-file"
+            ) from None
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise _Unreachable(_reason(error)) from None
+        if response.status < 400:
+            return Answer(connection, response)
+        with Answer(connection, response) as answer:
+            raise _error_of(answer)
+
+    def _connection(self, endpoint: Endpoint) -> http.client.HTTPConnection:
+        if not endpoint.secure:
+            return http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=CONNECT_S)
+        context = ssl.create_default_context(cafile=None if self._authority is None else str(self._authority))
+        # The ecosystem's own authority signs its nodes and nobody else, by name and not by host.
+        context.check_hostname = self._authority is None
+        return http.client.HTTPSConnection(endpoint.host, endpoint.port, timeout=CONNECT_S, context=context)
+
+    def _token(self) -> str:
+        if self._token_file is None:
+            raise errors.NotAllowedError("no token is known; give --token-file FILE, --cluster DIR or LDDP_TOKEN_FILE")
+        try:
+            return self._token_file.read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not ASCII"
+            raise errors.NotAllowedError(
+                f"the token file {self._token_file} cannot be read ({reason}); give another with --token-file"
+            ) from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+def _error_of(answer: Answer) -> errors.LddpError:
+    """The error that an answer of 400 or more stands for."""
+    try:
+        document = answer.json()
+    except errors.LddpError:
+        document = None
+    if not isinstance(document, dict) or not str(document.get("type", "")).startswith(PROBLEM_PREFIX):
+        return errors.UnavailableError(f"HTTP status {answer.status} without a problem document; is it a node of lddp?")
+    word = str(document["type"]).removeprefix(PROBLEM_PREFIX)
+    detail, following = str(document.get("detail", "")), str(document.get("next", ""))
+    message = detail if not following or following in detail else f"{detail}; {following}"
+    cls = _BY_WORD.get(word)
+    if cls is not None:
+        return cls(message)
+    return errors.OperationError(getattr(errno, str(document.get("errno", "")), 0), message)

@@ -1,0 +1,67 @@
+"""Settings of a Raft member. Every one says what it trades."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lddp.errors import ConfigError
+from lddp.links.credentials import Credentials
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaftConfig:
+    node: str
+    """This member's name; never reused for another disk."""
+    address: str
+    """Where this member's listener is reached; for reports only, the listener is made by the caller."""
+    peers: Mapping[str, str] = field(default_factory=dict)
+    """name -> address of the other voters, witnesses included."""
+    ecosystem: str
+    credentials: Credentials | None = None
+    """None where all addresses are `unix:`."""
+
+    election_timeout_min_s: float = 0.5
+    election_timeout_max_s: float = 1.0
+    """A follower that heard nothing from the leader for a random time between them asks for votes. Shorter: writes
+    flow again sooner after the leader's death. Longer: a stall or a slow network is not taken for a death. A link to
+    the leader that breaks is noticed at once and does not wait for them."""
+    heartbeat_s: float = 0.1
+    """Between messages of an idle leader; under a third of the election timeout."""
+    commit_notice_s: float = 0.002
+    """How long a leader waits for a next entry to carry the news of a commit before it sends the news alone. Longer
+    costs followers latency; shorter costs every lone write two more syncs."""
+
+    entry_bytes_max: int = 1 << 20
+    """Bound of one log entry, and so of one record."""
+    entry_records_max: int = 1024
+    """Records that one entry may carry: the unit between which heartbeats are possible."""
+    apply_budget_s: float = 0.03
+    """Time that applying entries may take before messages are looked at again."""
+    pending_records_max: int = 65536
+    pending_bytes_max: int = 64 << 20
+    """Bounds of the records that wait for ordering at this member."""
+    flight_bytes_max: int = 4 << 20
+    """Entries on their way to one follower without an answer. Longer networks want more; memory wants less."""
+    window_entries_max: int = 4096
+    window_bytes_max: int = 16 << 20
+    """Newest log entries kept in memory; older ones are read from the database."""
+    compaction_margin: int = 1024
+    """Applied entries that compaction always leaves, for followers that are a little behind."""
+    waiters_max: int = 65536
+    """Bound of callers that wait in `barrier` and `wait_applied`."""
+
+    def __post_init__(self) -> None:
+        if self.node in self.peers:
+            raise ConfigError(f"node {self.node!r} is its own peer; name only the others")
+        if not 0 < self.election_timeout_min_s < self.election_timeout_max_s:
+            raise ConfigError("election timeouts must be positive, and the minimum below the maximum")
+        if not 0 < self.heartbeat_s * 3 < self.election_timeout_min_s:
+            raise ConfigError("heartbeat_s must be under a third of election_timeout_min_s")
+        if not 1024 <= self.entry_bytes_max <= 4 << 20:
+            raise ConfigError("entry_bytes_max must be between 1 KiB and 4 MiB")
+        if self.flight_bytes_max < self.entry_bytes_max or self.pending_bytes_max < self.entry_bytes_max:
+            raise ConfigError("flight_bytes_max and pending_bytes_max must hold at least one entry")
+        counts = (self.entry_records_max, self.pending_records_max, self.window_entries_max, self.waiters_max)
+        if min(*counts, self.compaction_margin) < 1:
+            raise ConfigError("counts must be at least 1")

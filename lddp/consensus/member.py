@@ -1,0 +1,367 @@
+"""A Raft member on asyncio: the replica's cycles, run when a message, a record, or a deadline asks for one."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Any, TypeVar
+
+import msgpack
+
+from lddp.consensus.config import RaftConfig
+from lddp.consensus.core import Role
+from lddp.consensus.fold import Change
+from lddp.consensus.replica import Replica
+from lddp.consensus.transport import Links
+from lddp.consensus.wire import Message, Note
+from lddp.core.tables import Tables
+from lddp.errors import LimitError, UnavailableError
+from lddp.links.listener import Listener
+from lddp.ports import Apply, Clock, KeyValue, Random
+
+_T = TypeVar("_T")
+_INCOMING_BYTES_MAX = 64 << 20
+_NOTE_BYTES_MAX = 64 << 10
+_RECORD_OVERHEAD_BYTES = 16
+
+logger = logging.getLogger(__name__)
+
+
+class RaftMember:
+    """This node's place in the group that orders all records.
+
+    The caller makes the listener, passes it here (None for a member without peers), calls `start` of this member,
+    then `start` of the listener, so that no peer finds its channel missing. All methods are called on the event
+    loop's thread. `failed` ends with the error that stopped this member: a node waits for it and exits.
+
+    Lists of callbacks, all called on the loop:
+      on_committed(first, last)   the transaction that folded these entries has committed
+      on_leader_change(name)      another member leads, or (None) none that is heard
+      on_message(peer, message)   a dictionary sent by `send`
+    """
+
+    def __init__(
+        self,
+        config: RaftConfig,
+        environment: KeyValue,
+        apply: Apply,
+        *,
+        clock: Clock,
+        random: Random,
+        listener: Listener | None = None,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._listener = listener
+        self._links = Links(config, self, random)
+        self._replica = Replica(config, environment, apply, clock=clock, random=random, outlet=self._links)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = inf
+        self._incoming_bytes = 0
+        self._room: asyncio.Future[None] | None = None
+        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiter_number = 0
+        self._reads: set[asyncio.Future[int]] = set()
+        self._changes: set[asyncio.Future[Any]] = set()
+        self._stopped = False
+        self.failed: asyncio.Future[None]
+        self.on_committed: list[Callable[[int, int], None]] = self._replica.on_committed
+        self.on_leader_change: list[Callable[[str | None], None]] = self._replica.on_leader_change
+        self.on_message: list[Callable[[str, dict[str, Any]], None]] = []
+        self._replica.on_note.append(self._noted)
+        self.on_committed.append(self._applied)
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Joins the group. Returns at once; a leader comes when a majority is there."""
+        assert self._loop is None, "started twice"
+        self._loop = asyncio.get_running_loop()
+        self.failed = self._loop.create_future()
+        self._links.start(self._listener)
+        self._wake()
+
+    async def stop(self) -> None:
+        """Leaves. What was not acknowledged has an unknown outcome; all waiters are told."""
+        self._end(UnavailableError(f"node {self._config.node} is stopping; ask another"))
+        await self._links.stop()
+
+    # -- use --------------------------------------------------------------------------------------------------------
+
+    def submit(self, records: Sequence[bytes]) -> None:
+        """Queues records for ordering, here or at the leader: each at most once, and not surely. Who needs to know
+        watches what is applied and submits again.
+
+        Raises UnavailableError when the queue is full or the member has stopped, LimitError for a record that is too
+        large.
+        """
+        self._require_running()
+        record_bytes_max = self._config.entry_bytes_max - _RECORD_OVERHEAD_BYTES
+        if any(len(record) > record_bytes_max for record in records):
+            raise LimitError(f"a record is beyond the limit of {record_bytes_max} bytes; send content apart")
+        if not self._replica.inbox.put(records):
+            raise UnavailableError("too many operations wait to be ordered; try again later")
+        self._wake()
+
+    async def barrier(self, timeout_s: float) -> int:
+        """A log index such that the state applied up to it holds everything that was acknowledged, anywhere, before
+        this call (ReadIndex). Raises UnavailableError when no leader answers in time."""
+        self._require_running()
+        assert self._loop is not None
+        point: asyncio.Future[int] = self._loop.create_future()
+        number = self._replica.read_point(lambda index: None if point.done() else point.set_result(index))
+        if number is None:
+            raise UnavailableError("too many callers wait for a barrier; try again later")
+        self._reads.add(point)
+        self._wake()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await point
+        except TimeoutError as error:
+            raise UnavailableError(f"no leader confirmed a read point within {timeout_s} s; try again") from error
+        finally:
+            self._reads.discard(point)
+            self._replica.forget_read(number)
+
+    async def wait_applied(self, raft_index: int, timeout_s: float) -> None:
+        """Returns once the entry at `raft_index` is folded and committed here. Raises UnavailableError when that
+        does not happen in time."""
+        self._require_running()
+        assert self._loop is not None
+        if raft_index <= self.applied_index:
+            return
+        if len(self._waiters) >= self._config.waiters_max:
+            self._waiters = [entry for entry in self._waiters if not entry[2].done()]
+            heapq.heapify(self._waiters)
+        if len(self._waiters) >= self._config.waiters_max:
+            raise UnavailableError("too many callers wait for an index; try again later")
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiter_number += 1
+        heapq.heappush(self._waiters, (raft_index, self._waiter_number, waiter))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await waiter
+        except TimeoutError as error:
+            raise UnavailableError(f"index {raft_index} was not applied within {timeout_s} s; try again") from error
+
+    def transact(self, change: Callable[[Tables], _T]) -> asyncio.Future[_T]:
+        """Runs `change` in the next write transaction. The future ends after the commit, with its result or with the
+        exception it raised; then nothing of it is written, and other changes may have been run twice."""
+        self._require_running()
+        assert self._loop is not None
+        future: asyncio.Future[_T] = self._loop.create_future()
+        self._changes.add(future)
+
+        def done(result: _T, error: Exception | None) -> None:
+            self._changes.discard(future)
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        self._replica.change(Change(change, done))
+        self._wake()
+        return future
+
+    def compact(self, through_raft_index: int) -> None:
+        """Drops log entries up to this index, or up to the margin below what is applied here. For indexes that all
+        members have."""
+        self._require_running()
+        self._replica.compact(through_raft_index)
+        self._wake()
+
+    def send(self, peer: str, message: dict[str, Any]) -> None:
+        """A small message to a peer, lost where there is no link or it is full. Raises LimitError."""
+        self._require_running()
+        body = bytes(msgpack.packb(message))
+        if len(body) > _NOTE_BYTES_MAX:
+            raise LimitError(f"a message of {len(body)} bytes is beyond {_NOTE_BYTES_MAX}; use the content channel")
+        self._links.send(peer, Note(body))
+
+    def hand_over(self, peer: str) -> None:
+        """As leader: asks `peer` to lead instead. Raises UnavailableError where it cannot; watch `leader`."""
+        self._require_running()
+        if not self._replica.hand_over(peer):
+            raise UnavailableError(f"{peer} cannot take over now: this node does not lead, or {peer} is behind")
+
+    # -- state ------------------------------------------------------------------------------------------------------
+
+    @property
+    def leader(self) -> str | None:
+        return self._replica.leader
+
+    @property
+    def role(self) -> Role:
+        return self._replica.core.role
+
+    @property
+    def term(self) -> int:
+        return self._replica.core.term
+
+    @property
+    def first_index(self) -> int:
+        return self._replica.journal.first
+
+    @property
+    def last_index(self) -> int:
+        return self._replica.journal.last
+
+    @property
+    def commit_index(self) -> int:
+        return self._replica.journal.commit
+
+    @property
+    def applied_index(self) -> int:
+        return self._replica.journal.applied
+
+    @property
+    def connected_peers(self) -> frozenset[str]:
+        return self._links.connected
+
+    @property
+    def pending_records(self) -> int:
+        return len(self._replica.inbox)
+
+    @property
+    def sidelined(self) -> bool:
+        """This member needs log entries that the leader has dropped: it needs another member's state."""
+        return self._replica.sidelined
+
+    @property
+    def sidelined_peers(self) -> frozenset[str]:
+        """As leader: the peers for which that is so."""
+        return frozenset(self._replica.core.sidelined)
+
+    # -- links ------------------------------------------------------------------------------------------------------
+
+    def link_up(self, peer: str) -> None:
+        self._guard(self._replica.link_up, peer)
+        self._wake()
+
+    def link_down(self, peer: str) -> None:
+        self._guard(self._replica.link_down, peer)
+        self._wake()
+
+    def receive(self, peer: str, message: Message, size: int) -> asyncio.Future[None] | None:
+        self._replica.deliver(peer, message)
+        self._incoming_bytes += size
+        self._wake()
+        if self._incoming_bytes <= _INCOMING_BYTES_MAX or self._loop is None:
+            return None
+        if self._room is None:
+            self._room = self._loop.create_future()
+        return self._room
+
+    # -- cycles -----------------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        if not self._scheduled and not self._stopped and self._loop is not None:
+            self._scheduled = True
+            self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        if self._stopped:
+            return
+        self._guard(self._replica.begin)
+        self._incoming_bytes = 0
+        if self._room is not None:
+            if not self._room.done():
+                self._room.set_result(None)
+            self._room = None
+        # In the loop's next round, so that what `begin` wrote leaves before the disk is waited for.
+        assert self._loop is not None
+        self._loop.call_soon(self._finish)
+
+    def _finish(self) -> None:
+        if self._stopped:
+            return
+        self._guard(self._replica.finish)
+        self._scheduled = False
+        if self._stopped:
+            return
+        next_at = self._replica.next_at()
+        if next_at == -inf:
+            self._wake()
+            return
+        self._set_timer(next_at)
+
+    def _set_timer(self, next_at: float) -> None:
+        if self._timer is not None and self._timer_at <= next_at:
+            # It fires too early and sets itself anew: cheaper than a new timer every cycle.
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if next_at < inf:
+            assert self._loop is not None
+            self._timer_at = next_at
+            self._timer = self._loop.call_later(max(0.0, next_at - self._clock.monotonic()), self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._timer_at = inf
+        next_at = self._replica.next_at()
+        if next_at > self._clock.monotonic():
+            self._set_timer(next_at)
+        else:
+            self._wake()
+
+    def _guard(self, step: Callable[..., None], *arguments: object) -> None:
+        """An exception in a step ends this member: its memory and its disk may differ from here on."""
+        if self._stopped:
+            return
+        try:
+            step(*arguments)
+        except Exception as error:
+            logger.critical("node %s stops: %s", self._config.node, error, exc_info=error)
+            self._end(UnavailableError(f"node {self._config.node} has stopped after an error; see its log"))
+            if not self.failed.done():
+                self.failed.set_exception(error)
+                # Looked at by the node; not reported a second time where it is not.
+                self.failed.exception()
+
+    def _end(self, error: UnavailableError) -> None:
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting: list[asyncio.Future[Any]] = [waiter for _, _, waiter in self._waiters]
+        for future in [*waiting, *self._reads, *self._changes]:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()
+        self._waiters.clear()
+        self._changes.clear()
+        if self._room is not None and not self._room.done():
+            self._room.cancel()
+
+    def _require_running(self) -> None:
+        if self._stopped or self._loop is None:
+            raise UnavailableError(f"node {self._config.node} is not running; ask another")
+
+    # -- callbacks --------------------------------------------------------------------------------------------------
+
+    def _applied(self, _first: int, last: int) -> None:
+        while self._waiters and self._waiters[0][0] <= last:
+            waiter = heapq.heappop(self._waiters)[2]
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _noted(self, peer: str, body: bytes) -> None:
+        try:
+            message = msgpack.unpackb(body)
+        except (ValueError, msgpack.UnpackException) as error:
+            logger.warning("a message of %s is not msgpack: %s", peer, error)
+            return
+        if type(message) is not dict:
+            logger.warning("a message of %s is not a dictionary", peer)
+            return
+        for received in self.on_message:
+            received(peer, message)

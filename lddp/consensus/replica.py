@@ -1,0 +1,404 @@
+"""One Raft member without sockets, timers or waiting: the cycle.
+
+A cycle is `begin`, then `finish`. `begin` delivers what arrived, then looks at elections, then appends the waiting
+records as one entry, then lets PySyncObj tick; AppendEntries leave. `finish` makes one write transaction of all that
+was decided (entries, term, vote, indexes, folded entries, changes of other parts), and only when it has committed do
+answers and votes leave and callbacks run. Between the two the caller may let the network send, nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from functools import singledispatchmethod
+from math import inf
+from typing import Protocol
+
+from lddp.consensus.config import RaftConfig
+from lddp.consensus.core import Core, Role
+from lddp.consensus.election import Election
+from lddp.consensus.fold import Change, Fold
+from lddp.consensus.inbox import Inbox
+from lddp.consensus.journal import RaftJournal
+from lddp.consensus.reads import Ask, LeaderReads, OwnReads
+from lddp.consensus.wire import (
+    Append,
+    Appended,
+    Canvass,
+    CanvassReply,
+    Confirm,
+    Confirmed,
+    Forward,
+    HandOver,
+    Later,
+    Message,
+    Note,
+    ReadAnswer,
+    ReadAsk,
+    Sidelined,
+    Vote,
+    VoteRequest,
+    encode_records,
+)
+from lddp.ports import Apply, Clock, KeyValue, Random
+
+logger = logging.getLogger(__name__)
+
+
+class Outlet(Protocol):
+    """Where messages leave. A message is delivered whole and in order, or the link goes down."""
+
+    def send(self, peer: str, message: Message) -> None: ...
+
+
+class Replica:
+    """See the module's docstring. `on_committed(first, last)` runs after a transaction that folded these entries;
+    `on_leader_change(name)` when another member, or none, leads; `on_note(peer, body)` for a message of the
+    application. An exception from any method means that this member must stop."""
+
+    def __init__(
+        self, config: RaftConfig, keyvalue: KeyValue, apply: Apply, *, clock: Clock, random: Random, outlet: Outlet
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._outlet = outlet
+        self._held: list[tuple[str, Message]] = []
+        self._incoming: deque[tuple[str, Message]] = deque()
+        self.journal = RaftJournal(
+            keyvalue, window_entries_max=config.window_entries_max, window_bytes_max=config.window_bytes_max
+        )
+        self.core = Core(
+            node=config.node,
+            peers=config.peers,
+            journal=self.journal,
+            clock=clock,
+            entry_bytes_max=config.entry_bytes_max,
+            flight_bytes_max=config.flight_bytes_max,
+            leader_timeout_s=config.election_timeout_max_s,
+            send_now=outlet.send,
+            send_durable=lambda peer, message: self._held.append((peer, message)),
+        )
+        self.inbox = Inbox(records_max=config.pending_records_max, bytes_max=config.pending_bytes_max)
+        self.fold = Fold(config, keyvalue, self.journal, apply, clock)
+        now = clock.monotonic()
+        self._election = Election(
+            peers=len(config.peers),
+            timeout_min_s=config.election_timeout_min_s,
+            timeout_max_s=config.election_timeout_max_s,
+            random=random,
+            now=now,
+        )
+        self._leader_reads = LeaderReads(majority=self.core.majority, asks_max=config.waiters_max)
+        self._own_reads = OwnReads(asks_max=config.waiters_max)
+        self._links = 0
+        self._leadership: tuple[int, str | None] = (0, None)
+        self._heartbeat_at = inf
+        self._commit_sent = 0
+        self._commit_notice_at = inf
+        self._campaign = False
+        self._leader_lost = False
+        self.leader: str | None = None
+        self.sidelined = False
+        """The leader has dropped entries that this member needs; it needs another member's state."""
+        self.forwards_dropped = 0
+        self.on_committed: list[Callable[[int, int], None]] = []
+        self.on_leader_change: list[Callable[[str | None], None]] = []
+        self.on_note: list[Callable[[str, bytes], None]] = []
+
+    # -- from outside, between cycles -------------------------------------------------------------------------------
+
+    def link_up(self, peer: str) -> None:
+        now = self._clock.monotonic()
+        self._links += 1
+        self.core.link_up(peer)
+        if self.core.is_leader:
+            self._heartbeat_at = now
+            for number in self._leader_reads.open_rounds():
+                self._outlet.send(peer, Confirm(self.core.term, number))
+        elif self.leader is None and len(self.core.linked) + 1 >= self.core.majority:
+            self._election.hasten(now)
+
+    def link_down(self, peer: str) -> None:
+        self._links += 1
+        self.core.link_down(peer)
+        self._incoming = deque(item for item in self._incoming if item[0] != peer)
+        if peer == self.core.leader:
+            self._leader_lost = True
+            self._election.lost_leader(self._clock.monotonic())
+
+    def deliver(self, peer: str, message: Message) -> None:
+        """Queues a message for the next cycle; the caller bounds the queue by reading no more."""
+        self._incoming.append((peer, message))
+
+    def read_point(self, callback: Callable[[int], None]) -> int | None:
+        """Asks the leader for an index to read at; None where too many ask. `forget_read` ends it."""
+        return self._own_reads.add(callback)
+
+    def forget_read(self, number: int) -> None:
+        self._own_reads.drop(number)
+
+    def change(self, change: Change) -> None:
+        self.fold.changes.append(change)
+
+    def compact(self, through: int) -> None:
+        """Drops log entries up to `through` or up to the margin below what is applied, whichever is less."""
+        through = min(through, self.journal.applied - self._config.compaction_margin)
+        if through >= self.journal.first:
+            self.journal.compact(through)
+
+    def hand_over(self, peer: str) -> bool:
+        """Asks an up-to-date follower to take over; False where this is not the leader or the peer is behind."""
+        if not self.core.is_leader or peer not in self.core.linked or self.core.matched(peer) != self.core.last:
+            return False
+        self._outlet.send(peer, HandOver(self.core.term))
+        return True
+
+    # -- the cycle --------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        incoming, self._incoming = self._incoming, deque()
+        for peer, message in incoming:
+            self._receive(message, peer)
+        now = self._clock.monotonic()
+        self._canvass(now)
+        proposed = self._propose()
+        before = self.core.last
+        self.core.tick(campaign=self._campaign)
+        self._campaign = False
+        if proposed and self.core.last == before:
+            self.inbox.put_back(proposed)
+        self._note_leadership(now)
+        self._replicate(now)
+        self._forward()
+        self._pump_reads()
+
+    def finish(self) -> None:
+        folded = self.fold.commit()
+        held, self._held = self._held, []
+        for peer, message in held:
+            self._outlet.send(peer, message)
+        self.fold.resolve()
+        if folded is not None:
+            for committed in self.on_committed:
+                committed(*folded)
+
+    def next_at(self) -> float:
+        """When the next cycle is due if nothing happens before; a time in the past: at once."""
+        if self._incoming or self.fold.wanted or (self.core.is_leader and len(self.inbox)):
+            return -inf
+        if not self.core.is_leader:
+            return self._election.deadline
+        return min(self._heartbeat_at, self._commit_notice_at)
+
+    # -- parts of begin ---------------------------------------------------------------------------------------------
+
+    def _canvass(self, now: float) -> None:
+        if self._campaign or self.core.is_leader or not self._election.due(now):
+            return
+        self._leader_lost = True
+        if self._election.canvass(self.core.term + 1, now):
+            self._campaign = True
+        for peer in sorted(self.core.linked):
+            self._outlet.send(peer, Canvass(self.core.term + 1, self.core.last, self.core.last_term))
+
+    def _propose(self) -> list[bytes]:
+        if not self.core.is_leader or not len(self.inbox) or self._campaign:
+            return []
+        cost = self.fold.cost
+        records = self.inbox.take(records_max=cost.records_max, bytes_max=cost.bytes_max)
+        self.core.propose(encode_records(records))
+        return records
+
+    def _note_leadership(self, now: float) -> None:
+        core = self.core
+        leadership = (core.term, core.leader)
+        if leadership != self._leadership:
+            self._leadership = leadership
+            for ask in self._leader_reads.abandon():
+                self._answer_read(ask, 0)
+            self._commit_sent = 0
+            if core.role is Role.CANDIDATE:
+                self._election.postpone(now)
+            if core.is_leader:
+                self._heartbeat_at = now
+        leader = None if self._leader_lost and not core.is_leader else core.leader
+        if leader != self.leader:
+            self.leader = leader
+            for changed in self.on_leader_change:
+                changed(leader)
+
+    def _replicate(self, now: float) -> None:
+        core = self.core
+        if not core.is_leader:
+            self._heartbeat_at = self._commit_notice_at = inf
+            return
+        if core.commit > self._commit_sent and self._commit_notice_at == inf:
+            self._commit_notice_at = now + self._config.commit_notice_s
+        if not core.has_unsent and now < min(self._heartbeat_at, self._commit_notice_at):
+            return
+        core.replicate()
+        for peer, first in core.sidelined.items():
+            self._outlet.send(peer, Sidelined(core.term, first))
+        self._heartbeat_at = now + self._config.heartbeat_s
+        self._commit_notice_at = inf
+        self._commit_sent = core.commit
+
+    def _forward(self) -> None:
+        leader = self.leader
+        if leader is None or self.core.is_leader or leader not in self.core.linked:
+            return
+        while len(self.inbox):
+            records = self.inbox.take(
+                records_max=self._config.entry_records_max, bytes_max=self._config.entry_bytes_max
+            )
+            self._outlet.send(leader, Forward(tuple(records)))
+
+    # -- reads ------------------------------------------------------------------------------------------------------
+
+    def _pump_reads(self) -> None:
+        core = self.core
+        if len(self._own_reads):
+            self._send_own_reads()
+        if not core.is_leader or not core.commit_is_current:
+            return
+        opened = self._leader_reads.begin(core.commit)
+        if opened is None:
+            return
+        for peer in sorted(core.linked):
+            self._outlet.send(peer, Confirm(core.term, opened[0]))
+        for ask, index in self._leader_reads.confirm(None, opened[0]):
+            self._answer_read(ask, index)
+
+    def _send_own_reads(self) -> None:
+        core = self.core
+        if core.is_leader:
+            for number in self._own_reads.unsent((core.term, core.leader, 0)):
+                self._leader_reads.ask(None, number)
+        elif self.leader is not None and self.leader in core.linked:
+            # Sent again after any change of links: the answer may have been on one that broke.
+            for number in self._own_reads.unsent((core.term, self.leader, self._links)):
+                self._outlet.send(self.leader, ReadAsk(number))
+
+    def _answer_read(self, ask: Ask, index: int) -> None:
+        peer, number = ask
+        if peer is not None:
+            self._outlet.send(peer, ReadAnswer(number, index))
+        elif index:
+            self._own_reads.answer(number, index)
+
+    def _heard_leader(self) -> None:
+        self._leader_lost = False
+        self._election.heard_leader(self._clock.monotonic())
+
+    # -- messages ---------------------------------------------------------------------------------------------------
+
+    @singledispatchmethod
+    def _receive(self, message: Message, peer: str) -> None:
+        raise AssertionError(f"no receiver for {type(message).__name__}")
+
+    @_receive.register
+    def _(self, message: Append, peer: str) -> None:
+        if message.term < self.core.term:
+            self._outlet.send(peer, Later(self.core.term))
+            return
+        self._heard_leader()
+        self.sidelined = False
+        self.core.receive_append(peer, message)
+
+    @_receive.register
+    def _(self, message: Appended, peer: str) -> None:
+        self.core.observe_term(message.term)
+        self.core.receive_appended(peer, message)
+
+    @_receive.register
+    def _(self, message: VoteRequest, peer: str) -> None:
+        if message.term < self.core.term:
+            self._outlet.send(peer, Later(self.core.term))
+            return
+        if not message.forced and (self.core.is_leader or self._election.hears_leader(self._clock.monotonic())):
+            return
+        held = len(self._held)
+        self.core.receive_vote_request(peer, message)
+        if len(self._held) > held:
+            self._election.postpone(self._clock.monotonic())
+
+    @_receive.register
+    def _(self, message: Vote, peer: str) -> None:
+        self.core.receive_vote(peer, message)
+
+    @_receive.register
+    def _(self, message: Canvass, peer: str) -> None:
+        core = self.core
+        now = self._clock.monotonic()
+        granted = (
+            message.term > core.term
+            and not core.is_leader
+            and not self._election.hears_leader(now)
+            and core.is_current(message.last, message.last_term)
+        )
+        if granted and self._election.canvassing and (message.last_term, message.last) == (core.last_term, core.last):
+            # Two equal candidates at once would split the votes: the one with the smaller name goes first.
+            granted = peer < self._config.node
+        if granted:
+            self._leader_lost = True
+            self._election.postpone(now)
+        self._outlet.send(peer, CanvassReply(message.term, core.term, granted))
+
+    @_receive.register
+    def _(self, message: CanvassReply, peer: str) -> None:
+        if not message.granted:
+            self.core.observe_term(message.term)
+        elif message.asked_term == self.core.term + 1 and self._election.granted(peer, message.asked_term):
+            self._campaign = True
+
+    @_receive.register
+    def _(self, message: Later, peer: str) -> None:
+        self.core.observe_term(message.term)
+
+    @_receive.register
+    def _(self, message: HandOver, peer: str) -> None:
+        if message.term == self.core.term and peer == self.core.leader:
+            self._campaign = self.core.forced = True
+
+    @_receive.register
+    def _(self, message: Sidelined, peer: str) -> None:
+        if message.term != self.core.term or peer != self.core.leader:
+            return
+        self._heard_leader()
+        if not self.sidelined:
+            self.sidelined = True
+            logger.error("%s has dropped log entries before %d; this node needs its state", peer, message.first)
+
+    @_receive.register
+    def _(self, message: Forward, peer: str) -> None:
+        if not self.inbox.put(message.records):
+            self.forwards_dropped += len(message.records)
+
+    @_receive.register
+    def _(self, message: ReadAsk, peer: str) -> None:
+        if not self.core.is_leader or not self._leader_reads.ask(peer, message.number):
+            self._outlet.send(peer, ReadAnswer(message.number, 0))
+
+    @_receive.register
+    def _(self, message: ReadAnswer, peer: str) -> None:
+        if message.at:
+            self._own_reads.answer(message.number, message.at)
+
+    @_receive.register
+    def _(self, message: Confirm, peer: str) -> None:
+        if message.term == self.core.term:
+            self._outlet.send(peer, Confirmed(message.term, message.number))
+        elif message.term < self.core.term:
+            self._outlet.send(peer, Later(self.core.term))
+
+    @_receive.register
+    def _(self, message: Confirmed, peer: str) -> None:
+        if message.term == self.core.term and self.core.is_leader:
+            for ask, index in self._leader_reads.confirm(peer, message.number):
+                self._answer_read(ask, index)
+
+    @_receive.register
+    def _(self, message: Note, peer: str) -> None:
+        for noted in self.on_note:
+            noted(peer, message.body)

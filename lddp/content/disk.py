@@ -1,0 +1,158 @@
+"""Blocking disk work: threads made for it, sparse files, and syncs shared by everybody who waits for one."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+STEP_BYTES = 1024 * 1024
+"""How much one read or write moves: large enough that a thread's hand-over costs little, small enough to share."""
+HOLE_STEP_BYTES = 256 * 1024 * 1024
+"""How many zeros are hashed in one call, so that a huge hole can be abandoned half-way."""
+THREADS_MAX = 16
+VECTORS_MAX = 512
+ZEROS = memoryview(bytes(STEP_BYTES))
+
+
+class DiskThreads:
+    """Threads for blocking file work."""
+
+    def __init__(self, threads: int = THREADS_MAX) -> None:
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="lddp-content")
+
+    async def run(
+        self, work: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> Result:
+        """Runs `work` in a thread. A cancelled caller still waits for it, because a thread cannot be stopped and must
+        never find its descriptor closed, or worse, reused."""
+        future = asyncio.wrap_future(self._executor.submit(work, *args, **kwargs))
+        cancelled = False
+        while not future.done():
+            try:
+                await asyncio.wait((future,))
+            except asyncio.CancelledError:
+                cancelled = True
+        if cancelled:
+            if not future.cancelled():
+                future.exception()  # the caller is gone; its own cleanup follows
+            raise asyncio.CancelledError
+        return future.result()
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=True)
+
+
+class GroupSync:
+    """Makes files durable; who asks while a sync runs shares the next one.
+
+    A round syncs the data of each file and then each directory once, whatever the number of files.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: list[_SyncRequest] = []
+        self._running = False
+        self.rounds = 0
+
+    def sync(self, descriptor: int, directory: int) -> None:
+        """Blocks until the file's data and the directory's entries are durable. Raises what the kernel reports."""
+        request = _SyncRequest(descriptor, directory)
+        with self._changed:
+            self._waiting.append(request)
+            while self._running and not request.done:
+                self._changed.wait()
+            if not request.done:
+                self._running = True
+                batch, self._waiting = self._waiting, []
+        if not request.done:
+            self._round(batch)
+        if request.error is not None:
+            raise request.error
+
+    def _round(self, batch: list[_SyncRequest]) -> None:
+        try:
+            for request in batch:
+                request.attempt(os.fdatasync, request.descriptor)
+            for directory in {request.directory for request in batch}:
+                concerned = [request for request in batch if request.directory == directory]
+                concerned[0].attempt(os.fsync, directory)
+                for request in concerned[1:]:
+                    request.error = request.error or concerned[0].error
+        finally:
+            with self._changed:
+                for request in batch:
+                    request.done = True
+                self._running = False
+                self.rounds += 1
+                self._changed.notify_all()
+
+
+class _SyncRequest:
+    __slots__ = ("descriptor", "directory", "done", "error")
+
+    def __init__(self, descriptor: int, directory: int) -> None:
+        self.descriptor = descriptor
+        self.directory = directory
+        self.done = False
+        self.error: OSError | None = None
+
+    def attempt(self, sync: Callable[[int], None], descriptor: int) -> None:
+        try:
+            sync(descriptor)
+        except OSError as error:  # kept for the one who asked
+            self.error = self.error or error
+
+
+def write_at(descriptor: int, offset: int, pieces: Sequence[bytes | memoryview]) -> int:
+    """Writes all pieces one after the other from `offset`; returns the offset behind them."""
+    views = [memoryview(piece) for piece in pieces if len(piece)]
+    while views:
+        written = os.pwritev(descriptor, views[:VECTORS_MAX], offset)
+        if not written:
+            raise OSError(errno.EIO, "the disk took no bytes")
+        offset += written
+        while views and written >= len(views[0]):
+            written -= len(views.pop(0))
+        if written:
+            views[0] = views[0][written:]
+    return offset
+
+
+def next_data(descriptor: int, offset: int, end: int) -> tuple[int, int]:
+    """(begin, end) of the next stretch of data at or behind `offset`, within `end`; (end, end) when only a hole is
+    left."""
+    try:
+        begin = os.lseek(descriptor, offset, os.SEEK_DATA)
+        if begin >= end:
+            return end, end
+        return begin, min(end, os.lseek(descriptor, begin, os.SEEK_HOLE))
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return end, end
+        if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):  # a filesystem that does not know about holes
+            return offset, end
+        raise
+
+
+def stretches(descriptor: int, offset: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """(offset, bytes) of all data in [offset, end), in pieces of STEP_BYTES at most; ends early where the file does."""
+    while offset < end:
+        offset, stop = next_data(descriptor, offset, end)
+        while offset < stop:
+            data = os.pread(descriptor, min(STEP_BYTES, stop - offset), offset)
+            if not data:
+                return
+            yield offset, data
+            offset += len(data)
+
+
+def open_directory(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

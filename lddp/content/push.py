@@ -1,0 +1,224 @@
+"""Bytes to other nodes: each is read once and hashed in the same pass, and no peer waits for a slower one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+from blake3 import blake3
+
+from lddp.content.connections import Connections
+from lddp.content.disk import DiskThreads
+from lddp.content.feed import Feed, Pass
+from lddp.content.frames import DURABLE, TEXT_BYTES_MAX, Connection, Header, Type
+from lddp.content.handover import TOKEN_BYTES, hand_over
+from lddp.content.limiter import Limiter
+from lddp.content.traffic import Traffic
+from lddp.errors import FormatError, LimitError, UnavailableError
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 2
+BEHIND_MAX = 8
+"""Pushes per peer that may still be under way after enough others have answered; the peer pulls the rest."""
+
+
+class Pushed(NamedTuple):
+    """What became of a file's push. `size` is not the size asked for where the file is shorter or longer by now: then
+    look at the file again; nobody has it. `digest` is that of the bytes read, up to the size asked for."""
+
+    digest: bytes
+    size: int
+    peers: set[str]
+
+
+class Pusher:
+    """Sends packs and files to several peers at once."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        limiter: Limiter,
+        disk: DiskThreads,
+        traffic: Traffic,
+        *,
+        hands_over: bool = True,
+    ) -> None:
+        self._connections = connections
+        self._limiter = limiter
+        self._disk = disk
+        self._traffic = traffic
+        self._hands_over = hands_over
+        self._behind: dict[asyncio.Task[bool], str] = {}
+
+    async def push_pack(
+        self, pack_id: bytes, data: bytes, durable: bool, to: Sequence[str], *, enough: int | None = None
+    ) -> set[str]:
+        """The peers that have the pack now. A peer that is down or does not answer in time is left out. With
+        `enough`, returns when that many have it; the others get it meanwhile, or pull it."""
+        digest = blake3(data).digest() if to else b""
+
+        async def push(connection: Connection) -> bool:
+            await self._limiter.take(connection.peer, len(data))
+            id_ = self._connections.next_id()
+            body = (pack_id, digest, data)
+            await connection.send(Type.PUSH_PACK, id_, 0, body, DURABLE if durable else 0)
+            if not await _accepted(connection, await connection.receive_answer(id_)):
+                return False
+            self._traffic[connection.peer].pushed += len(data)
+            return True
+
+        tasks = {asyncio.create_task(self._attempts(peer, push)): peer for peer in to}
+        return await self._gather(tasks, enough)
+
+    async def push_file(
+        self, descriptor: int, size: int, durable: bool, to: Sequence[str], *, enough: int | None = None
+    ) -> Pushed:
+        """Sends the first `size` bytes of an open regular file, which the caller keeps open meanwhile. Raises OSError
+        where it cannot be read. With no peers it is hashed only."""
+        file_pass = Pass(descriptor, size, self._disk)
+        tasks: dict[asyncio.Task[bool], str] = {}
+        for peer in to:
+            feed = file_pass.feed()
+            task = asyncio.create_task(self._push_file(feed, peer, durable))
+            task.add_done_callback(feed.close)
+            tasks[task] = peer
+        try:
+            digest = await file_pass.run()
+            found = os.fstat(descriptor).st_size if file_pass.offset == size else file_pass.offset
+            if found != size:
+                await _end(tasks)
+                return Pushed(digest, found, set())
+        except BaseException:
+            await _end(tasks)
+            raise
+        return Pushed(digest, size, await self._gather(tasks, enough))
+
+    async def _attempts(self, peer: str, push: Callable[[Connection], Awaitable[bool]]) -> bool:
+        """Runs `push` over a connection to the peer; again, over a fresh one, where a reused one turned out stale."""
+        for _ in range(ATTEMPTS):
+            if self._connections.is_down(peer):
+                return False
+            try:
+                async with self._connections.use(peer) as connection:
+                    return await push(connection)
+            except UnavailableError as error:
+                logger.info("a push to %s failed: %s", peer, error)
+            except (FormatError, LimitError) as error:
+                logger.error("%s does not follow the protocol: %s", peer, error)
+                return False
+            except _RefusedEarlyError as error:
+                logger.warning("%s refused a file: %s", peer, error)
+                return False
+        return False
+
+    async def _push_file(self, feed: Feed, peer: str, durable: bool) -> bool:
+        async def push(connection: Connection) -> bool:
+            feed.rewind()
+            id_ = self._connections.next_id()
+            handed = connection.is_local() and self._hands_over and await self._offer(connection, id_, feed)
+            await connection.send(Type.PUSH_BEGIN, id_, feed.size, (), DURABLE if durable else 0)
+            if not handed:
+                return await _accepted(connection, await self._stream(connection, id_, feed))
+            feed.leave()
+            digest = await connection.while_working(id_, feed.digest())
+            await connection.send(Type.PUSH_END, id_, feed.size, [digest])
+            if not await _accepted(connection, await connection.receive_answer(id_)):
+                return False
+            self._traffic[peer].handed += feed.size
+            return True
+
+        return await self._attempts(peer, push)
+
+    async def _offer(self, connection: Connection, id_: int, feed: Feed) -> bool:
+        """Hands the descriptor over where the peer has a place for it."""
+        await connection.send(Type.OFFER, id_, feed.size)
+        answer = await connection.receive_answer(id_)
+        body = await connection.receive_body(answer.length)
+        if answer.type is Type.NOT_HERE:
+            return False
+        if answer.type is not Type.PLACE or not TOKEN_BYTES < len(body) < TEXT_BYTES_MAX:
+            raise FormatError(f"{connection.peer} answered an offer with {answer.type.name}")
+        path = os.fsdecode(body[TOKEN_BYTES:])
+        return await self._disk.run(hand_over, path, body[:TOKEN_BYTES], feed.descriptor)
+
+    async def _stream(self, connection: Connection, id_: int, feed: Feed) -> Header:
+        """Sends the bytes and returns the answer's header. An answer before the end is a refusal."""
+        answer = asyncio.create_task(connection.receive_answer(id_, patient=True))
+        try:
+            while (chunk := await feed.next()) is not None:
+                offset, data = chunk
+                view = memoryview(data)
+                step = self._limiter.quantum()
+                for at in range(0, max(1, len(view)), step):
+                    part = view[at : at + step]
+                    await self._limiter.take(connection.peer, len(part))
+                    if answer.done():
+                        raise _RefusedEarlyError(await _refusal(connection, answer.result()))
+                    await connection.send(Type.DATA, id_, offset + at, [part])
+                    self._traffic[connection.peer].pushed += len(part)
+            digest = await connection.while_working(id_, feed.digest())
+            await connection.send(Type.PUSH_END, id_, feed.size, [digest])
+            return await connection.within_deadline(answer)
+        finally:
+            await _end([answer])
+
+    async def _gather(self, tasks: dict[asyncio.Task[bool], str], enough: int | None) -> set[str]:
+        """The peers whose task returned true, when `enough` of them or all are done."""
+        pending = set(tasks)
+        have: set[str] = set()
+        try:
+            while pending and (enough is None or len(have) < enough):
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                have |= {tasks[task] for task in done if task.result()}
+        except BaseException:
+            await _end(tasks)
+            raise
+        await _end([task for task in pending if not self._leave_behind(task, tasks[task])])
+        return have
+
+    def _leave_behind(self, task: asyncio.Task[bool], peer: str) -> bool:
+        if sum(other == peer for other in self._behind.values()) >= BEHIND_MAX:
+            return False
+        self._behind[task] = peer
+        task.add_done_callback(self._done_behind)
+        return True
+
+    def _done_behind(self, task: asyncio.Task[bool]) -> None:
+        del self._behind[task]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a push under way in the background failed", exc_info=error)
+
+    async def close(self) -> None:
+        await _end(list(self._behind))
+
+
+class _RefusedEarlyError(Exception):
+    """The peer does not want the rest; the connection is closed, because the rest of a frame may be on its way."""
+
+
+async def _refusal(connection: Connection, header: Header) -> str:
+    return (await connection.receive_body(header.length)).decode(errors="replace")
+
+
+async def _accepted(connection: Connection, answer: Header) -> bool:
+    if answer.type is Type.ACK:
+        return True
+    if answer.type is not Type.REFUSED:
+        raise FormatError(f"{connection.peer} answered a push with {answer.type.name}")
+    logger.warning("%s refused a push: %s", connection.peer, await _refusal(connection, answer))
+    return False
+
+
+async def _end(tasks: Sequence[asyncio.Task[Any]] | dict[asyncio.Task[bool], str]) -> None:
+    """Cancels tasks and waits until they have ended."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(list(tasks))
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # the caller already has an error, or no interest any more

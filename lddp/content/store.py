@@ -1,0 +1,295 @@
+"""The contents that a node holds apart from its zone's files.
+
+blobs/<digest>          whole contents; "-chained" after the name of one that has no digest of its bytes
+packs/<pack id>         packs that did not fit into memory or had to be durable
+parts/<digest>.part     pulls that broke, to be resumed
+incoming/               what is being written; emptied at start
+suspects/<digest>       blobs of an earlier boot of the machine; hashed before they are trusted again
+boot                    the kernel's boot id when the store was last opened
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+from blake3 import blake3
+
+from lddp.content.arrival import Arrival
+from lddp.content.disk import DiskThreads, GroupSync, open_directory
+from lddp.content.packs import PackShelf, is_hex_name
+from lddp.content.source import BytesSource, FileSource
+from lddp.content.writer import BlobWriter
+from lddp.core.records import Content
+from lddp.errors import CorruptError, UnavailableError
+
+logger = logging.getLogger(__name__)
+
+MEMORY_BYTES_MAX = 128 * 1024 * 1024
+DIGEST_BYTES = 32
+SHARED_SYNC_BYTES_MAX = 16 * 1024 * 1024
+"""What is larger is written back before it joins a round of syncs, because others wait for that round."""
+CHAINED = "-chained"
+PART = ".part"
+BOOT_ID_PATH = "/proc/sys/kernel/random/boot_id"
+
+Fetch = Callable[[Content, int, Sequence[str]], Awaitable[None]]
+
+
+class Usage(NamedTuple):
+    """What a store holds. `*_bytes` of files are the blocks they occupy."""
+
+    memory_bytes: int
+    packs: int
+    pack_file_bytes: int
+    blobs: int
+    blob_bytes: int
+    part_bytes: int
+
+
+class Store:
+    """Implements `ContentStore`. Methods block on the disk at most, unless they are coroutines; all may be called from
+    any thread. The directory must be on the zone's filesystem, so that a blob can be renamed into place."""
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        memory_bytes_max: int = MEMORY_BYTES_MAX,
+        disk: DiskThreads | None = None,
+    ) -> None:
+        self.directory = os.fspath(directory)
+        self._owns_disk = disk is None
+        self.disk = disk or DiskThreads()
+        self._syncs = GroupSync()
+        self._lock = threading.Lock()
+        self._keeps: Counter[str] = Counter()
+        self._fetch: Fetch | None = None
+        for name in ("", "blobs", "packs", "parts", "incoming", "suspects"):
+            os.makedirs(os.path.join(self.directory, name), mode=0o700, exist_ok=True)
+        self._blobs_directory = open_directory(self._path("blobs"))
+        self._packs_directory = open_directory(self._path("packs"))
+        self._clean()
+        self._packs = PackShelf(self._path("packs"), self._temporary, self._syncs, memory_bytes_max)
+
+    # -- files ------------------------------------------------------------------------------------------------------
+
+    def _path(self, *names: str) -> str:
+        return os.path.join(self.directory, *names)
+
+    def _temporary(self) -> str:
+        return self._path("incoming", os.urandom(16).hex())
+
+    def _clean(self) -> None:
+        for name in os.listdir(self._path("incoming")):
+            _remove(self._path("incoming", name))
+        for name in os.listdir(self._path("parts")):
+            if not (name.endswith(PART) and is_hex_name(name.removesuffix(PART), DIGEST_BYTES)):
+                _remove(self._path("parts", name))
+        for name in os.listdir(self._path("blobs")):
+            if not is_hex_name(name.removesuffix(CHAINED), DIGEST_BYTES):
+                _remove(self._path("blobs", name))
+        self._suspect_after_boot()
+        self._has_suspects = bool(os.listdir(self._path("suspects")))
+
+    def _suspect_after_boot(self) -> None:
+        """Pages that were written but not synced are lost when the machine stops, so no blob of another boot is
+        trusted. The note of this boot comes last: whenever this stops half-way, it is done again."""
+        with open(BOOT_ID_PATH, "rb") as file:
+            now = file.read()
+        try:
+            with open(self._path("boot"), "rb") as file:
+                if file.read() == now:
+                    return
+        except FileNotFoundError:
+            pass  # the first start
+        for name in os.listdir(self._path("blobs")):
+            if name.endswith(CHAINED):
+                _remove(self._path("blobs", name))  # nothing to check it against
+            else:
+                os.rename(self._path("blobs", name), self._path("suspects", name))
+        temporary = self._temporary()
+        with open(temporary, "wb") as file:
+            file.write(now)
+        os.rename(temporary, self._path("boot"))
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    def writer(self) -> BlobWriter:
+        """For bytes that come from a client of this node."""
+        return BlobWriter(self.arrival, self.publish)
+
+    def arrival(self) -> Arrival:
+        """A new file for bytes whose digest is not known yet."""
+        return Arrival(self._temporary())
+
+    def part(self, content: Content) -> Arrival:
+        """The file of a pull, with what an earlier attempt left in it."""
+        return Arrival(self._path("parts", content.digest.hex() + PART), resume=True)
+
+    def publish(self, arrival: Arrival, digest: bytes, *, sealed: bool = True, durable: bool = False) -> None:
+        """A whole and verified arrival becomes a blob, and is closed."""
+        name = _name_of(Content(digest, arrival.offset, sealed=sealed))
+        try:
+            if durable and arrival.offset > SHARED_SYNC_BYTES_MAX:
+                os.fdatasync(arrival.descriptor)
+            os.rename(arrival.path, self._path("blobs", name))
+            if durable:
+                self._syncs.sync(arrival.descriptor, self._blobs_directory)
+        finally:
+            arrival.close()
+
+    async def add_pack(self, pack_id: bytes, data: bytes, durable: bool = False) -> None:
+        """Keeps a pack; on disk when memory is full or, synced, when `durable`."""
+        if durable or not self._packs.add_to_memory(pack_id, data):
+            await self.disk.run(self._packs.spill, pack_id, data, durable, self._packs_directory)
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def open(self, content: Content) -> BytesSource | FileSource | None:
+        """The bytes if they are here, else None."""
+        if content.inline is not None:
+            return BytesSource(content, content.inline)
+        if not content.size and content.sealed:
+            return BytesSource(content, b"")
+        if content.pack and (source := self._slice(content)) is not None:
+            return source
+        name = _name_of(content)
+        path = self._path("blobs", name)
+        try:
+            size = os.stat(path).st_size
+        except FileNotFoundError:
+            if not (self._has_suspects and self._clear_suspect(name)):
+                return None
+            size = os.stat(path).st_size
+        if size != content.size:
+            logger.warning("blob %s has %d bytes, not %d; it is fetched again", name, size, content.size)
+            _remove(path)
+            return None
+        return FileSource(path, size, lambda: not self._keeps[name])
+
+    def _slice(self, content: Content) -> BytesSource | None:
+        pack = self._packs.read(content.pack)
+        if pack is None:
+            return None
+        source = BytesSource(content, memoryview(pack)[content.offset : content.offset + content.size])
+        try:
+            source.check()
+        except CorruptError as error:
+            logger.warning("pack %s at %d: %s", content.pack.hex(), content.offset, error)
+            return None
+        return source
+
+    def _clear_suspect(self, name: str) -> bool:
+        """Hashes a blob of an earlier boot; True when it was whole, and is a blob again."""
+        suspect = self._path("suspects", name)
+        digest = blake3()
+        try:
+            digest.update_mmap(suspect)
+        except FileNotFoundError:
+            return False
+        if digest.hexdigest() != name:
+            logger.warning("blob %s did not survive the machine's stop; it is fetched again", name)
+            _remove(suspect)
+            return False
+        os.rename(suspect, self._path("blobs", name))
+        return True
+
+    def held_as(self, content: Content) -> bytes | memoryview | int | None:
+        """The bytes in memory, or an open descriptor of the blob that the caller closes, or None."""
+        source = self.open(content)
+        if not isinstance(source, FileSource):
+            return None if source is None else source.data()
+        try:
+            return source.descriptor()
+        except UnavailableError:
+            return None
+
+    def pack(self, pack_id: bytes) -> bytes | None:
+        """A whole pack, to give it to another node."""
+        return self._packs.read(pack_id)
+
+    def keep(self, content: Content) -> None:
+        """Until `unkeep`, nobody may move this blob away: more than one file is to be made of it. Counts."""
+        with self._lock:
+            self._keeps[_name_of(content)] += 1
+
+    def unkeep(self, content: Content) -> None:
+        name = _name_of(content)
+        with self._lock:
+            assert self._keeps[name] > 0, "unkeep without keep"
+            self._keeps[name] -= 1
+            if not self._keeps[name]:
+                del self._keeps[name]
+
+    # -- the ContentStore protocol's network half ---------------------------------------------------------------------
+
+    def use(self, fetch: Fetch) -> None:
+        """Says how contents are brought from other nodes."""
+        self._fetch = fetch
+
+    async def fetch(self, content: Content, inode: int, holders: Sequence[str]) -> None:
+        if self._fetch is None:
+            raise UnavailableError("this node has no connection to others yet; retry")
+        await self._fetch(content, inode, holders)
+
+    # -- letting go -------------------------------------------------------------------------------------------------
+
+    def release(self, content: Content) -> None:
+        """Drops a content, whole or in part. A pack stays until `release_pack`."""
+        _remove(self._path("blobs", _name_of(content)))
+        _remove(self._path("suspects", _name_of(content)))
+        _remove(self._path("parts", content.digest.hex() + PART))
+
+    def release_pack(self, pack_id: bytes) -> None:
+        self._packs.release(pack_id)
+
+    def held(self) -> tuple[list[bytes], list[bytes]]:
+        """(pack ids, digests of blobs) of all that is here, for the sweep of what nobody needs any more."""
+        names = os.listdir(self._path("blobs")) + os.listdir(self._path("suspects"))
+        return self._packs.ids(), [bytes.fromhex(name.removesuffix(CHAINED)) for name in names]
+
+    def usage(self) -> Usage:
+        blobs, blob_bytes = _occupied(self._path("blobs"))
+        return Usage(
+            memory_bytes=self._packs.memory_bytes,
+            packs=len(self._packs.ids()),
+            pack_file_bytes=self._packs.spilled_bytes(),
+            blobs=blobs,
+            blob_bytes=blob_bytes,
+            part_bytes=_occupied(self._path("parts"))[1],
+        )
+
+    def close(self) -> None:
+        if self._owns_disk:
+            self.disk.close()
+        os.close(self._blobs_directory)
+        os.close(self._packs_directory)
+
+
+def _name_of(content: Content) -> str:
+    return content.digest.hex() + ("" if content.sealed else CHAINED)
+
+
+def _occupied(directory: str) -> tuple[int, int]:
+    """(files, bytes of the blocks they occupy); a file that vanishes meanwhile is not counted."""
+    files = occupied = 0
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            try:
+                occupied += entry.stat(follow_symlinks=False).st_blocks * 512
+            except FileNotFoundError:
+                continue
+            files += 1
+    return files, occupied
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

@@ -1,0 +1,78 @@
+"""From the watcher's events to what is dirty."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from lddp.core.namespace import Inode
+from lddp.core.records import Kind
+from lddp.core.rules import Rule
+from lddp.core.view import View
+from lddp.doors.watch.events import Event, Flag, Overflow, Watcher
+from lddp.errors import ZoneError
+from lddp.gateway import Gateway
+from lddp.migrate.observer import Observer
+
+_log = logging.getLogger(__name__)
+RETRY_S = 1.0
+
+
+class Intake:
+    """Feeds one observer from one watcher. `root` is the handle of the rule's top directory."""
+
+    def __init__(self, gateway: Gateway, rule: Rule, root: bytes, watcher: Watcher, observer: Observer) -> None:
+        self._gateway = gateway
+        self._rule = rule
+        self._root = root
+        self._watcher = watcher
+        self._observer = observer
+        self.overflows = 0
+        self.problem = ""
+
+    async def run(self) -> None:
+        while True:
+            try:
+                batch = await self._watcher.batch()
+                self.problem = ""
+            except ZoneError as error:
+                self.problem = str(error)
+                _log.error("%s", error)
+                await asyncio.sleep(RETRY_S)
+                self._observer.scrub()
+                await self._observer.notice()
+                continue
+            with self._gateway.view() as view:
+                for event in batch:
+                    if isinstance(event, Overflow):
+                        self.overflows += 1
+                        _log.warning("the kernel dropped change events: every directory is compared again")
+                        self._observer.scrub()
+                    else:
+                        self._take(view, event)
+            await self._observer.notice()
+
+    def _find(self, view: View, handle: bytes) -> Inode | None:
+        if not handle:
+            return None
+        number = self._rule.root if handle == self._root else view.by_identity(self._rule.number, handle)
+        return view.inode(number) if number else None
+
+    def _take(self, view: View, event: Event) -> None:
+        dirty = self._observer.dirty
+        known = False
+        for handle, name in ((event.directory, event.name), (event.new_directory, event.new_name)):
+            directory = self._find(view, handle)
+            if directory is not None and directory.kind is Kind.DIRECTORY:
+                dirty.add_name(directory.number, name)
+                known = True
+                if event.flags & Flag.LIST and handle == event.directory:
+                    dirty.compare.add(directory.number)
+        if event.target and (not known or event.flags & Flag.IS_DIRECTORY):
+            target = self._find(view, event.target)
+            if target is not None and target.kind is Kind.DIRECTORY:
+                dirty.add_name(target.number, b"")
+            elif target is not None and target.kind is Kind.FILE:
+                dirty.files.add(target.number)
+            elif target is not None:
+                dirty.add_name(target.parent, target.name)

@@ -1,0 +1,246 @@
+"""The only way a record enters the log, and the only way its outcome comes back.
+
+`submit` gives a record to consensus and resolves when this node has folded it. What was submitted and not seen again
+(a leader died, a message was lost) is submitted again with the same id; the state machine takes it once. `apply` is the
+fold, called by consensus inside its transaction; `committed` is called once that transaction is durable, and only then
+does anybody learn of an outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from lddp.consensus.member import RaftMember
+from lddp.core.codec import decode, encode
+from lddp.core.limits import ENTRY_BYTES_MAX
+from lddp.core.machine import StateMachine, read_gsn
+from lddp.core.namespace import NUMBER
+from lddp.core.records import OperationId, Outcome, Record
+from lddp.core.tables import Table, Tables
+from lddp.core.view import View
+from lddp.errors import FormatError, OutcomeUnknownError, UnavailableError
+from lddp.ports import Clock, KeyValue, Random
+from lddp.replay import outbox
+
+_log = logging.getLogger(__name__)
+RESUBMIT_AFTER_S = 1.0
+WAITING_MAX = 100_000
+NO_ZONE = -1
+RESENT_BYTES_MAX = ENTRY_BYTES_MAX // 4
+
+
+class Applied(NamedTuple):
+    """A record's place in the log and what was decided about it."""
+
+    gsn: int
+    outcome: Outcome
+
+
+class _Waiter(NamedTuple):
+    future: asyncio.Future[Applied]
+    data: bytes
+    since: float
+
+
+class Gateway:
+    """Submits records of this node and folds the log. `zone` is this node's zone number; a witness has NO_ZONE and
+    counts records without folding them."""
+
+    def __init__(self, environment: KeyValue, zone: int, clock: Clock, random: Random, witness: bool = False) -> None:
+        self.zone = zone
+        self.clock = clock
+        self._environment = environment
+        self._witness = witness
+        self._session = random.token(12)
+        self._sequence = 0
+        self._waiters: dict[OperationId, _Waiter] = {}
+        self._done: list[tuple[asyncio.Future[Applied], Applied]] = []
+        self._gsn_waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._member: RaftMember | None = None
+        self._timer: asyncio.Task[None] | None = None
+        self.on_applied: list[Callable[[int], None]] = []
+        """Called with the GSN reached after each commit that folded records."""
+        with environment.read() as tables:
+            self.gsn = read_gsn(tables)
+            self.machine = StateMachine(tables)
+
+    def start(self, member: RaftMember) -> None:
+        self._member = member
+        member.on_leader_change.append(self._leader_changed)
+        self._timer = asyncio.get_running_loop().create_task(self._resubmit_late())
+
+    async def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._timer
+        for waiter in self._waiters.values():
+            if not waiter.future.done():
+                waiter.future.set_exception(OutcomeUnknownError("this node stopped; ask again with the same id"))
+        self._waiters.clear()
+        for _, future in self._gsn_waiters:
+            future.cancel()
+
+    @property
+    def member(self) -> RaftMember:
+        assert self._member is not None, "the gateway has been started"
+        return self._member
+
+    # -- the fold ---------------------------------------------------------------------------------------------------
+
+    def apply(self, tables: Tables, raft_index: int, records: Sequence[bytes]) -> None:
+        """Folds one committed entry. Called inside the transaction that makes the fold durable."""
+        machine = self.machine
+        machine.bind(tables)
+        first = machine.gsn + 1
+        if self._witness:
+            machine.gsn += len(records)
+        else:
+            for data in records:
+                self._apply_one(machine, tables, data)
+        machine.flush()
+        if records:
+            tables.put(Table.ENTRY_GSNS, NUMBER.pack(first), NUMBER.pack(raft_index))
+
+    def _apply_one(self, machine: StateMachine, tables: Tables, data: bytes) -> None:
+        try:
+            record = decode(data)
+        except FormatError as error:
+            machine.gsn += 1
+            _log.error("record %d of the log is not readable and has no effect: %s", machine.gsn, error)
+            return
+        outcome, effects = machine.apply(record)
+        if effects and self.zone != NO_ZONE:
+            outbox.append(tables, machine.gsn, self.zone, effects)
+        waiter = self._waiters.pop(record.id, None)
+        if waiter is not None:
+            self._done.append((waiter.future, Applied(machine.gsn, outcome)))
+
+    def committed(self, _first: int, _last: int) -> None:
+        """The transaction of the last folds is durable: outcomes become known."""
+        self.gsn = self.machine.gsn
+        done, self._done = self._done, []
+        for future, applied in done:
+            if not future.done():
+                future.set_result(applied)
+        for callback in self.on_applied:
+            callback(self.gsn)
+        if self._gsn_waiters:
+            late = []
+            for gsn, waiter in self._gsn_waiters:
+                if gsn > self.gsn:
+                    late.append((gsn, waiter))
+                elif not waiter.done():
+                    waiter.set_result(None)
+            self._gsn_waiters = late
+
+    # -- submitting -------------------------------------------------------------------------------------------------
+
+    def next_id(self) -> OperationId:
+        """An id that nobody else uses: this start of this node, and a counter."""
+        self._sequence += 1
+        return OperationId(self._session, self._sequence)
+
+    def post(self, records: Sequence[Record]) -> list[asyncio.Future[Applied]]:
+        """Submits records in this order and returns at once; each future resolves when this node has folded its
+        record. UnavailableError where too much is waiting already."""
+        if len(self._waiters) + len(records) > WAITING_MAX:
+            raise UnavailableError(f"{len(self._waiters)} records are waiting to be ordered: try again later")
+        loop, now = asyncio.get_running_loop(), self.clock.monotonic()
+        futures: list[asyncio.Future[Applied]] = []
+        data: list[bytes] = []
+        for record in records:
+            earlier = self._waiters.get(record.id)
+            if earlier is not None:
+                futures.append(earlier.future)
+                continue
+            encoded = encode(record)
+            future: asyncio.Future[Applied] = loop.create_future()
+            self._waiters[record.id] = _Waiter(future, encoded, now)
+            futures.append(future)
+            data.append(encoded)
+        if data:
+            self.member.submit(data)
+        return futures
+
+    async def submit(self, record: Record, timeout_s: float = 30.0) -> Applied:
+        """One record's outcome. OutcomeUnknownError where it is not known in time: it may take effect later; a retry
+        with the same id is safe."""
+        (future,) = self.post([record])
+        return await self._await(record.id, future, timeout_s)
+
+    async def submit_many(self, records: Sequence[Record], timeout_s: float = 30.0) -> list[Applied]:
+        """The outcomes of several records, ordered as given."""
+        deadline = self.clock.monotonic() + timeout_s
+        futures = self.post(records)
+        return [
+            await self._await(record.id, future, max(0.0, deadline - self.clock.monotonic()))
+            for record, future in zip(records, futures, strict=True)
+        ]
+
+    async def _await(self, operation: OperationId, future: asyncio.Future[Applied], timeout_s: float) -> Applied:
+        if future.done():
+            return future.result()
+        try:
+            return await asyncio.wait_for(asyncio.shield(future), timeout_s)
+        except TimeoutError:
+            self._waiters.pop(operation, None)
+            raise OutcomeUnknownError(
+                f"no outcome within {timeout_s:g} s (is a majority of the nodes up?): ask again with the same id"
+            ) from None
+
+    def _leader_changed(self, leader: str | None) -> None:
+        if leader is not None and self._waiters:
+            self._resubmit([waiter.data for waiter in self._waiters.values()])
+
+    async def _resubmit_late(self) -> None:
+        while True:
+            await asyncio.sleep(RESUBMIT_AFTER_S)
+            limit = self.clock.monotonic() - RESUBMIT_AFTER_S
+            late = [waiter.data for waiter in self._waiters.values() if waiter.since < limit]
+            if late and self.member.leader is not None:
+                self._resubmit(late)
+
+    def _resubmit(self, data: list[bytes]) -> None:
+        batch: list[bytes] = []
+        size = 0
+        for item in data:
+            batch.append(item)
+            size += len(item)
+            if size > RESENT_BYTES_MAX:
+                break
+        try:
+            self.member.submit(batch)
+        except UnavailableError as error:
+            _log.info("resubmitting %d records waits: %s", len(batch), error)
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def view(self) -> Iterator[View]:
+        """The state as of the last commit of this node."""
+        with self._environment.read() as tables:
+            yield View(tables)
+
+    async def wait(self, gsn: int, timeout_s: float) -> None:
+        """Until this node has folded the log up to `gsn`. UnavailableError after the time."""
+        if self.gsn >= gsn:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._gsn_waiters.append((gsn, future))
+        try:
+            await asyncio.wait_for(future, timeout_s)
+        except TimeoutError:
+            raise UnavailableError(f"this node is at {self.gsn}, not at {gsn}, after {timeout_s:g} s") from None
+
+    async def barrier(self, timeout_s: float) -> int:
+        """A GSN such that this node's state holds everything acknowledged anywhere before the call."""
+        deadline = self.clock.monotonic() + timeout_s
+        index = await self.member.barrier(timeout_s)
+        await self.member.wait_applied(index, max(0.0, deadline - self.clock.monotonic()))
+        return self.gsn

@@ -1,0 +1,80 @@
+"""What the source's changes make necessary to look at again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+RETRY_S_FIRST = 0.01
+RETRY_S_MAX = 5.0
+
+
+class Work(NamedTuple):
+    """What one round looks at: names by directory, directories to compare as a whole, single files."""
+
+    names: dict[int, set[bytes]]
+    compare: set[int]
+    files: set[int]
+
+    def __bool__(self) -> bool:
+        return bool(self.names or self.compare or self.files)
+
+
+class Dirty:
+    """Collects what is to be looked at. Inodes are namespace numbers; the empty name means a directory itself."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self.names: dict[int, set[bytes]] = {}
+        self.compare: set[int] = set()
+        self.files: set[int] = set()
+        self._not_before: dict[int, tuple[float, float]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.names or self.compare or self.files)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.names.values())) + len(self.compare) + len(self.files)
+
+    def add_name(self, directory: int, name: bytes) -> None:
+        self.names.setdefault(directory, set()).add(name)
+
+    def take(self, busy: set[int]) -> Work:
+        """Everything that may be looked at now; the rest stays."""
+        now = self._monotonic()
+
+        def free(number: int) -> bool:
+            return number not in busy and self.is_due(number, now)
+
+        names = {number: self.names.pop(number) for number in [n for n in self.names if free(n)]}
+        compare = {number for number in self.compare if free(number)}
+        files = {number for number in self.files if free(number)}
+        self.compare -= compare
+        self.files -= files
+        return Work(names, compare, files)
+
+    def put_back(self, work: Work) -> None:
+        for number, names in work.names.items():
+            self.names.setdefault(number, set()).update(names)
+        self.compare |= work.compare
+        self.files |= work.files
+
+    # -- patience ---------------------------------------------------------------------------------------------------
+
+    def postpone(self, number: int) -> None:
+        """The inode could not be looked at: later, and each time later still."""
+        wait = min(self._not_before.get(number, (0.0, RETRY_S_FIRST / 2))[1] * 2, RETRY_S_MAX)
+        self._not_before[number] = (self._monotonic() + wait, wait)
+
+    def settled(self, number: int) -> None:
+        self._not_before.pop(number, None)
+
+    def is_due(self, number: int, now: float) -> bool:
+        due = self._not_before.get(number)
+        return due is None or due[0] <= now
+
+    def next_due(self) -> float | None:
+        """Seconds until something postponed may be looked at again, None where nothing is postponed."""
+        if not self._not_before:
+            return None
+        return max(0.0, min(due for due, _ in self._not_before.values()) - self._monotonic())

@@ -1,0 +1,307 @@
+"""Looking at the source: directory listings, files and their bytes, as reports for an observation.
+
+Blocking; runs in threads. A read that may be torn (size or times moved while it was read) is never reported. Small
+files are read while their directory is listed and packed; large ones are left pending for a look of their own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from blake3 import blake3
+
+from lddp.core.namespace import Inode
+from lddp.core.records import Attributes, Content, DirectoryReport, InodeReport, Kind, ObservedEntry
+from lddp.core.view import View
+from lddp.migrate.options import Exclusion
+from lddp.ports import Status, ZoneFilesystem
+from lddp.zones.attributes import read_xattrs
+
+SMALL_BYTES_MAX = 256 * 1024
+TINY_BYTES_MAX = 128
+PORTION_ENTRIES = 2048
+PORTION_BYTES = 4 * 1024 * 1024
+READ_TRIES = 3
+
+
+class SourceZone(ZoneFilesystem, Protocol):
+    """A zone whose objects can be found again by their handles."""
+
+    def locate(self, handle: bytes) -> bytes | None: ...
+
+
+class Pack:
+    """Bytes of small files that travel together."""
+
+    def __init__(self, pack_id: bytes) -> None:
+        self.id = pack_id
+        self._parts: list[bytes] = []
+        self.size = 0
+
+    def add(self, data: bytes) -> Content:
+        """Content of a small file; a very small one travels in the record itself."""
+        digest = blake3(data).digest()
+        if len(data) <= TINY_BYTES_MAX:
+            return Content(digest, len(data), data)
+        content = Content(digest, len(data), None, self.id, self.size)
+        self._parts.append(data)
+        self.size += len(data)
+        return content
+
+    def bytes(self) -> bytes:
+        return b"".join(self._parts)
+
+
+class Failure(NamedTuple):
+    """A path that could not be read, and the errno."""
+
+    path: bytes
+    errno: int
+
+
+class Moved(Exception):
+    """What the namespace calls by this path is not there: the source has moved it, and its parent must be looked at."""
+
+
+class Looker:
+    """Looks at one rule's tree in this zone. Not shared between threads; collects what was left out and what failed."""
+
+    def __init__(self, zone: SourceZone, view: View, exclusion: Exclusion, pack: Pack) -> None:
+        self._zone = zone
+        self._view = view
+        self._exclusion = exclusion
+        self.pack = pack
+        self.failures: list[Failure] = []
+        self.skipped: set[bytes] = set()
+        self.excluded: set[bytes] = set()
+        self.unverified: set[int] = set()
+        """Inodes of known large files whose change time moved though size and modification time did not."""
+
+    # -- directories ------------------------------------------------------------------------------------------------
+
+    def open_directory(self, inode: Inode) -> tuple[bytes, Status]:
+        """Path and status of a directory of the namespace. Moved where another object or none is there."""
+        path = self._view.path(inode)
+        try:
+            status = self._zone.status(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise Moved from None
+        if status.kind is not Kind.DIRECTORY or (inode.identity and inode.identity != status.handle):
+            raise Moved
+        return path, status
+
+    def scan(self, inode: Inode) -> Iterator[DirectoryReport]:
+        """Everything in a directory that is not listed yet, in portions; the last one is complete. Raises Moved, or
+        OSError where the directory cannot be read."""
+        path, _ = self.open_directory(inode)
+        listing = self._zone.list(path)
+        known = dict(self._view.list(inode.number))
+        entries: list[ObservedEntry] = []
+        start = self.pack.size
+        for name, status in listing:
+            entry = self._entry(path, name, status, known.pop(name, 0))
+            if entry is not None:
+                entries.append(entry)
+            if len(entries) >= PORTION_ENTRIES or self.pack.size - start >= PORTION_BYTES:
+                yield DirectoryReport(inode.number, tuple(entries), (), False, None)
+                entries, start = [], self.pack.size
+        after = self._zone.status(path)
+        if inode.identity and after.handle != inode.identity:
+            raise Moved
+        absent = tuple(known)
+        yield DirectoryReport(
+            inode.number, tuple(entries), absent, True, self._attributes(path, after), after.ctime_ns
+        )
+
+    def differences(self, inode: Inode) -> set[bytes]:
+        """Names of a listed directory where the source and the namespace do not agree."""
+        path, status = self.open_directory(inode)
+        known = dict(self._view.list(inode.number))
+        names: set[bytes] = set()
+        for name, found in self._zone.list(path):
+            number = known.pop(name, 0)
+            if self._left_out(path, name, found):
+                if number:
+                    names.add(name)
+                continue
+            child = self._view.inode(number) if number else None
+            if child is None or not is_unchanged(child, found):
+                names.add(name)
+        names.update(known)
+        if status.ctime_ns != inode.stamp:
+            names.add(b"")
+        return names
+
+    def names(self, inode: Inode, names: set[bytes]) -> DirectoryReport:
+        """These names of a directory as they are now, with the directory's own attributes."""
+        path, _ = self.open_directory(inode)
+        entries: list[ObservedEntry] = []
+        absent: list[bytes] = []
+        for name in sorted(names - {b""}):
+            number = self._view.child(inode.number, name)
+            try:
+                status = self._zone.status(_join(path, name))
+            except (FileNotFoundError, NotADirectoryError):
+                absent.append(name)
+                continue
+            if self._left_out(path, name, status):
+                absent.append(name)
+                continue
+            entry = self._entry(path, name, status, number)
+            if entry is not None:
+                entries.append(entry)
+        after = self._zone.status(path)
+        if inode.identity and after.handle != inode.identity:
+            raise Moved
+        attributes = self._attributes(path, after)
+        return DirectoryReport(inode.number, tuple(entries), tuple(absent), False, attributes, after.ctime_ns)
+
+    def _left_out(self, parent: bytes, name: bytes, status: Status) -> bool:
+        path = _join(parent, name)
+        if status.kind is None:
+            self.skipped.add(path)
+            return True
+        if self._exclusion.excludes(path, status):
+            self.excluded.add(path)
+            return True
+        return False
+
+    # -- entries ----------------------------------------------------------------------------------------------------
+
+    def _entry(self, parent: bytes, name: bytes, status: Status, number: int) -> ObservedEntry | None:
+        """What a name stands for; None where it is left out, or is as the namespace says, or has just gone."""
+        if self._left_out(parent, name, status):
+            return None
+        child = self._view.inode(number) if number else None
+        if child is not None and is_unchanged(child, status):
+            return None
+        path = _join(parent, name)
+        try:
+            return self._observe(path, name, status, child)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            self.failures.append(Failure(path, error.errno or 0))
+            return self._bare(path, name, status, child)
+
+    def _observe(self, path: bytes, name: bytes, status: Status, child: Inode | None) -> ObservedEntry:
+        match status.kind:
+            case Kind.FILE if status.size <= SMALL_BYTES_MAX:
+                return self._small_file(path, name, status, child)
+            case Kind.FILE:
+                entry = self._bare(path, name, status, child)
+                same = child is not None and child.content is not None and not child.pending
+                if child is not None and same and (child.size, child.mtime_ns) == (status.size, status.mtime_ns):
+                    self.unverified.add(child.number)
+                    return entry._replace(stamp=child.stamp)
+                return entry
+            case Kind.SYMLINK:
+                return self._bare(path, name, status, child)._replace(target=self._zone.read_link(path))
+            case _:
+                return self._bare(path, name, status, child)
+
+    def _bare(self, path: bytes, name: bytes, status: Status, child: Inode | None) -> ObservedEntry:
+        assert status.kind is not None
+        try:
+            attributes = self._attributes(path, status)
+        except OSError:
+            xattrs = child.xattrs if child is not None else ()
+            attributes = Attributes(status.mode, status.uid, status.gid, status.mtime_ns, xattrs)
+        size = status.size if status.kind is Kind.FILE else 0
+        return ObservedEntry(
+            name, status.handle, status.kind, attributes, size, None, b"", status.rdev, status.ctime_ns
+        )
+
+    def _attributes(self, path: bytes, status: Status) -> Attributes:
+        return Attributes(status.mode, status.uid, status.gid, status.mtime_ns, self._zone.xattrs(path))
+
+    def _small_file(self, path: bytes, name: bytes, status: Status, child: Inode | None) -> ObservedEntry:
+        """With its bytes; without them where it does not hold still."""
+        descriptor = self._zone.open_read(path)
+        try:
+            for _ in range(READ_TRIES):
+                before = os.fstat(descriptor)
+                if before.st_size > SMALL_BYTES_MAX or before.st_ino != status.inode:
+                    break
+                xattrs = read_xattrs(descriptor)
+                data = os.pread(descriptor, before.st_size + 1, 0)
+                after = os.fstat(descriptor)
+                if len(data) == before.st_size and is_same(before, after):
+                    attributes = _attributes_of(after, xattrs)
+                    size = after.st_size
+                    content = self.pack.add(data)
+                    return ObservedEntry(
+                        name, status.handle, Kind.FILE, attributes, size, content, b"", 0, after.st_ctime_ns
+                    )
+        finally:
+            os.close(descriptor)
+        return self._bare(path, name, status, child)
+
+    # -- single files -----------------------------------------------------------------------------------------------
+
+    def open_file(self, inode: Inode) -> tuple[bytes, int, os.stat_result]:
+        """(path, descriptor, status) of a file of the namespace, at any of its names. Raises Moved, or OSError."""
+        for parent, name in self._view.links(inode):
+            above = self._view.inode(parent)
+            assert above is not None
+            path = _join(self._view.path(above), name)
+            try:
+                status = self._zone.status(path)
+                if status.kind is Kind.FILE and status.handle == inode.identity:
+                    descriptor = self._zone.open_read(path)
+                    found = os.fstat(descriptor)
+                    if found.st_ino == status.inode:
+                        return path, descriptor, found
+                    os.close(descriptor)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+        raise Moved
+
+    def small_report(self, inode: Inode, descriptor: int, before: os.stat_result) -> InodeReport | None:
+        """Report of an open small file with its bytes; None where it does not hold still."""
+        for _ in range(READ_TRIES):
+            xattrs = read_xattrs(descriptor)
+            data = os.pread(descriptor, before.st_size + 1, 0)
+            after = os.fstat(descriptor)
+            if len(data) == before.st_size and is_same(before, after):
+                return report_of(inode, after, xattrs, self.pack.add(data))
+            before = after
+            if before.st_size > SMALL_BYTES_MAX:
+                return None
+        return None
+
+
+def report_of(
+    inode: Inode, found: os.stat_result, xattrs: tuple[tuple[bytes, bytes], ...], content: Content
+) -> InodeReport:
+    attributes = _attributes_of(found, xattrs)
+    return InodeReport(inode.number, attributes, found.st_size, content, b"", found.st_ctime_ns)
+
+
+def is_unchanged(child: Inode, status: Status) -> bool:
+    """Whether an object is the one that the namespace knows, as it was last seen."""
+    return (
+        child.identity == status.handle
+        and child.stamp == status.ctime_ns
+        and child.mtime_ns == status.mtime_ns
+        and (child.kind is not Kind.FILE or child.size == status.size)
+    )
+
+
+def is_same(before: os.stat_result, after: os.stat_result) -> bool:
+    return (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (
+        after.st_size,
+        after.st_mtime_ns,
+        after.st_ctime_ns,
+    )
+
+
+
+def _attributes_of(found: os.stat_result, xattrs: tuple[tuple[bytes, bytes], ...]) -> Attributes:
+    return Attributes(found.st_mode & 0o7777, found.st_uid, found.st_gid, found.st_mtime_ns, xattrs)
+
+
+def _join(parent: bytes, name: bytes) -> bytes:
+    return parent + b"/" + name if parent else name

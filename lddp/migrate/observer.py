@@ -1,0 +1,402 @@
+"""The observer of a rule's source zone: scans what is pending, looks again at what changes, and submits what it sees.
+
+One work list for both: the pending inodes of the namespace (so a scan survives any restart at the exact entry), and the
+dirty names that the watcher adds. A change ahead of the scan is picked up when the scan gets there; a change behind it
+is dirty and looked at at once. Whatever comes back void is looked at again. The source is drained when nothing is
+pending, dirty or on its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from lddp.content.push import Pusher
+from lddp.core.namespace import RULE, Inode
+from lddp.core.records import Content, InodeReport, Kind, Observation
+from lddp.core.rules import Rule
+from lddp.core.tables import Table
+from lddp.core.view import View
+from lddp.errors import UnavailableError
+from lddp.gateway import Applied, Gateway
+from lddp.migrate.dirty import Dirty, Work
+from lddp.migrate.look import Failure, Looker, Moved, Pack, SourceZone, is_same, report_of
+from lddp.migrate.options import Exclusion
+from lddp.migrate.rounds import Leftover, Rounds, Shipment
+from lddp.ports import KeyValue
+from lddp.replay.existing import digest_of
+from lddp.zones.attributes import read_xattrs
+
+_log = logging.getLogger(__name__)
+SCAN_LANES = 2
+LARGE_LANES = 2
+DIRECTORIES_PER_JOB = 64
+SHIPMENTS_MAX = 4
+"""Observations of the scan on their way at once: bounds the bytes in memory to this many portions."""
+SUBMIT_TIMEOUT_S = 600.0
+FAILED_LISTED_MAX = 1000
+
+
+class Changes(Protocol):
+    """What the observer needs of a watcher."""
+
+    def mark(self) -> int: ...
+
+    def passed(self, mark: int) -> bool: ...
+
+
+@dataclass(slots=True)
+class Counters:
+    """Since this node started. `changes` are names and files looked at because something changed them."""
+
+    changes: int = 0
+    observations: int = 0
+    voids: int = 0
+    content_bytes: int = 0
+    excluded: set[bytes] = field(default_factory=set)
+    skipped: set[bytes] = field(default_factory=set)
+
+
+class Observer:
+    """Observes one rule's tree in this node's zone. `peers` are the nodes whose zones need the bytes; `as_of` gives the
+    GSN that this zone had been brought to, at most the one given."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        environment: KeyValue,
+        zone: SourceZone,
+        rule: Rule,
+        exclusion: Exclusion,
+        pusher: Pusher,
+        peers: Sequence[str],
+        as_of: Callable[[int], int],
+        executor: Executor,
+        token: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._gateway = gateway
+        self._environment = environment
+        self._zone = zone
+        self.rule = rule
+        self._exclusion = exclusion
+        self._pusher = pusher
+        self._peers = list(peers)
+        self._as_of = as_of
+        self._executor = executor
+        self._rounds = Rounds(environment, zone, rule, exclusion, as_of, token)
+        self.dirty = Dirty(gateway.clock.monotonic)
+        self.counters = Counters()
+        self.failures: dict[int, Failure] = {}
+        """What could not be read, by inode number; tried again until it can."""
+        self._busy: set[int] = set()
+        self._jobs = 0
+        self._large: set[int] = set()
+        self._slots = threading.BoundedSemaphore(SHIPMENTS_MAX)
+        self._changed = asyncio.Condition()
+        self._stopping = threading.Event()
+        self.changes: Changes | None = None
+
+    # -- running ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Observes until cancelled."""
+        self._gateway.on_applied.append(self._applied)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(SCAN_LANES):
+                    group.create_task(self._scan_lane())
+                for _ in range(LARGE_LANES):
+                    group.create_task(self._large_lane())
+                group.create_task(self._dirty_lane())
+        finally:
+            self._stopping.set()
+            self._gateway.on_applied.remove(self._applied)
+
+    def _applied(self, _gsn: int) -> None:
+        asyncio.get_running_loop().create_task(self._notify())
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def notice(self) -> None:
+        """The watcher has made something dirty."""
+        await self._notify()
+
+    async def _pause(self) -> None:
+        """Until something changes, or something postponed is due."""
+        due = self.dirty.next_due()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(due + 0.001 if due is not None else None), self._changed:
+                await self._changed.wait()
+
+    def scrub(self) -> None:
+        """Compares every listed directory with the source: what changed while nobody looked is found."""
+        with self._environment.read() as tables:
+            view = View(tables)
+            waiting = [self.rule.root]
+            while waiting:
+                number = waiting.pop()
+                inode = view.inode(number)
+                if inode is None or inode.kind is not Kind.DIRECTORY:
+                    continue
+                if not inode.pending:
+                    self.dirty.compare.add(number)
+                waiting.extend(child for _, child in view.list(number) if _is_directory(view, child))
+
+    # -- is there anything left -------------------------------------------------------------------------------------
+
+    def is_idle(self) -> bool:
+        """Nothing pending, dirty or on its way, except what cannot be read."""
+        if self._busy or self._jobs or self.dirty or self._large:
+            return False
+        with self._environment.read() as tables:
+            start, stop = RULE.pack(self.rule.number), RULE.pack(self.rule.number + 1)
+            count = 0
+            for _ in tables.scan(Table.PENDING, start, stop):
+                count += 1
+                if count > len(self.failures):
+                    return False
+        return count <= len(self.failures)
+
+    async def drained(self) -> None:
+        """Until every change made to the source before this call is in the log."""
+        mark = self.changes.mark() if self.changes is not None else 0
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: (self.changes is None or self.changes.passed(mark)) and self.is_idle()
+            )
+
+    # -- scanning ---------------------------------------------------------------------------------------------------
+
+    def _take_pending(self, order: bytes, limit: int) -> list[int]:
+        """Pending inodes that nobody looks at now: directories (order 0) or files (order 1)."""
+        now = self._gateway.clock.monotonic()
+        found: list[int] = []
+        start = RULE.pack(self.rule.number) + order
+        with self._environment.read() as tables:
+            for key, _ in tables.scan(Table.PENDING, start, start + b"\xff"):
+                number = int.from_bytes(key[5:13], "big")
+                if number not in self._busy and self.dirty.is_due(number, now):
+                    found.append(number)
+                    if len(found) >= limit:
+                        break
+        self._busy.update(found)
+        return found
+
+    async def _scan_lane(self) -> None:
+        while True:
+            numbers = self._take_pending(b"\0", DIRECTORIES_PER_JOB)
+            if not numbers:
+                await self._pause()
+                continue
+            await self._job(set(numbers), partial(self._rounds.scan, numbers))
+
+    async def _job(self, numbers: set[int], job: Callable[[Callable[[Shipment], None]], Leftover]) -> None:
+        """Runs a round in a thread, ships what it emits in order, and waits until all of it is folded."""
+        loop = asyncio.get_running_loop()
+        shipping: list[asyncio.Task[None]] = []
+        before: asyncio.Future[None] = loop.create_future()
+        before.set_result(None)
+
+        def launch(shipment: Shipment) -> None:
+            nonlocal before
+            posted: asyncio.Future[None] = loop.create_future()
+            shipping.append(loop.create_task(self._ship(shipment, before, posted)))
+            before = posted
+
+        def emit(shipment: Shipment) -> None:
+            while not self._slots.acquire(timeout=1.0):
+                if self._stopping.is_set():
+                    raise UnavailableError("the observer is stopping")
+            loop.call_soon_threadsafe(launch, shipment)
+
+        self._jobs += 1
+        try:
+            left = await loop.run_in_executor(self._executor, job, emit)
+            if shipping:
+                await asyncio.gather(*shipping)
+            self._finish(numbers, left)
+        finally:
+            self._jobs -= 1
+            self._busy -= numbers
+            await self._notify()
+
+    def _finish(self, numbers: set[int], left: Leftover) -> None:
+        for number in numbers:
+            self.failures.pop(number, None)
+            if number not in left.postponed:
+                self.dirty.settled(number)
+        for number in left.postponed:
+            self.dirty.postpone(number)
+        for number, failure in left.failures:
+            self.failures[number] = failure
+        self.dirty.put_back(left.again)
+        self._large |= left.large
+        for known, found in ((self.counters.excluded, left.excluded), (self.counters.skipped, left.skipped)):
+            known.update(found)
+
+    async def _ship(
+        self, shipment: Shipment, before: asyncio.Future[None], posted: asyncio.Future[None]
+    ) -> None:
+        """Sends the bytes, then the observation behind the one before it, and waits for its outcome."""
+        try:
+            pack = shipment.pack
+            if pack.size and self._peers:
+                await self._pusher.push_pack(pack.id, pack.bytes(), False, self._peers)
+            self.counters.content_bytes += pack.size
+            record = Observation(
+                self._gateway.next_id(),
+                self._gateway.zone,
+                shipment.as_of,
+                self.rule.number,
+                shipment.directories,
+                shipment.inodes,
+            )
+            await before
+            (future,) = self._gateway.post([record])
+            posted.set_result(None)
+            self._look_again(record, await asyncio.wait_for(future, SUBMIT_TIMEOUT_S))
+        finally:
+            self._slots.release()
+            if not posted.done():
+                posted.set_result(None)
+
+    def _look_again(self, record: Observation, applied: Applied) -> None:
+        """What came back void is dirty again."""
+        self.counters.observations += 1
+        void = set(applied.outcome.void)
+        if not void:
+            return
+        self.counters.voids += len(void)
+        for report in record.directories:
+            if report.inode in void:
+                names = {entry.name for entry in report.entries} | set(report.absent) | {b""}
+                self.dirty.names.setdefault(report.inode, set()).update(names)
+                void.discard(report.inode)
+        self.dirty.files |= void
+
+    # -- changes ----------------------------------------------------------------------------------------------------
+
+    async def _dirty_lane(self) -> None:
+        while True:
+            work = self.dirty.take(self._busy)
+            if not work:
+                await self._pause()
+                continue
+            self._sort(work)
+            numbers = set(work.names) | work.compare | work.files
+            self.counters.changes += sum(map(len, work.names.values())) + len(work.files)
+            self._busy |= numbers
+            await self._job(numbers, partial(self._rounds.look, work))
+
+    def _sort(self, work: Work) -> None:
+        """What came in as a file and is something else (a void attribute) is looked at under its own name."""
+        with self._environment.read() as tables:
+            view = View(tables)
+            for number in list(work.files):
+                inode = view.inode(number)
+                if inode is not None and inode.kind is Kind.FILE:
+                    continue
+                work.files.discard(number)
+                if inode is not None:
+                    work.names.setdefault(inode.parent or number, set()).add(inode.name)
+
+    # -- large files ------------------------------------------------------------------------------------------------
+
+    async def _large_lane(self) -> None:
+        while True:
+            now = self._gateway.clock.monotonic()
+            number = next((n for n in self._large if n not in self._busy and self.dirty.is_due(n, now)), 0)
+            if number:
+                self._busy.add(number)
+            else:
+                taken = self._take_pending(b"\1", 1)
+                if not taken:
+                    await self._pause()
+                    continue
+                number = taken[0]
+            self._large.discard(number)
+            try:
+                await self._large_file(number)
+            finally:
+                self._busy.discard(number)
+                await self._notify()
+
+    async def _large_file(self, number: int) -> None:
+        """One file's bytes, read as they are sent; small ones too, when they did not hold still in their listing."""
+        loop = asyncio.get_running_loop()
+        with self._gateway.view() as view:
+            as_of = self._as_of(view.gsn)
+            inode = view.inode(number)
+            if inode is None or inode.kind is not Kind.FILE:
+                return
+            looker = Looker(self._zone, view, self._exclusion, Pack(b"\0" * 16))
+            try:
+                path, descriptor, before = looker.open_file(inode)
+            except Moved:
+                self.dirty.postpone(number)
+                self.dirty.add_name(inode.parent, inode.name)
+                return
+            except OSError as error:
+                self._fail(number, view.path(inode), error)
+                return
+        try:
+            xattrs = await loop.run_in_executor(self._executor, read_xattrs, descriptor)
+            content = await self._read(inode, descriptor, before)
+            after = os.fstat(descriptor)
+        except OSError as error:
+            self._fail(number, path, error)
+            return
+        finally:
+            os.close(descriptor)
+        if content is None or not is_same(before, after):
+            self.dirty.postpone(number)
+            self._large.add(number)
+            return
+        self.failures.pop(number, None)
+        self.dirty.settled(number)
+        await self._report_file(as_of, report_of(inode, after, xattrs, content))
+
+    async def _read(self, inode: Inode, descriptor: int, found: os.stat_result) -> Content | None:
+        """The file's content, on its way to the peers; None where it was not of one size."""
+        loop = asyncio.get_running_loop()
+        known = inode.content
+        if known is not None and (inode.size, inode.mtime_ns) == (found.st_size, found.st_mtime_ns):
+            digest = await loop.run_in_executor(self._executor, digest_of, descriptor)
+            if digest == known.digest:
+                return known
+        pushed = await self._pusher.push_file(descriptor, found.st_size, False, self._peers)
+        if pushed.size != found.st_size:
+            return None
+        self.counters.content_bytes += pushed.size
+        return Content(pushed.digest, pushed.size)
+
+    async def _report_file(self, as_of: int, report: InodeReport) -> None:
+        record = Observation(
+            self._gateway.next_id(), self._gateway.zone, as_of, self.rule.number, (), (report,)
+        )
+        (future,) = self._gateway.post([record])
+        applied = await asyncio.wait_for(future, SUBMIT_TIMEOUT_S)
+        self.counters.observations += 1
+        if applied.outcome.void:
+            self.counters.voids += 1
+            self._large.add(report.inode)
+
+    def _fail(self, number: int, path: bytes, error: OSError) -> None:
+        if len(self.failures) < FAILED_LISTED_MAX or number in self.failures:
+            self.failures[number] = Failure(path, error.errno or 0)
+        self.dirty.postpone(number)
+
+
+def _is_directory(view: View, number: int) -> bool:
+    inode = view.inode(number)
+    return inode is not None and inode.kind is Kind.DIRECTORY

@@ -1,0 +1,308 @@
+"""One round of looking, in a thread: from what is to be looked at to reports that can be shipped.
+
+A name that is gone may have been moved. Before it is reported absent, the kernel is asked where its object is now; if
+it lives elsewhere in the tree, that place is looked at in the same round, and the absence waits until it can be
+reported together with it or after it. So a renamed directory stays a rename.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+from lddp.core.namespace import Inode
+from lddp.core.records import DirectoryReport, InodeReport, Kind
+from lddp.core.rules import Rule
+from lddp.core.view import View
+from lddp.migrate.dirty import Work
+from lddp.migrate.look import PORTION_BYTES, PORTION_ENTRIES, SMALL_BYTES_MAX, Failure, Looker, Moved, Pack, SourceZone
+from lddp.migrate.options import Exclusion
+from lddp.ports import KeyValue
+
+
+class Shipment(NamedTuple):
+    """Reports that go into one observation, with the bytes that must be on their way before."""
+
+    as_of: int
+    directories: tuple[DirectoryReport, ...]
+    inodes: tuple[InodeReport, ...]
+    pack: Pack
+
+
+class Leftover(NamedTuple):
+    """What a round could not finish: to be looked at again, and what failed for good reason."""
+
+    again: Work
+    postponed: set[int]
+    large: set[int]
+    failures: list[tuple[int, Failure]]
+    excluded: set[bytes]
+    skipped: set[bytes]
+
+
+class Place(NamedTuple):
+    """A name in a directory that the namespace knows. `whole`: it is the object's own name, not that of an unknown
+    directory above it."""
+
+    directory: int
+    name: bytes
+    whole: bool
+
+
+Emit = Callable[[Shipment], None]
+
+
+class Rounds:
+    """Looks for one rule. Each method runs in a thread with a snapshot of its own."""
+
+    def __init__(
+        self,
+        environment: KeyValue,
+        zone: SourceZone,
+        rule: Rule,
+        exclusion: Exclusion,
+        as_of: Callable[[int], int],
+        token: Callable[[int], bytes],
+    ) -> None:
+        self._environment = environment
+        self._zone = zone
+        self._rule = rule
+        self._exclusion = exclusion
+        self._as_of = as_of
+        self._token = token
+
+    def scan(self, numbers: list[int], emit: Emit) -> Leftover:
+        """Lists pending directories; `emit` may block, which bounds what is in flight."""
+        with self._environment.read() as tables:
+            view = View(tables)
+            as_of = self._as_of(view.gsn)
+            batch = _Batch(as_of, emit, self._token)
+            looker = Looker(self._zone, view, self._exclusion, batch.pack)
+            left = _leftover(looker)
+            for number in numbers:
+                inode = view.inode(number)
+                if inode is None or not inode.pending:
+                    continue
+                try:
+                    for report in looker.scan(inode):
+                        batch.add(report)
+                        if batch.full:
+                            looker.pack = batch.ship()
+                except Moved:
+                    _moved(left, inode)
+                except OSError as error:
+                    left.failures.append((number, Failure(view.path(inode), error.errno or 0)))
+                    left.postponed.add(number)
+            batch.ship()
+            left.large.update(looker.unverified)
+        return left
+
+    def look(self, work: Work, emit: Emit) -> Leftover:
+        """Looks at names, directories and small files, and reports them together."""
+        with self._environment.read() as tables:
+            view = View(tables)
+            batch = _Batch(self._as_of(view.gsn), emit, self._token)
+            looker = Looker(self._zone, view, self._exclusion, batch.pack)
+            left = _leftover(looker)
+            names = {number: set(found) for number, found in work.names.items()}
+            for number in work.compare:
+                self._compare(view, looker, left, number, names)
+            reports = self._look_names(view, looker, left, names)
+            for number in work.files:
+                self._small_file(view, looker, left, batch, number)
+            batch.add_all(reports)
+            batch.ship()
+            left.large.update(looker.unverified)
+        return left
+
+    # -- parts ------------------------------------------------------------------------------------------------------
+
+    def _compare(
+        self, view: View, looker: Looker, left: Leftover, number: int, names: dict[int, set[bytes]]
+    ) -> None:
+        inode = view.inode(number)
+        if inode is None or inode.kind is not Kind.DIRECTORY or inode.pending:
+            return
+        try:
+            found = looker.differences(inode)
+        except Moved:
+            _moved(left, inode)
+            left.again.compare.add(number)
+            return
+        except OSError as error:
+            left.failures.append((number, Failure(view.path(inode), error.errno or 0)))
+            left.again.compare.add(number)
+            left.postponed.add(number)
+            return
+        if found:
+            names.setdefault(number, set()).update(found)
+
+    def _look_names(
+        self, view: View, looker: Looker, left: Leftover, names: dict[int, set[bytes]]
+    ) -> list[DirectoryReport]:
+        """Reports of all names, following what was moved to where it is now."""
+        reports: list[DirectoryReport] = []
+        looked: set[tuple[int, bytes]] = set()
+        while names:
+            held: dict[int, set[bytes]] = {}
+            for number, wanted in names.items():
+                fresh = {name for name in wanted if (number, name) not in looked}
+                report = self._look_directory(view, looker, left, number, fresh) if fresh else None
+                looked.update((number, name) for name in fresh)
+                if report is not None:
+                    reports.append(report)
+            for position, report in enumerate(reports):
+                reports[position] = self._follow(view, report, looked, held, left)
+            names = held
+        return reports
+
+    def _look_directory(
+        self, view: View, looker: Looker, left: Leftover, number: int, names: set[bytes]
+    ) -> DirectoryReport | None:
+        inode = view.inode(number)
+        if inode is None or inode.kind is not Kind.DIRECTORY:
+            return None
+        try:
+            return looker.names(inode, names)
+        except Moved:
+            _moved(left, inode)
+            left.again.names.setdefault(number, set()).update(names)
+        except OSError as error:
+            left.failures.append((number, Failure(view.path(inode), error.errno or 0)))
+            left.again.names.setdefault(number, set()).update(names)
+            left.postponed.add(number)
+        return None
+
+    def _follow(
+        self,
+        view: View,
+        report: DirectoryReport,
+        looked: set[tuple[int, bytes]],
+        also: dict[int, set[bytes]],
+        left: Leftover,
+    ) -> DirectoryReport:
+        """The report without absences of objects that live on at a place which cannot be reported yet."""
+        kept: list[bytes] = []
+        for name in report.absent:
+            place = self._where_now(view, report.inode, name)
+            if place is None:
+                kept.append(name)
+                continue
+            if (place.directory, place.name) not in looked:
+                also.setdefault(place.directory, set()).add(place.name)
+            if place.whole:
+                kept.append(name)
+            else:
+                left.again.names.setdefault(report.inode, set()).add(name)
+        return report._replace(absent=tuple(kept)) if len(kept) != len(report.absent) else report
+
+    def _where_now(self, view: View, directory: int, name: bytes) -> Place | None:
+        """Where a vanished object is to be seen now; None where it is gone, or only one of its names is."""
+        child = view.inode(view.child(directory, name))
+        if child is None or not child.identity or child.nlink > 1:
+            return None
+        path = self._zone.locate(child.identity)
+        if path is None or path == b"" or self._exclusion.hides(path):
+            return None
+        number = self._rule.root
+        parts = path.split(b"/")
+        for part in parts[:-1]:
+            known = view.child(number, part)
+            inode = view.inode(known) if known else None
+            if inode is None or inode.kind is not Kind.DIRECTORY:
+                return Place(number, part, False)
+            number = known
+        return Place(number, parts[-1], True)
+
+    def _small_file(self, view: View, looker: Looker, left: Leftover, batch: _Batch, number: int) -> None:
+        inode = view.inode(number)
+        if inode is None or inode.kind is not Kind.FILE:
+            return
+        try:
+            path, descriptor, found = looker.open_file(inode)
+        except Moved:
+            _moved(left, inode)
+            return
+        except OSError as error:
+            left.failures.append((number, Failure(view.path(inode), error.errno or 0)))
+            left.again.files.add(number)
+            left.postponed.add(number)
+            return
+        try:
+            if found.st_size > SMALL_BYTES_MAX:
+                left.large.add(number)
+                return
+            report = looker.small_report(inode, descriptor, found)
+        except OSError as error:
+            left.failures.append((number, Failure(path, error.errno or 0)))
+            report = None
+        finally:
+            os.close(descriptor)
+        if report is None:
+            left.again.files.add(number)
+            left.postponed.add(number)
+            return
+        batch.inodes.append(report)
+        if batch.full:
+            looker.pack = batch.ship()
+
+
+class _Batch:
+    """Reports on their way into shipments."""
+
+    def __init__(self, as_of: int, emit: Emit, token: Callable[[int], bytes]) -> None:
+        self._as_of = as_of
+        self._emit = emit
+        self._token = token
+        self.pack = Pack(token(16))
+        self.directories: list[DirectoryReport] = []
+        self.inodes: list[InodeReport] = []
+        self._items = 0
+
+    def add(self, report: DirectoryReport) -> None:
+        self.directories.append(report)
+        self._items += 1 + len(report.entries) + len(report.absent)
+
+    def add_all(self, reports: list[DirectoryReport]) -> None:
+        """Entries of all before absences of any, also where they do not fit into one shipment."""
+        total = sum(1 + len(report.entries) + len(report.absent) for report in reports)
+        if total + self._items <= 2 * PORTION_ENTRIES:
+            for report in reports:
+                self.add(report)
+            return
+        for report in reports:
+            for start in range(0, max(len(report.entries), 1), PORTION_ENTRIES):
+                part = report.entries[start : start + PORTION_ENTRIES]
+                self.add(report._replace(entries=part, absent=()))
+                if self.full:
+                    self.ship()
+        for report in reports:
+            for start in range(0, len(report.absent), PORTION_ENTRIES):
+                part_absent = report.absent[start : start + PORTION_ENTRIES]
+                self.add(report._replace(entries=(), absent=part_absent))
+                if self.full:
+                    self.ship()
+
+    @property
+    def full(self) -> bool:
+        return self._items + len(self.inodes) >= PORTION_ENTRIES or self.pack.size >= PORTION_BYTES
+
+    def ship(self) -> Pack:
+        """Sends off what has been gathered; the pack for what comes next."""
+        if self.directories or self.inodes:
+            self._emit(Shipment(self._as_of, tuple(self.directories), tuple(self.inodes), self.pack))
+            self.pack = Pack(self._token(16))
+            self.directories, self.inodes, self._items = [], [], 0
+        return self.pack
+
+
+def _leftover(looker: Looker) -> Leftover:
+    return Leftover(Work({}, set(), set()), set(), set(), [], looker.excluded, looker.skipped)
+
+
+def _moved(left: Leftover, inode: Inode) -> None:
+    """The object is not where the namespace has it: its parent's entry is to be looked at."""
+    left.postponed.add(inode.number)
+    if inode.parent:
+        left.again.names.setdefault(inode.parent, set()).add(inode.name)

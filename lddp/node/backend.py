@@ -1,0 +1,253 @@
+"""The node as its HTTP API sees it: implements `lddp.admin.backend.Backend`."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lddp.admin.backend import ContentWriter, Document, Entry, Event, Metric, OpenFile, RuleRequest
+from lddp.core import records as r
+from lddp.core.operations import Refused
+from lddp.core.records import Kind, MigrationAction, OperationId, Outcome, Record, ZoneMember
+from lddp.core.rules import NO_SOURCE, Rule, read_receipt, receipt_gsns
+from lddp.core.view import View
+from lddp.errors import OperationError, UnavailableError, UsageError, errno_text
+
+from lddp.migrate.options import MigrationOptions
+from lddp.node.describe import entry_of, receipt_document, rule_document
+from lddp.node.history import History
+from lddp.node.reports import Reports
+from lddp.node.uploads import Upload
+
+if TYPE_CHECKING:
+    from lddp.node.runtime import Node
+
+
+class NodeBackend:
+    """Reads and submits on behalf of clients of this node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._history = History(node)
+        self._reports = Reports(node)
+
+    # -- what this node is and sees ---------------------------------------------------------------------------------
+
+    def status(self) -> Document:
+        return self._reports.status()
+
+    def readiness(self) -> str:
+        return self._reports.readiness()
+
+    def nodes(self) -> list[Document]:
+        return self._reports.nodes()
+
+    def metrics(self) -> Iterable[Metric]:
+        return self._reports.metrics()
+
+    def applied(self) -> int:
+        return self._node.gateway.gsn
+
+    def zone_number(self) -> int:
+        return self._node.gateway.zone
+
+    def time_ns(self) -> int:
+        return self._node.clock.time_ns()
+
+    # -- records ----------------------------------------------------------------------------------------------------
+
+    def next_id(self) -> OperationId:
+        return self._node.gateway.next_id()
+
+    async def submit(self, record: Record, timeout_s: float) -> tuple[int, Outcome]:
+        (answer,) = await self.submit_many([record], timeout_s)
+        return answer
+
+    async def submit_many(self, records: Sequence[Record], timeout_s: float) -> list[tuple[int, Outcome]]:
+        applied = await self._node.gateway.submit_many(records, timeout_s)
+        projector = self._node.projector
+        done = [one.gsn for one in applied if not one.outcome.errno]
+        if projector is not None and done:
+            await projector.wait(max(done), timeout_s)
+        return [(one.gsn, one.outcome) for one in applied]
+
+    async def barrier(self, timeout_s: float) -> int:
+        return await self._node.gateway.barrier(timeout_s)
+
+    async def wait(self, index: int, timeout_s: float) -> None:
+        await self._node.gateway.wait(index, timeout_s)
+        if self._node.projector is not None:
+            await self._node.projector.wait(index, timeout_s)
+
+    # -- the namespace and its files --------------------------------------------------------------------------------
+
+    def entry(self, path: bytes) -> Entry | None:
+        with self._node.gateway.view() as view:
+            if path == b"/":
+                return _root_entry(view)
+            inode = _resolve(view, path)
+            return None if inode is None else entry_of(inode)
+
+    def listing(self, path: bytes, after: bytes, limit: int) -> list[tuple[bytes, Entry]]:
+        with self._node.gateway.view() as view:
+            if path == b"/":
+                return _rule_entries(view, after, limit)
+            inode = _resolve(view, path)
+            if inode is None:
+                raise OperationError(errno.ENOENT, f"{path!r} does not exist")
+            if inode.kind is not Kind.DIRECTORY:
+                raise OperationError(errno.ENOTDIR, f"{path!r} is not a directory")
+            found: list[tuple[bytes, Entry]] = []
+            for name, number in view.list(inode.number, after, limit):
+                child = view.inode(number)
+                assert child is not None, "an entry names an inode"
+                found.append((name, entry_of(child)))
+            return found
+
+    async def open_file(self, path: bytes) -> OpenFile:
+        with self._node.gateway.view() as view:
+            inode = _resolve(view, path)
+            if inode is None:
+                raise OperationError(errno.ENOENT, f"{path!r} does not exist")
+            if inode.kind is Kind.DIRECTORY:
+                raise OperationError(errno.EISDIR, f"{path!r} is a directory")
+            if inode.kind is not Kind.FILE:
+                raise OperationError(errno.EINVAL, f"{path!r} is not a regular file")
+            local = view.path(inode)
+        zone = self._node.trees.zones.get(inode.rule)
+        if zone is None:
+            raise UnavailableError("this node owns no zone of the rule; ask another node")
+        projector = self._node.projector
+        if projector is not None:
+            await projector.wait(inode.version, 30.0)
+        try:
+            descriptor = await asyncio.get_running_loop().run_in_executor(self._node.threads, zone.open_read, local)
+        except OSError as error:
+            raise UnavailableError(f"this zone does not have the bytes yet ({error.strerror}); try again") from None
+        size = os.fstat(descriptor).st_size
+        return OpenFile(descriptor, entry_of(inode)._replace(size=size))
+
+    def content_writer(self, path: bytes, size: int | None) -> ContentWriter:
+        with self._node.gateway.view() as view:
+            found = _find(view, path)
+        if found is None:
+            raise OperationError(errno.ENOENT, f"no rule has {path!r}")
+        if self._node.projector is None:
+            raise UnavailableError("a witness takes no content; ask another node")
+        return Upload(self._node, found[0])
+
+    # -- rules, migrations, receipts, the log -----------------------------------------------------------------------
+
+    def zones(self) -> dict[str, int]:
+        return self._node.config.zones()
+
+    def _names(self) -> dict[int, str]:
+        return {number: name for name, number in self.zones().items()}
+
+    def rules(self) -> list[Document]:
+        with self._node.gateway.view() as view:
+            return [rule_document(rule, view.digest(rule.number), self._names()) for rule in view.rules()]
+
+    def rule(self, name: str) -> Document | None:
+        return next((rule for rule in self.rules() if rule["name"] == name), None)
+
+    async def create_rule(self, request: RuleRequest, id: OperationId, timeout_s: float) -> tuple[int, Outcome]:
+        zones = self.zones()
+        for name in [member.zone for member in request.members] + ([request.source] if request.source else []):
+            if name not in zones:
+                raise UsageError(f"there is no zone {name!r}; zones are {', '.join(sorted(zones))}")
+        members = tuple(
+            ZoneMember(zones[member.zone], member.zone, member.local_path, member.observe_only)
+            for member in request.members
+        )
+        own = self._node.config.zone
+        for member in members:
+            if own is not None and member.zone == own.number and not own.contains(member.local_path):
+                raise UsageError(f"{member.local_path!r} is outside of this zone's root {own.root}")
+        options = MigrationOptions.from_mapping(dict(request.options)).to_bytes()
+        source = zones[request.source] if request.source else NO_SOURCE
+        record = r.CreateRule(id, self.time_ns(), request.name, request.path, source, members, options)
+        return await self.submit(record, timeout_s)
+
+    async def change_rule(
+        self, name: str, options: Mapping[str, Any], id: OperationId, timeout_s: float
+    ) -> tuple[int, Outcome]:
+        packed = MigrationOptions.from_mapping(dict(options)).to_bytes()
+        return await self.submit(r.SetRuleOptions(id, self.time_ns(), name, packed), timeout_s)
+
+    async def remove_rule(self, name: str, id: OperationId, timeout_s: float) -> tuple[int, Outcome]:
+        return await self.submit(r.RemoveRule(id, self.time_ns(), name), timeout_s)
+
+    def migrations(self) -> list[Document]:
+        return self._reports.migrations()
+
+    def migration(self, rule: str) -> Document | None:
+        return next((one for one in self.migrations() if one["rule"] == rule), None)
+
+    async def change_migration(
+        self, rule: str, action: MigrationAction, id: OperationId, timeout_s: float
+    ) -> tuple[int, Outcome]:
+        if action is MigrationAction.COMPLETE:
+            return self._complete(rule)
+        record = r.ChangeMigration(id, self.time_ns(), rule, action)
+        return await self.submit(record, timeout_s)
+
+    def _complete(self, name: str) -> tuple[int, Outcome]:
+        """The source compares the zones, writes the receipt, and then completes the migration."""
+        with self._node.gateway.view() as view:
+            rule = view.rule(name)
+            migration = None if rule is None else view.migration(rule.number)
+        if rule is None or migration is None:
+            return self.applied(), Outcome(errno.ENOENT)
+        if migration.state not in ("running", "live"):
+            return self.applied(), Outcome(errno.EINVAL)
+        self._node.ask_to_complete(rule)
+        return self.applied(), Outcome(0)
+
+    def receipts(self, rule: str) -> list[Document]:
+        with self._node.environment.read() as tables:
+            found = [(gsn, read_receipt(tables, gsn)) for gsn in reversed(receipt_gsns(tables))]
+        names = self._names()
+        return [
+            receipt_document(gsn, fields, names)
+            for gsn, fields in found
+            if fields is not None and rule in ("", fields[1])
+        ]
+
+    def receipt(self, id: int) -> Document | None:
+        with self._node.environment.read() as tables:
+            fields = read_receipt(tables, id)
+        return None if fields is None else receipt_document(id, fields, self._names())
+
+    def log(self, first: int, last: int, path: bytes, limit: int) -> list[Document]:
+        return self._history.documents(first, last, path, limit)
+
+    def subscribe(self, after: int) -> AsyncGenerator[list[Event], None]:
+        return self._history.events(after)
+
+
+def _find(view: View, path: bytes) -> tuple[Rule, Any, bytes] | None:
+    try:
+        return view.find(path)
+    except Refused as refusal:
+        raise OperationError(refusal.number, f"{path!r}: {errno_text(refusal.number)}") from None
+
+
+def _resolve(view: View, path: bytes) -> Any:
+    found = _find(view, path)
+    return None if found is None else found[1]
+
+
+def _root_entry(view: View) -> Entry:
+    return Entry(Kind.DIRECTORY, 0, view.gsn, 0o755, 0, 0, 0, 0, 1, False)
+
+
+def _rule_entries(view: View, after: bytes, limit: int) -> list[tuple[bytes, Entry]]:
+    """The top of the global namespace: the first component of every rule's path."""
+    names = sorted({rule.path.split(b"/")[1] for rule in view.rules()})
+    return [(name, _root_entry(view)) for name in names if name > after][:limit]
+
+

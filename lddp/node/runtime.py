@@ -1,0 +1,359 @@
+"""One node: its database, its place in the group, its zone and its doors, started and stopped in the right order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import uvloop
+from aiohttp import web
+
+from lddp.admin.app import build_app, read_token, ssl_context
+from lddp.config import NodeConfig, Role
+from lddp.consensus.config import RaftConfig
+from lddp.consensus.member import RaftMember
+from lddp.content.connections import Connections
+from lddp.content.handover import Handover
+from lddp.content.limiter import Limiter
+from lddp.content.pull import Puller
+from lddp.content.push import Pusher
+from lddp.content.serve import ContentServer
+from lddp.content.store import Store
+from lddp.content.traffic import Traffic
+from lddp.core.rules import Rule
+from lddp.core.view import View
+from lddp.errors import LddpError, UsageError
+from lddp.gateway import NO_ZONE, Gateway
+from lddp.links.connect import connect
+from lddp.links.credentials import Credentials
+from lddp.links.listener import Listener
+from lddp.migrate.observer import Observer
+from lddp.migrate.options import Exclusion, MigrationOptions
+from lddp.node.backend import NodeBackend
+from lddp.node.migration import MigrationDriver
+from lddp.node.survey import Surveyor
+from lddp.node.system import SystemClock, SystemRandom
+from lddp.node.trees import Trees
+from lddp.replay.projector import Projector
+from lddp.replay.progress import Progress
+from lddp.storage.environment import Environment
+from lddp.zones.posix import PosixZone
+
+_log = logging.getLogger(__name__)
+CONTENT_CHANNEL = "content"
+SWITCH_INTERVAL_S = 0.0005
+STOP_TIMEOUT_S = 5.0
+GOSSIP_S = 1.0
+
+
+class Node:
+    """Everything that runs in one process. `failed` ends when the node cannot go on."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self.clock = SystemClock()
+        self.random = SystemRandom()
+        self.witness = config.role is Role.WITNESS
+        zone = NO_ZONE if config.zone is None else config.zone.number
+        config.data_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        config.staging_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.environment = Environment.open(
+            str(config.data_directory),
+            ecosystem=config.ecosystem,
+            node=config.name,
+            map_size=config.limits.database_bytes,
+        )
+        self.gateway = Gateway(self.environment, zone, self.clock, self.random, self.witness)
+        self.credentials = self._credentials()
+        self.listener = Listener(
+            str(config.peer),
+            me=config.name,
+            ecosystem=config.ecosystem,
+            credentials=self.credentials,
+            knows=lambda name: name in config.peers,
+        )
+        self.member = RaftMember(
+            self._raft_config(),
+            self.environment,
+            self.gateway.apply,
+            clock=self.clock,
+            random=self.random,
+            listener=self.listener,
+        )
+        self.member.on_committed.append(self.gateway.committed)
+        self.threads = ThreadPoolExecutor(4, thread_name_prefix="look")
+        self.carrying = ThreadPoolExecutor(1, thread_name_prefix="carry")
+        self.trees = Trees(self.environment, zone, config.staging_directory)
+        self.nodes_by_zone = {peer.zone_number: name for name, peer in config.peers.items() if peer.zone}
+        self._build_content()
+        self.projector = self._build_projector()
+        self.surveyor = Surveyor(
+            self.environment,
+            self.gateway,
+            self.member,
+            self.trees,
+            self.projector,
+            self.threads,
+            self.nodes_by_zone,
+        )
+        self.drivers: dict[int, MigrationDriver] = {}
+        self.heard: dict[str, int] = {}
+        """Projected GSN of the other nodes, as they last told."""
+        self.ready_at = self.gateway.gsn
+        self.member.on_message.append(self._message)
+        self.backend = NodeBackend(self)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._driving: dict[int, asyncio.Task[None]] = {}
+        self._web: web.AppRunner | None = None
+        self.stopping = asyncio.Event()
+
+    # -- building ---------------------------------------------------------------------------------------------------
+
+    def _credentials(self) -> Credentials | None:
+        if self.config.peer.path and all(peer.address.path for peer in self.config.peers.values()):
+            return None
+        tls = self.config.tls
+        return Credentials(str(tls.authority), str(tls.certificate), str(tls.key))
+
+    def _raft_config(self) -> RaftConfig:
+        raft = self.config.raft
+        return RaftConfig(
+            node=self.config.name,
+            address=str(self.config.peer),
+            peers={name: str(p.address) for name, p in self.config.peers.items() if p.role is not Role.OBSERVER},
+            ecosystem=self.config.ecosystem,
+            credentials=self.credentials,
+            election_timeout_min_s=raft.election_timeout_s_min,
+            election_timeout_max_s=raft.election_timeout_s_max,
+            heartbeat_s=raft.heartbeat_s,
+            entry_bytes_max=raft.entry_bytes_max,
+        )
+
+    def _build_content(self) -> None:
+        config = self.config
+        rate = config.limits.bandwidth_bytes_per_second or None
+        self.limiter = Limiter(self.clock, rate)
+        self.traffic = Traffic()
+        self.store = Store(config.staging_directory / "content", memory_bytes_max=config.limits.memory_bytes // 2)
+        self.connections = Connections(self._connect, self.clock)
+        self.pusher = Pusher(self.connections, self.limiter, self.store.disk, self.traffic)
+        self.puller = Puller(self.store, self.connections, self.traffic)
+        self.store.use(self.puller.fetch)
+        self.handover = Handover(config.peer.path + ".fd") if config.peer.path else None
+        self.content_server = ContentServer(
+            self.store, self.limiter, self.traffic, locate=self.trees.locate, handover=self.handover
+        )
+        self.listener.register(CONTENT_CHANNEL, self.content_server.serve)
+
+    async def _connect(self, peer: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await connect(
+            str(self.config.peers[peer].address),
+            self.credentials,
+            me=self.config.name,
+            ecosystem=self.config.ecosystem,
+            channel=CONTENT_CHANNEL,
+            expected_peer=peer,
+        )
+
+    def _build_projector(self) -> Projector | None:
+        if self.config.zone is None:
+            return None
+        self.progress = Progress(os.fspath(self.config.staging_directory / "progress"))
+        projector = Projector(
+            self.environment,
+            self.member.transact,
+            self.trees.carriers,
+            self.store,
+            self._holders,
+            self.progress,
+            self.clock,
+            self.carrying,
+        )
+        self.gateway.on_applied.append(projector.poke)
+        return projector
+
+    def _holders(self, rule_number: int) -> Sequence[str]:
+        """Nodes to ask for bytes of a rule, its source first."""
+        rule = self.trees.rules.get(rule_number)
+        if rule is None:
+            return []
+        zones = sorted((member.zone for member in rule.members), key=lambda zone: zone != rule.source)
+        return [self.nodes_by_zone[zone] for zone in zones if zone in self.nodes_by_zone]
+
+    def peers_of(self, rule: Rule) -> list[str]:
+        """The other nodes whose zones are members of a rule."""
+        return [self.nodes_by_zone[m.zone] for m in rule.members if m.zone in self.nodes_by_zone]
+
+    def _observer(self, rule: Rule, zone: PosixZone) -> Observer:
+        options = MigrationOptions.from_bytes(rule.options)
+        if options.bandwidth:
+            self.limiter.set_rate(options.bandwidth)
+        return Observer(
+            self.gateway,
+            self.environment,
+            zone,
+            rule,
+            Exclusion(options, self.clock.time_ns()),
+            self.pusher,
+            self.peers_of(rule),
+            self._as_of(rule),
+            self.threads,
+        )
+
+    def _as_of(self, rule: Rule) -> Callable[[int], int]:
+        if rule.observe_only or self.projector is None:
+            return lambda gsn: gsn
+        projector = self.projector
+        return lambda gsn: min(gsn, projector.projected)
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Starts everything; returns when the node listens, not when it has a leader."""
+        self.stopping = asyncio.Event()
+        with self.environment.read() as tables:
+            self.trees.refresh({rule.number: rule for rule in View(tables).rules()})
+        self.gateway.start(self.member)
+        self.gateway.on_applied.append(self._refresh)
+        if self.handover is not None:
+            self.handover.start()
+        await self.member.start()
+        await self.listener.start()
+        if self.projector is not None:
+            self._spawn(self.projector.run())
+        self._spawn(self._gossip())
+        await self._start_http()
+        self._refresh(self.gateway.gsn)
+
+    async def _start_http(self) -> None:
+        http = self.config.http
+        app = build_app(self.backend, read_token(self.config.token_file))
+        self._web = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await self._web.setup()
+        site = web.TCPSite(self._web, http.host, http.port, ssl_context=ssl_context(http, self.config.tls))
+        try:
+            await site.start()
+        except OSError as error:
+            raise UsageError(
+                f"cannot listen on {http}: {error.strerror}; another program has the port, choose another in [http]"
+            ) from None
+
+    def _spawn(self, coroutine: object) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A part of the node that ends by itself has failed: the node stops rather than going on without it."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.critical("a part of this node failed", exc_info=error)
+            if not self.member.failed.done():
+                self.member.failed.set_exception(error)
+
+    def _refresh(self, _gsn: int) -> None:
+        """Follows the rules and migrations that the log has."""
+        if not self.witness:
+            self.trees.refresh(self.gateway.machine.rules)
+        for number, rule in self.trees.rules.items():
+            if rule.source == self.gateway.zone and number in self.trees.zones and number not in self.drivers:
+                driver = MigrationDriver(
+                    self.gateway,
+                    self.environment,
+                    rule,
+                    self.trees.zones[number],
+                    self._observer,
+                    self.surveyor.survey,
+                )
+                self.drivers[number] = driver
+                task = asyncio.get_running_loop().create_task(driver.run())
+                self._driving[number] = task
+                self._tasks.add(task)
+                task.add_done_callback(self._ended)
+        for number in [number for number in self.drivers if number not in self.trees.rules]:
+            del self.drivers[number]
+            self._driving.pop(number).cancel()
+        for driver in self.drivers.values():
+            driver.state_changed()
+
+    def ask_to_complete(self, rule: Rule) -> None:
+        """Tells the source of a rule to compare the zones and complete its migration."""
+        driver = self.drivers.get(rule.number)
+        if driver is not None:
+            driver.complete()
+        elif rule.source in self.nodes_by_zone:
+            self.member.send(self.nodes_by_zone[rule.source], {"type": "complete", "rule": rule.number})
+
+    def _message(self, peer: str, message: dict[str, Any]) -> None:
+        match message.get("type"):
+            case "complete":
+                driver = self.drivers.get(int(message["rule"]))
+                if driver is not None:
+                    driver.complete()
+            case "projected":
+                self.heard[peer] = int(message["gsn"])
+
+    async def _gossip(self) -> None:
+        """Tells the others how far this node is, and drops what nobody needs any more from the log."""
+        while True:
+            await asyncio.sleep(GOSSIP_S)
+            projected = self.gateway.gsn if self.projector is None else self.projector.projected
+            for peer in self.config.peers:
+                self.member.send(peer, {"type": "projected", "gsn": projected})
+
+    async def stop(self) -> None:
+        """Stops in the reverse order. What was not acknowledged is unknown to its clients."""
+        if self._web is not None:
+            await self._web.cleanup()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=STOP_TIMEOUT_S)
+        await self.gateway.stop()
+        await self.member.stop()
+        await self.listener.stop()
+        await self.connections.close()
+        await self.pusher.close()
+        if self.handover is not None:
+            self.handover.close()
+        self.threads.shutdown(wait=False, cancel_futures=True)
+        self.carrying.shutdown(wait=True, cancel_futures=True)
+        self.trees.close()
+        self.store.close()
+        self.environment.close()
+
+
+async def serve(config: NodeConfig) -> int:
+    """Runs a node until a signal or a failure; the exit code."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    node = Node(config)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        await node.start()
+        failed = node.member.failed
+        failed.add_done_callback(lambda _: stop.set())
+        await stop.wait()
+        if failed.done():
+            error = failed.exception()
+            _log.critical("node %s stops: %s", config.name, error)
+            return 1
+        return 0
+    finally:
+        with contextlib.suppress(LddpError):
+            await node.stop()
+
+
+def run(config: NodeConfig) -> int:
+    """Runs one node in the foreground; its exit code."""
+    return uvloop.run(serve(config))

@@ -1,0 +1,157 @@
+"""Compares the zones of a rule at one GSN: every zone brings itself there and walks its real files."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from typing import Any
+
+from lddp.consensus.member import RaftMember
+from lddp.core.rules import Rule
+from lddp.core.view import View
+from lddp.errors import LddpError
+from lddp.gateway import Gateway
+from lddp.migrate.options import Exclusion, MigrationOptions
+from lddp.migrate.verify import Finding, Verifier
+from lddp.node.trees import Trees
+from lddp.ports import KeyValue
+from lddp.replay.projector import Projector
+
+_log = logging.getLogger(__name__)
+REACH_TIMEOUT_S = 3600.0
+ASK_AGAIN_S = 5.0
+SENT_MAX = 100
+
+
+class Surveyor:
+    """Answers for this zone, and asks the others. Questions are asked again until answered: messages may be lost."""
+
+    def __init__(
+        self,
+        environment: KeyValue,
+        gateway: Gateway,
+        member: RaftMember,
+        trees: Trees,
+        projector: Projector | None,
+        executor: Executor,
+        nodes: Mapping[int, str],
+    ) -> None:
+        self._environment = environment
+        self._gateway = gateway
+        self._member = member
+        self._trees = trees
+        self._projector = projector
+        self._executor = executor
+        self._nodes = nodes
+        """Name of the node that owns each other zone, by zone number."""
+        self._numbers = itertools.count(gateway.clock.time_ns())
+        self._asked: dict[int, asyncio.Future[Finding | str]] = {}
+        self._working: dict[tuple[str, int], asyncio.Task[None]] = {}
+        member.on_message.append(self._message)
+
+    async def survey(self, rule: Rule, gsn: int) -> dict[int, Finding | str]:
+        """What each member zone found, or why it could not look."""
+        zones = [member.zone for member in rule.members]
+        found = await asyncio.gather(*(self._ask(zone, rule, gsn) for zone in zones))
+        return dict(zip(zones, found, strict=True))
+
+    async def _ask(self, zone: int, rule: Rule, gsn: int) -> Finding | str:
+        if zone == self._gateway.zone:
+            return await self._look(rule.number, gsn)
+        node = self._nodes.get(zone)
+        if node is None:
+            return f"no node owns zone {zone}"
+        number = next(self._numbers)
+        future: asyncio.Future[Finding | str] = asyncio.get_running_loop().create_future()
+        self._asked[number] = future
+        try:
+            while True:
+                self._member.send(node, {"type": "survey", "number": number, "rule": rule.number, "gsn": gsn})
+                done, _ = await asyncio.wait([future], timeout=ASK_AGAIN_S)
+                if done:
+                    return future.result()
+        finally:
+            del self._asked[number]
+
+    def _message(self, peer: str, message: dict[str, Any]) -> None:
+        if message.get("type") == "survey":
+            key = (peer, int(message["number"]))
+            if key not in self._working:
+                task = asyncio.get_running_loop().create_task(self._answer(peer, message))
+                self._working[key] = task
+                task.add_done_callback(lambda _: self._working.pop(key, None))
+        elif message.get("type") == "finding":
+            future = self._asked.get(int(message["number"]))
+            if future is not None and not future.done():
+                error = message["error"]
+                future.set_result(error if error else finding_of(message["finding"]))
+
+    async def _answer(self, peer: str, message: dict[str, Any]) -> None:
+        found = await self._look(int(message["rule"]), int(message["gsn"]))
+        answer: dict[str, Any] = {"type": "finding", "number": message["number"], "error": "", "finding": None}
+        if isinstance(found, str):
+            answer["error"] = found
+        else:
+            answer["finding"] = list_of(found)
+        self._member.send(peer, answer)
+
+    async def _look(self, rule_number: int, gsn: int) -> Finding | str:
+        """This zone's finding once its files are at the GSN."""
+        zone, rule = self._trees.zones.get(rule_number), self._trees.rules.get(rule_number)
+        if zone is None or rule is None:
+            return self._trees.problems.get(rule_number, "this zone has no tree of the rule")
+        try:
+            await self._gateway.wait(gsn, REACH_TIMEOUT_S)
+            if self._projector is not None:
+                await self._projector.wait_through(gsn, REACH_TIMEOUT_S)
+                await self._projector.checkpoint()
+        except LddpError as error:
+            return str(error)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._verify, rule)
+
+    def _verify(self, rule: Rule) -> Finding | str:
+        exclusion = Exclusion(MigrationOptions.from_bytes(rule.options), self._gateway.clock.time_ns())
+        with self._environment.read() as tables:
+            verifier = Verifier(
+                self._trees.zones[rule.number], View(tables), rule, exclusion, rule.source == self._gateway.zone
+            )
+            try:
+                return verifier.run()
+            except OSError as error:
+                return f"the tree cannot be read: {error}"
+
+
+def list_of(finding: Finding) -> list[Any]:
+    """A finding as msgpack can carry it; long lists are cut."""
+    return [
+        finding.gsn,
+        finding.namespace_digest,
+        finding.total.to_bytes(40, "big"),
+        finding.directories,
+        finding.files,
+        finding.file_bytes,
+        finding.difference_count,
+        [list(item) for item in finding.differences[:SENT_MAX]],
+        finding.extraneous_count,
+        finding.extraneous[:SENT_MAX],
+    ]
+
+
+def finding_of(fields: list[Any]) -> Finding:
+    gsn, digest, total, *rest = fields
+    directories, files, file_bytes, count, differences, extraneous_count, extraneous = rest
+    return Finding(
+        gsn,
+        digest,
+        int.from_bytes(total, "big"),
+        directories,
+        files,
+        file_bytes,
+        count,
+        [(path, what) for path, what in differences],
+        extraneous_count,
+        extraneous,
+    )

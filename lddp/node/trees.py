@@ -1,0 +1,96 @@
+"""This zone's trees: one filesystem adapter and one carrier for every rule that the zone is a member of."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from lddp.core.records import Content, Kind
+from lddp.core.rules import Rule
+from lddp.core.view import View
+from lddp.migrate.options import MigrationOptions
+from lddp.ports import KeyValue
+from lddp.replay.carrier import Carrier
+from lddp.replay.existing import OnExisting
+from lddp.zones.posix import PosixZone
+
+_log = logging.getLogger(__name__)
+
+
+class Trees:
+    """Opens and closes trees as rules come and go."""
+
+    def __init__(self, environment: KeyValue, zone: int, staging: Path) -> None:
+        self._environment = environment
+        self._zone = zone
+        self._staging = staging
+        self.zones: dict[int, PosixZone] = {}
+        self.carriers: dict[int, Carrier] = {}
+        """Only of rules that this node writes; a source that is only observed has none."""
+        self.rules: dict[int, Rule] = {}
+        self.problems: dict[int, str] = {}
+
+    def refresh(self, rules: dict[int, Rule]) -> bool:
+        """Brings the trees in line with the rules; whether anything changed."""
+        if rules == self.rules and not self.problems:
+            return False
+        for number in [number for number in self.zones if number not in rules]:
+            self.carriers.pop(number, None)
+            self.zones.pop(number).close()
+            self.problems.pop(number, None)
+        for number, rule in rules.items():
+            member = rule.member(self._zone)
+            if member is None:
+                continue
+            if number not in self.zones:
+                self._open(rule, member.local_path, member.observe_only)
+            carrier = self.carriers.get(number)
+            if carrier is not None:
+                carrier.policy = OnExisting(MigrationOptions.from_bytes(rule.options).on_existing)
+        self.rules = dict(rules)
+        return True
+
+    def _open(self, rule: Rule, local_path: bytes, observe_only: bool) -> None:
+        try:
+            if observe_only:
+                zone = PosixZone(local_path, None, observe_only=True)
+            else:
+                os.makedirs(local_path, mode=0o755, exist_ok=True)
+                staging = self._staging / f"rule-{rule.number}"
+                staging.mkdir(mode=0o700, parents=True, exist_ok=True)
+                zone = PosixZone(local_path, bytes(staging))
+                zone.discard_leftovers()
+        except OSError as error:
+            problem = f"rule {rule.name}: {os.fsdecode(local_path)!r} cannot be opened: {error.strerror}"
+            if self.problems.get(rule.number) != problem:
+                _log.error("%s", problem)
+            self.problems[rule.number] = problem
+            return
+        self.problems.pop(rule.number, None)
+        self.zones[rule.number] = zone
+        if not observe_only:
+            options = MigrationOptions.from_bytes(rule.options)
+            self.carriers[rule.number] = Carrier(zone, OnExisting(options.on_existing))
+
+    def locate(self, content: Content, number: int) -> int | None:
+        """An open descriptor of the file that is believed to hold these bytes, for another node that lacks them."""
+        with self._environment.read() as tables:
+            view = View(tables)
+            inode = view.inode(number)
+            if inode is None or inode.kind is not Kind.FILE or inode.content is None:
+                return None
+            zone = self.zones.get(inode.rule)
+            if zone is None or inode.content.digest != content.digest or not content.sealed:
+                return None
+            path = view.path(inode)
+        try:
+            return zone.open_read(path)
+        except OSError:
+            return None
+
+    def close(self) -> None:
+        for zone in self.zones.values():
+            zone.close()
+        self.zones.clear()
+        self.carriers.clear()

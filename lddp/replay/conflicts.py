@@ -1,0 +1,60 @@
+"""Which effects must wait for which: same inode, same path, or one path above the other."""
+
+from __future__ import annotations
+
+from lddp.core import effects as e
+
+
+def paths(effect: e.Effect) -> tuple[bytes, ...]:
+    """The names that an effect uses, relative to its rule's root."""
+    match effect:
+        case e.LinkEffect(_, path, to) | e.RenameEffect(_, path, to, _):
+            return (path, to)
+        case e.UnparkEffect(_, to):
+            return (to,)
+        case _:
+            return (effect.path,)
+
+
+def ancestors(path: bytes) -> list[bytes]:
+    """Every directory above a path: `a/b/c` has `a/b`, `a`; the root, which is above all, is left out."""
+    found = []
+    end = path.rfind(b"/")
+    while end > 0:
+        found.append(path[:end])
+        end = path.rfind(b"/", 0, end)
+    return found
+
+
+class Blocked:
+    """Effects that wait; `hits` says whether another one must wait behind them."""
+
+    def __init__(self) -> None:
+        self._inodes: set[int] = set()
+        self._paths: set[tuple[int, bytes]] = set()
+        self._above: set[tuple[int, bytes]] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._inodes)
+
+    def add(self, rule: int, effect: e.Effect) -> None:
+        self._inodes.add(effect.inode)
+        for path in paths(effect):
+            self._paths.add((rule, path))
+            for above in ancestors(path):
+                self._above.add((rule, above))
+
+    def hits(self, rule: int, effect: e.Effect) -> bool:
+        if not self._inodes:
+            return False
+        if effect.inode in self._inodes:
+            return True
+        if isinstance(effect, e.SetAttributesEffect):
+            return (rule, effect.path) in self._paths or self._is_below(rule, effect.path)
+        return any(
+            (rule, path) in self._paths or (rule, path) in self._above or self._is_below(rule, path)
+            for path in paths(effect)
+        )
+
+    def _is_below(self, rule: int, path: bytes) -> bool:
+        return any((rule, above) in self._paths for above in ancestors(path))

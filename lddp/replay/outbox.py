@@ -1,0 +1,101 @@
+"""Effects on their way from the state machine to the zone's filesystem, kept until the zone has them durably.
+
+Written in the transaction that folds their records, read by the projector, deleted when the projected index has passed
+them. Key: GSN and ordinal within the record, big-endian, so that the table is in log order.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import msgpack
+
+from lddp.core import effects as e
+from lddp.core.records import Attributes, Content, Kind
+from lddp.core.tables import Table, Tables
+
+KEY = struct.Struct(">QI")
+_CODES: dict[type, int] = {
+    e.MakeDirectoryEffect: 1,
+    e.PutFileEffect: 2,
+    e.MakeNodeEffect: 3,
+    e.LinkEffect: 4,
+    e.RenameEffect: 5,
+    e.ParkEffect: 6,
+    e.UnparkEffect: 7,
+    e.RemoveEffect: 8,
+    e.SetAttributesEffect: 9,
+    e.WriteEffect: 10,
+    e.TruncateEffect: 11,
+}
+_TYPES: dict[int, Any] = {code: kind for kind, code in _CODES.items()}
+_ATTRIBUTES: dict[int, int] = {1: 2, 2: 2, 3: 3, 9: 3, 10: 5, 11: 3}
+_CONTENT = {2: 3, 10: 3}
+_KIND = {3: 2, 9: 2}
+_pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+
+
+class Item(NamedTuple):
+    """One effect for this zone: `order` is its place in the log, (GSN, ordinal)."""
+
+    order: tuple[int, int]
+    rule: int
+    effect: e.Effect
+
+
+def is_for(zone: int, scope: e.Scope) -> bool:
+    """Whether an effect of this scope concerns the zone."""
+    return scope.but != zone and scope.only in (e.ALL_ZONES, zone)
+
+
+def append(tables: Tables, gsn: int, zone: int, effects: Iterable[e.ScopedEffect]) -> int:
+    """Keeps the effects that concern the zone; how many they are."""
+    count = 0
+    for rule, scope, effect in effects:
+        if is_for(zone, scope):
+            tables.put(Table.EFFECTS, KEY.pack(gsn, count), _pack((_CODES[type(effect)], rule, *effect)))
+            count += 1
+    return count
+
+
+def read(tables: Tables, after: tuple[int, int], limit: int) -> list[Item]:
+    """At most `limit` effects that come after the place `after` in the log."""
+    items: list[Item] = []
+    for key, value in tables.scan(Table.EFFECTS, KEY.pack(after[0], after[1] + 1)):
+        gsn, ordinal = KEY.unpack(key)
+        items.append(Item((gsn, ordinal), *_decode(value)))
+        if len(items) >= limit:
+            break
+    return items
+
+
+def count_after(tables: Tables, after: tuple[int, int], limit: int) -> int:
+    """How many effects come after a place in the log, counted up to `limit`."""
+    count = 0
+    for _ in tables.scan(Table.EFFECTS, KEY.pack(after[0], after[1] + 1)):
+        count += 1
+        if count >= limit:
+            break
+    return count
+
+
+def discard(tables: Tables, through: int) -> None:
+    """Deletes the effects of all records up to GSN `through`."""
+    for key, _ in list(tables.scan(Table.EFFECTS, b"", KEY.pack(through + 1, 0))):
+        tables.delete(Table.EFFECTS, key)
+
+
+def _decode(data: bytes) -> tuple[int, e.Effect]:
+    code, rule, *fields = msgpack.unpackb(data, use_list=False, raw=False)
+    place = _ATTRIBUTES.get(code)
+    if place is not None:
+        fields[place] = Attributes(*fields[place])
+    place = _CONTENT.get(code)
+    if place is not None:
+        fields[place] = Content(*fields[place])
+    place = _KIND.get(code)
+    if place is not None:
+        fields[place] = Kind(fields[place])
+    return rule, _TYPES[code]._make(fields)

@@ -1,0 +1,356 @@
+"""Brings this zone's filesystem along the log.
+
+Reads effects from the outbox in log order, carries them out in a thread, and lets an effect wait whose bytes are not
+here yet, with those that conflict with it, while the rest goes on. A filesystem that refuses (full, read-only, no
+permission) stops the projection of this node; the reason is in `stopped`, the log goes on, and the same effect is tried
+again until it succeeds. A checkpoint makes what was done durable and then forgets it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+
+from lddp.core import effects as e
+from lddp.core.namespace import ATTRIBUTES_UNKNOWN, DENTRY
+from lddp.core.records import Attributes, Content, Kind
+from lddp.core.tables import Table, Tables
+from lddp.core.view import View
+from lddp.errors import UnavailableError, errno_name
+from lddp.ports import Clock, ContentSource, ContentStore, KeyValue
+from lddp.replay import outbox
+from lddp.replay.carrier import Carrier
+from lddp.replay.conflicts import Blocked
+from lddp.replay.outbox import Item
+from lddp.replay.progress import Progress
+
+_log = logging.getLogger(__name__)
+BATCH_EFFECTS = 1024
+BLOCKED_MAX = 20_000
+CHECKPOINT_S = 5.0
+RETRY_S = 1.0
+FETCHES_AT_ONCE = 4
+_PROJECTED = b"projected"
+
+Ready = tuple[Item, ContentSource | None]
+
+
+def read_projected(tables: Tables) -> tuple[int, int]:
+    """Place in the log up to which the zone is durably projected."""
+    data = tables.get(Table.LOCAL, _PROJECTED)
+    return (0, 0) if data is None else DENTRY.unpack(data)
+
+
+class Projector:
+    """`carriers` holds this zone's tree of every rule; `holders` names the nodes to ask for bytes; `transact` runs a
+    change in consensus' next transaction."""
+
+    def __init__(
+        self,
+        environment: KeyValue,
+        transact: Callable[[Callable[[Tables], None]], asyncio.Future[None]],
+        carriers: Mapping[int, Carrier],
+        store: ContentStore,
+        holders: Callable[[int], Sequence[str]],
+        progress: Progress,
+        clock: Clock,
+        executor: Executor,
+    ) -> None:
+        self._environment = environment
+        self._transact = transact
+        self._carriers = carriers
+        self._store = store
+        self._holders = holders
+        self._progress = progress
+        self._clock = clock
+        self._executor = executor
+        with environment.read() as tables:
+            self._cursor = read_projected(tables)
+        self._scanned = 0
+        self._waiting: dict[tuple[int, int], Item] = {}
+        self._fetches: dict[bytes, asyncio.Task[None]] = {}
+        self._slots = asyncio.Semaphore(FETCHES_AT_ONCE)
+        self._wake = asyncio.Event()
+        self._moved = asyncio.Condition()
+        self._retry_waiting = False
+        self._done = set(progress.done)
+        self._checkpointed = self._clock.monotonic()
+        self._wanted: list[asyncio.Future[None]] = []
+        self._packs: dict[bytes, int] = {}
+        self.stopped = ""
+        """Why this zone does not project now; empty while it does."""
+
+    # -- state ------------------------------------------------------------------------------------------------------
+
+    def poke(self, _gsn: int = 0) -> None:
+        """There may be more to do."""
+        self._wake.set()
+
+    @property
+    def projected(self) -> int:
+        """GSN up to which every effect has been carried out."""
+        return min(self._waiting)[0] - 1 if self._waiting else self._scanned
+
+    def is_projected(self, gsn: int) -> bool:
+        """Whether the effects of record `gsn` have been carried out, whatever earlier ones wait for."""
+        return gsn <= self._scanned and not any(order[0] == gsn for order in self._waiting)
+
+    async def wait(self, gsn: int, timeout_s: float) -> None:
+        """Until the effects of record `gsn` have been carried out. UnavailableError after the time."""
+        await self._until(lambda: self.is_projected(gsn), gsn, timeout_s)
+
+    async def wait_through(self, gsn: int, timeout_s: float) -> None:
+        """Until every effect up to `gsn` has been carried out."""
+        await self._until(lambda: self.projected >= gsn, gsn, timeout_s)
+
+    async def _until(self, condition: Callable[[], bool], gsn: int, timeout_s: float) -> None:
+        if condition():
+            return
+        try:
+            async with asyncio.timeout(timeout_s), self._moved:
+                await self._moved.wait_for(condition)
+        except TimeoutError:
+            reason = self.stopped or f"it is at {self.projected}"
+            raise UnavailableError(f"this zone was not at {gsn} after {timeout_s:g} s: {reason}") from None
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Projects until cancelled."""
+        try:
+            while True:
+                self._wake.clear()
+                busy = await self._step()
+                await self._tell()
+                late = self._clock.monotonic() - self._checkpointed > CHECKPOINT_S
+                if late or self._progress.room < BATCH_EFFECTS or (self._wanted and not busy):
+                    await self._checkpoint()
+                if not busy:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(CHECKPOINT_S if self._dirty else None):
+                            await self._wake.wait()
+        finally:
+            for task in self._fetches.values():
+                task.cancel()
+
+    async def checkpoint(self) -> None:
+        """Returns when everything carried out before this call is durable, directory times included."""
+        wanted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._wanted.append(wanted)
+        self._wake.set()
+        await wanted
+
+    @property
+    def _dirty(self) -> bool:
+        return bool(self._done) or any(carrier.touched for carrier in self._carriers.values())
+
+    async def _tell(self) -> None:
+        async with self._moved:
+            self._moved.notify_all()
+
+    async def _step(self) -> bool:
+        """Carries out what can be; whether there is more to do at once."""
+        retried = False
+        if self._retry_waiting:
+            self._retry_waiting = False
+            retried = await self._retry()
+        if len(self._waiting) >= BLOCKED_MAX:
+            return retried
+        with self._environment.read() as tables:
+            gsn = View(tables).gsn
+            items = outbox.read(tables, self._cursor, BATCH_EFFECTS)
+        if items:
+            fresh = [item for item in items if item.order not in self._done]
+            ready = self._plan(fresh)
+            await self._carry(ready)
+            self._cursor = items[-1].order
+        full = len(items) == BATCH_EFFECTS
+        self._scanned = self._cursor[0] - 1 if full else max(gsn, self._scanned)
+        return full or retried
+
+    def _plan(self, items: list[Item]) -> list[Ready]:
+        """Splits into what can be done now, in order, and what waits."""
+        blocked = Blocked()
+        for item in self._waiting.values():
+            blocked.add(item.rule, item.effect)
+        ready: list[Ready] = []
+        for item in items:
+            effect = item.effect
+            if item.rule not in self._carriers:
+                continue
+            if blocked and blocked.hits(item.rule, effect):
+                blocked.add(item.rule, effect)
+                self._waiting[item.order] = item
+                continue
+            source: ContentSource | None = None
+            if isinstance(effect, e.PutFileEffect | e.WriteEffect):
+                source = self._store.open(effect.content)
+                if source is None:
+                    blocked.add(item.rule, effect)
+                    self._waiting[item.order] = item
+                    self._fetch(effect.content, item)
+                    continue
+            ready.append((item, source))
+        return ready
+
+    async def _carry(self, ready: list[Ready]) -> None:
+        """Carries effects out in order, however long the filesystem refuses."""
+        loop = asyncio.get_running_loop()
+        while ready:
+            done, error = await loop.run_in_executor(self._executor, self._carry_batch, ready)
+            for item, _ in ready[:done]:
+                self._done.add(item.order)
+                self._release(item)
+            ready = ready[done:]
+            if error is None:
+                self.stopped = ""
+                continue
+            path = getattr(ready[0][0].effect, "path", b"") or getattr(ready[0][0].effect, "to", b"")
+            name = errno_name(error.errno or 0)
+            reason = f"{name} at {path.decode(errors='backslashreplace')!r}: {error.strerror or error}"
+            if reason != self.stopped:
+                _log.error("this zone has stopped projecting: %s; it goes on by itself once that is mended", reason)
+            self.stopped = reason
+            await self._tell()
+            await asyncio.sleep(RETRY_S)
+
+    def _release(self, item: Item) -> None:
+        """The bytes of an effect that was carried out are in the zone's own file now."""
+        if isinstance(item.effect, e.PutFileEffect | e.WriteEffect):
+            content = item.effect.content
+            if content.pack:
+                self._packs[content.pack] = max(item.order[0], self._packs.get(content.pack, 0))
+            elif content.inline is None and content.size:
+                self._store.release(content)
+
+    def _carry_batch(self, ready: list[Ready]) -> tuple[int, OSError | None]:
+        """In the executor: how many were carried out, and what stopped the next."""
+        carriers, mark = self._carriers, self._progress.mark
+        for count, (item, source) in enumerate(ready):
+            try:
+                carriers[item.rule].carry(item.effect, source)
+            except OSError as error:
+                return count, error
+            mark(item.order)
+        return len(ready), None
+
+    # -- waiting for bytes ------------------------------------------------------------------------------------------
+
+    def _fetch(self, content: Content, item: Item) -> None:
+        if content.digest not in self._fetches:
+            task = asyncio.get_running_loop().create_task(self._fetch_now(content, item))
+            self._fetches[content.digest] = task
+
+    async def _fetch_now(self, content: Content, item: Item) -> None:
+        """Brings the bytes here, or learns that they do not matter any more."""
+        try:
+            while item.order in self._waiting and not self._is_superseded(item):
+                try:
+                    async with self._slots:
+                        await self._store.fetch(content, item.effect.inode, self._holders(item.rule))
+                    break
+                except UnavailableError as error:
+                    _log.info("bytes for inode %d: %s", item.effect.inode, error)
+                    await asyncio.sleep(RETRY_S / 4)
+        finally:
+            self._fetches.pop(content.digest, None)
+            self._retry_waiting = True
+            self._wake.set()
+
+    def _is_superseded(self, item: Item) -> bool:
+        """Whether the log replaces or removes these bytes later, so that they need not come."""
+        if not isinstance(item.effect, e.PutFileEffect):
+            return False
+        with self._environment.read() as tables:
+            inode = View(tables).inode(item.effect.inode)
+        return inode is None or inode.content is None or inode.content.digest != item.effect.content.digest
+
+    async def _retry(self) -> bool:
+        """Looks again at everything that waits, in order."""
+        items = [self._waiting[order] for order in sorted(self._waiting)]
+        self._waiting.clear()
+        kept: list[Item] = []
+        for item in items:
+            effect = item.effect
+            if (
+                isinstance(effect, e.PutFileEffect)
+                and self._store.open(effect.content) is None
+                and self._is_superseded(item)
+            ):
+                self._carriers[item.rule].skipped.add(effect.inode)
+                self._progress.mark(item.order)
+                self._done.add(item.order)
+            else:
+                kept.append(item)
+        ready = self._plan(kept)
+        if ready:
+            await self._carry(ready)
+        return bool(ready)
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    async def _checkpoint(self) -> None:
+        """Makes everything carried out so far durable, then forgets its effects."""
+        self._checkpointed = self._clock.monotonic()
+        wanted, self._wanted = self._wanted, []
+        if self._dirty:
+            await self._make_durable()
+        for future in wanted:
+            if not future.done():
+                future.set_result(None)
+
+    async def _make_durable(self) -> None:
+        loop = asyncio.get_running_loop()
+        await self._settle_directories()
+        await loop.run_in_executor(self._executor, self._sync)
+        through = self.projected
+        later = {order for order in self._done if order[0] > through}
+
+        def note(tables: Tables) -> None:
+            outbox.discard(tables, through)
+            tables.put(Table.LOCAL, _PROJECTED, DENTRY.pack(through, 0xFFFFFFFF))
+
+        await self._transact(note)
+        self._done = later
+        self._progress.reset((through, 0), later)
+        for pack in [pack for pack, gsn in self._packs.items() if gsn <= through]:
+            del self._packs[pack]
+            self._store.release_pack(pack)
+
+    def _sync(self) -> None:
+        for carrier in self._carriers.values():
+            carrier.zone.sync()
+
+    async def _settle_directories(self) -> None:
+        """Gives every directory whose entries were changed the modification time that the namespace says."""
+        loop = asyncio.get_running_loop()
+        for rule, carrier in self._carriers.items():
+            if carrier.touched:
+                touched, carrier.touched = carrier.touched, set()
+                wanted = self._directory_attributes(rule, touched)
+                await loop.run_in_executor(self._executor, _set_directories, carrier, wanted)
+
+    def _directory_attributes(self, rule_number: int, touched: set[bytes]) -> list[tuple[int, bytes, Attributes]]:
+        wanted = []
+        with self._environment.read() as tables:
+            view = View(tables)
+            rule = next((rule for rule in view.rules() if rule.number == rule_number), None)
+            if rule is None:
+                return []
+            for path in sorted(touched, reverse=True):
+                found = view.find(rule.path + b"/" + path if path else rule.path)
+                inode = None if found is None else found[1]
+                if inode is not None and inode.mode != ATTRIBUTES_UNKNOWN:
+                    wanted.append((inode.number, path, inode.attributes))
+        return wanted
+
+
+def _set_directories(carrier: Carrier, wanted: list[tuple[int, bytes, Attributes]]) -> None:
+    for _, path, attributes in wanted:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            status = carrier.zone.status(path)
+            if status.kind is Kind.DIRECTORY and status.mtime_ns != attributes.mtime_ns:
+                carrier.zone.set_attributes(path, Kind.DIRECTORY, attributes)

@@ -1,0 +1,383 @@
+"""A zone on any POSIX filesystem that Linux mounts."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from types import TracebackType
+
+from lddp.core.records import Attributes, Kind, Xattrs
+from lddp.ports import ContentSource, Status
+from lddp.zones.attributes import Shortfalls, apply_attributes, by_proc, read_xattrs
+from lddp.zones.filling import fill_new, fill_part
+from lddp.zones.looking import KIND_BY_FORMAT, Looker, open_regular
+from lddp.zones.resolve import Place, Root, check_name, failure
+from lddp.zones.staging import Staging, stat_name
+from lddp.zones.syscalls import AT_FDCWD, exchange, sync_filesystem
+
+_FORMAT_BY_KIND = {kind: form for form, kind in KIND_BY_FORMAT.items()}
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_SET_ID = stat.S_ISUID | stat.S_ISGID
+
+
+class PosixZone:
+    """`ports.ZoneFilesystem` over the tree at `root`. May be used from several threads at once.
+
+    `staging` is a directory on the same filesystem, outside of the tree or directly in its root (where it is then
+    hidden from callers). An `observe_only` zone needs none and raises EROFS from whatever would change it.
+    """
+
+    def __init__(self, root: str | bytes, staging: str | bytes | None, *, observe_only: bool = False) -> None:
+        if staging is None and not observe_only:
+            raise ValueError("a zone that is written to needs a staging directory")
+        self.shortfalls = Shortfalls()
+        self._root = Root(root)
+        self._looker = Looker(self._root)
+        self._staging: Staging | None = None
+        try:
+            if staging is not None and not observe_only:
+                self._staging = Staging(staging)
+                if self._staging.device != self._root.device:
+                    raise failure(errno.EXDEV, os.fsencode(staging))
+            if staging is not None:
+                self._root.hidden = _hidden_name(os.fsencode(root), os.fsencode(staging))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._root.close()
+        if self._staging is not None:
+            self._staging.close()
+
+    def __enter__(self) -> PosixZone:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- looking ----------------------------------------------------------------------------------------------------
+
+    def status(self, path: bytes) -> Status:
+        return self._looker.status(path)
+
+    def list(self, path: bytes) -> list[tuple[bytes, Status]]:
+        return self._looker.list(path)
+
+    def locate(self, handle: bytes) -> bytes | None:
+        return self._looker.locate(handle)
+
+    def alive(self, handle: bytes) -> bool | None:
+        return self._looker.alive(handle)
+
+    def xattrs(self, path: bytes) -> Xattrs:
+        descriptor = self._root.open(path, os.O_PATH)
+        try:
+            return read_xattrs(by_proc(descriptor))
+        finally:
+            os.close(descriptor)
+
+    def read_link(self, path: bytes) -> bytes:
+        descriptor = self._root.open(path, os.O_PATH)
+        try:
+            if not stat.S_ISLNK(os.fstat(descriptor).st_mode):
+                raise failure(errno.EINVAL, path)
+            return os.readlink(b"", dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+
+    def open_read(self, path: bytes) -> int:
+        return open_regular(self._root, path)
+
+    # -- making -----------------------------------------------------------------------------------------------------
+
+    def make_directory(self, path: bytes, attributes: Attributes) -> None:
+        staging = self._writable()
+        descriptor = self._open_made(staging, path, attributes) if path else self._root.open(path, os.O_PATH)
+        try:
+            # A new one may have inherited an ACL or the setgid bit.
+            apply_attributes(by_proc(descriptor), os.fstat(descriptor), attributes, path, self.shortfalls)
+        finally:
+            os.close(descriptor)
+
+    def _open_made(self, staging: Staging, path: bytes, attributes: Attributes) -> int:
+        # Nobody may enter before the owner is right.
+        own = (attributes.uid, attributes.gid) == (staging.uid, staging.gid)
+        with self._root.place(path) as place:
+            _make_directory(staging, place, attributes.mode & 0o777 if own else 0o700)
+            return os.open(place.name, _DIRECTORY, dir_fd=place.fd)
+
+    def put_file(self, path: bytes, attributes: Attributes, source: ContentSource) -> Status:
+        staging = self._writable()
+        taken = source.path_to_take()
+        if taken is not None:
+            status = self._take_file(staging, path, attributes, os.fsencode(taken), source.size)
+            if status is not None:
+                return status
+        temporary = staging.new_name()
+        asked = attributes.mode & 0o777
+        descriptor = os.open(temporary, _NEW, asked, dir_fd=staging.temporary)
+        try:
+            try:
+                fill_new(descriptor, source)
+                foreseen = self._finish_new(staging, descriptor, attributes, path)
+                with self._root.place(path) as place:
+                    staging.put(temporary, place.fd, place.name)
+            except BaseException:
+                staging.discard(temporary)
+                raise
+            status = self._looker.status_of(descriptor)
+            assert not foreseen or status.mode == attributes.mode, "the process's umask stays what it was"
+            return status
+        finally:
+            os.close(descriptor)
+
+    def _finish_new(self, staging: Staging, descriptor: int, attributes: Attributes, path: bytes) -> bool:
+        """Attributes of a file just made in staging; returns whether its owner and mode were right by themselves."""
+        if (
+            (attributes.uid, attributes.gid) == (staging.uid, staging.gid)
+            and not attributes.xattrs
+            and not attributes.mode & (0o7000 | staging.umask)
+        ):
+            os.utime(descriptor, ns=(attributes.mtime_ns, attributes.mtime_ns))
+            return True
+        found = os.fstat(descriptor)
+        apply_attributes(descriptor, found, attributes, path, self.shortfalls, has_xattrs=False)
+        return False
+
+    def _take_file(
+        self, staging: Staging, path: bytes, attributes: Attributes, taken: bytes, size: int
+    ) -> Status | None:
+        """Moves a file into place; None if it is not one that can be moved."""
+        descriptor = os.open(taken, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            found = os.fstat(descriptor)
+            # With a second name it would change when that is written to.
+            movable = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_dev == staging.device
+            if not movable or found.st_size != size:
+                return None
+            try:
+                apply_attributes(descriptor, found, attributes, path, self.shortfalls)
+                with self._root.place(path) as place:
+                    staging.move(AT_FDCWD, taken, place.fd, place.name)
+            except OSError as error:
+                # As it was, so that it can be read and taken another time.
+                os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
+                if error.errno == errno.EXDEV:  # the same filesystem, but mounted twice
+                    return None
+                raise
+            return self._looker.status_of(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def make_node(self, path: bytes, kind: Kind, attributes: Attributes, target: bytes, rdev: int) -> Status:
+        staging = self._writable()
+        temporary = staging.new_name()
+        match kind:
+            case Kind.SYMLINK:
+                os.symlink(target, temporary, dir_fd=staging.temporary)
+            case Kind.FIFO | Kind.CHARACTER_DEVICE | Kind.BLOCK_DEVICE:
+                os.mknod(temporary, _FORMAT_BY_KIND[kind] | 0o600, rdev, dir_fd=staging.temporary)
+            case _:
+                raise failure(errno.EINVAL, path)
+        try:
+            descriptor = os.open(temporary, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staging.temporary)
+        except BaseException:
+            staging.discard(temporary)
+            raise
+        try:
+            try:
+                apply_attributes(
+                    by_proc(descriptor), os.fstat(descriptor), attributes, path, self.shortfalls, has_xattrs=False
+                )
+                with self._root.place(path) as place:
+                    staging.put(temporary, place.fd, place.name)
+            except BaseException:
+                staging.discard(temporary)
+                raise
+            return self._looker.status_of(descriptor)
+        finally:
+            os.close(descriptor)
+
+    # -- names ------------------------------------------------------------------------------------------------------
+
+    def link(self, path: bytes, to: bytes) -> None:
+        staging = self._writable()
+        with self._root.place(path) as old, self._root.place(to) as new:
+            try:
+                os.link(old.name, new.name, src_dir_fd=old.fd, dst_dir_fd=new.fd, follow_symlinks=False)
+                return
+            except FileExistsError:
+                pass
+            temporary = staging.new_name()
+            os.link(old.name, temporary, src_dir_fd=old.fd, dst_dir_fd=staging.temporary, follow_symlinks=False)
+            try:
+                staging.put(temporary, new.fd, new.name)
+            finally:
+                # Renaming a name over another of the same file does nothing and leaves both.
+                staging.discard(temporary)
+
+    def rename(self, path: bytes, to: bytes) -> None:
+        staging = self._writable()
+        with self._root.place(path) as old, self._root.place(to) as new:
+            found = os.stat(old.name, dir_fd=old.fd, follow_symlinks=False)
+            if path == to:
+                return
+            if to.startswith(path + b"/"):
+                raise failure(errno.EINVAL, to)
+            if path.startswith(to + b"/"):
+                # As the kernel says. To carry it out would put what is moved where a crash could lose it.
+                raise failure(errno.ENOTEMPTY, to)
+            if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
+                there = stat_name(new.fd, new.name)
+                if there is not None and (there.st_dev, there.st_ino) == (found.st_dev, found.st_ino):
+                    # The kernel would leave both names.
+                    os.unlink(old.name, dir_fd=old.fd)
+                    return
+            staging.move(old.fd, old.name, new.fd, new.name)
+
+    def exchange(self, path: bytes, to: bytes) -> None:
+        self._writable()
+        with self._root.place(path) as one, self._root.place(to) as other:
+            exchange(one.fd, one.name, other.fd, other.name)
+
+    def park(self, path: bytes, name: bytes) -> None:
+        staging = self._writable()
+        check_name(name)
+        with self._root.place(path) as place:
+            staging.move(place.fd, place.name, staging.parked, name)
+
+    def unpark(self, name: bytes, to: bytes) -> None:
+        staging = self._writable()
+        check_name(name)
+        with self._root.place(to) as place:
+            staging.move(staging.parked, name, place.fd, place.name)
+
+    def remove(self, path: bytes) -> None:
+        staging = self._writable()
+        try:
+            place = self._root.place(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        with place:
+            staging.remove(place.fd, place.name)
+
+    def remove_parked(self, name: bytes) -> None:
+        staging = self._writable()
+        check_name(name)
+        staging.remove(staging.parked, name)
+
+    def discard_leftovers(self) -> None:
+        """Removes what a crash left half made in staging; call it before the first change after a start."""
+        self._writable().discard_leftovers()
+
+    # -- changing ---------------------------------------------------------------------------------------------------
+
+    def set_attributes(self, path: bytes, kind: Kind, attributes: Attributes) -> None:
+        self._writable()
+        descriptor = self._root.open(path, os.O_PATH)
+        try:
+            found = os.fstat(descriptor)
+            _check_kind(found, kind, path)
+            apply_attributes(by_proc(descriptor), found, attributes, path, self.shortfalls)
+        finally:
+            os.close(descriptor)
+
+    def write(self, path: bytes, offset: int, source: ContentSource, size: int, attributes: Attributes) -> None:
+        self._writable()
+        descriptor = self._open_write(path)
+        try:
+            fill_part(descriptor, offset, source)
+            self._finish_change(descriptor, size, attributes, path)
+        finally:
+            os.close(descriptor)
+
+    def truncate(self, path: bytes, size: int, attributes: Attributes) -> None:
+        self._writable()
+        descriptor = self._open_write(path)
+        try:
+            self._finish_change(descriptor, size, attributes, path)
+        finally:
+            os.close(descriptor)
+
+    def _finish_change(self, descriptor: int, size: int, attributes: Attributes, path: bytes) -> None:
+        if os.fstat(descriptor).st_size != size:
+            os.ftruncate(descriptor, size)
+        apply_attributes(descriptor, os.fstat(descriptor), attributes, path, self.shortfalls)
+
+    def _open_write(self, path: bytes) -> int:
+        """A descriptor of a regular file, also of one that its owner may not write to."""
+        target = self._root.open(path, os.O_PATH)
+        try:
+            found = os.fstat(target)
+            _check_kind(found, Kind.FILE, path)
+            where = by_proc(target)
+            try:
+                return os.open(where, os.O_WRONLY | os.O_CLOEXEC)
+            except PermissionError:
+                if found.st_uid != os.geteuid() or found.st_mode & stat.S_IWUSR:
+                    raise
+            os.chmod(where, stat.S_IMODE(found.st_mode) & ~_SET_ID | stat.S_IWUSR)
+            return os.open(where, os.O_WRONLY | os.O_CLOEXEC)
+        finally:
+            os.close(target)
+
+    # -- the whole --------------------------------------------------------------------------------------------------
+
+    def sync(self) -> None:
+        sync_filesystem(self._root.fd)
+
+    def free_bytes(self) -> int:
+        found = os.fstatvfs(self._root.fd)
+        return found.f_bavail * found.f_frsize
+
+    def _writable(self) -> Staging:
+        if self._staging is None:
+            raise failure(errno.EROFS, b"")
+        return self._staging
+
+
+def _hidden_name(root: bytes, staging: bytes) -> bytes:
+    """The name of a staging directory directly in the root, or b"" if it is outside."""
+    top = os.path.realpath(root).rstrip(b"/") + b"/"
+    inside = os.path.realpath(staging) + b"/"
+    if not inside.startswith(top):
+        return b""
+    name = inside[len(top) : -1]
+    if not name or b"/" in name:
+        raise ValueError("a staging directory must be outside of the tree or directly in its root")
+    return name
+
+
+def _make_directory(staging: Staging, place: Place, mode: int) -> None:
+    try:
+        os.mkdir(place.name, mode, dir_fd=place.fd)
+        return
+    except FileExistsError:
+        found = stat_name(place.fd, place.name)
+        if found is not None and stat.S_ISDIR(found.st_mode):
+            return
+    # Something else has the name; it leaves it in the moment the directory takes it.
+    temporary = staging.new_name()
+    os.mkdir(temporary, mode, dir_fd=staging.temporary)
+    try:
+        exchange(staging.temporary, temporary, place.fd, place.name)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOENT):
+            raise
+        staging.move(staging.temporary, temporary, place.fd, place.name)
+    finally:
+        staging.discard(temporary)
+
+
+def _check_kind(found: os.stat_result, kind: Kind, path: bytes) -> None:
+    actual = KIND_BY_FORMAT.get(stat.S_IFMT(found.st_mode))
+    if actual is kind:
+        return
+    if actual is Kind.DIRECTORY:
+        raise failure(errno.EISDIR, path)
+    raise failure(errno.ENOTDIR if kind is Kind.DIRECTORY else errno.EINVAL, path)

@@ -1,0 +1,329 @@
+"""The record format: round trips, damage, limits."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lddp.core import limits, records
+from lddp.core.codec import decode, encode
+from lddp.core.records import (
+    Attributes,
+    Barrier,
+    ChangeMigration,
+    Content,
+    Create,
+    CreateRule,
+    DirectoryReport,
+    InodeReport,
+    Kind,
+    Link,
+    MakeDirectory,
+    MigrationAction,
+    Observation,
+    ObservedEntry,
+    OperationId,
+    Put,
+    Receipt,
+    Record,
+    RemoveRule,
+    Rename,
+    RenameFlag,
+    SetAttributes,
+    SetRuleOptions,
+    SetXattr,
+    Symlink,
+    Write,
+    ZoneFinding,
+    ZoneMember,
+)
+from lddp.errors import FormatError, LimitError
+
+from .support import content, create_rule, examples, operation_id
+
+_components = st.binary(min_size=1, max_size=12).map(lambda b: b.replace(b"/", b"_").replace(b"\0", b"_")).filter(
+    lambda name: name not in (b".", b"..")
+)
+_paths = st.lists(_components, min_size=1, max_size=4).map(lambda parts: b"/" + b"/".join(parts))
+_u32 = st.integers(0, 2**32 - 1)
+_ids = st.builds(OperationId, st.binary(min_size=1, max_size=16), st.integers(0, 2**63 - 1))
+_zones = st.integers(0, 63)
+_times = st.integers(-(2**40), 2**63 - 1)
+_modes = st.integers(0, 0o7777)
+_digests = st.binary(min_size=32, max_size=32)
+_sizes = st.integers(0, limits.FILE_BYTES_MAX)
+_inlines = st.binary(max_size=64).map(content)
+_contents = st.one_of(
+    _inlines,
+    st.builds(Content, _digests, _sizes, st.none(), st.just(b""), st.just(0), st.booleans()),
+    st.builds(Content, _digests, _sizes, st.none(), st.binary(min_size=16, max_size=16), st.integers(0, 2**40)),
+)
+_xattrs = st.dictionaries(_components, st.binary(max_size=20), max_size=3).map(lambda d: tuple(sorted(d.items())))
+_attributes = st.builds(Attributes, _modes, _u32, _u32, _times, _xattrs)
+_inodes = st.integers(1, 2**63 - 1)
+_stamps = st.integers(0, 2**63 - 1)
+_texts = st.text(st.characters(codec="utf-8"), max_size=12)
+_rule_names = st.text("abcdefghij-0123456789", min_size=1, max_size=12)
+
+
+def _entry(kind: Kind, body: tuple[int, Content | None], target: bytes, entry: ObservedEntry) -> ObservedEntry:
+    """Only a file has a size and content, only a symlink a target, only a device a device number."""
+    if kind is Kind.FILE:
+        size, observed = body
+        return entry._replace(kind=kind, size=size if observed is None else observed.size, content=observed)
+    if kind is Kind.SYMLINK:
+        return entry._replace(kind=kind, target=target)
+    return entry._replace(kind=kind)
+
+
+_entries = st.builds(
+    _entry,
+    st.sampled_from(Kind),
+    st.tuples(_sizes, st.none() | _contents),
+    _components,
+    st.builds(
+        ObservedEntry,
+        _components,
+        st.binary(min_size=1, max_size=20),
+        st.just(Kind.FILE),
+        _attributes,
+        stamp=_stamps,
+    ),
+)
+_directory_reports = st.builds(
+    DirectoryReport,
+    _inodes,
+    st.lists(_entries, max_size=3, unique_by=lambda entry: entry.name).map(tuple),
+    st.lists(_components, max_size=2, unique=True).map(tuple),
+    st.booleans(),
+    st.none() | _attributes,
+    _stamps,
+).filter(lambda report: not {entry.name for entry in report.entries} & set(report.absent))
+_inode_reports = st.builds(
+    lambda inode, attributes, size, observed, stamp: InodeReport(
+        inode, attributes, size if observed is None else observed.size, observed, b"", stamp
+    ),
+    _inodes,
+    _attributes,
+    _sizes,
+    st.none() | _contents,
+    _stamps,
+)
+_members = st.lists(
+    st.builds(ZoneMember, _zones, _rule_names, _paths, st.booleans()),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda member: member.zone,
+).map(tuple)
+_head = (_ids, _zones, _times, _paths)
+_all: dict[str, st.SearchStrategy[Record]] = {
+    "MakeDirectory": st.builds(MakeDirectory, *_head, _modes, _u32, _u32),
+    "Create": st.builds(
+        Create,
+        *_head,
+        st.sampled_from([Kind.FILE, Kind.FIFO, Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE]),
+        _modes,
+        _u32,
+        _u32,
+        st.integers(0, 2**32 - 1),
+    ),
+    "Put": st.builds(Put, *_head, _modes, _u32, _u32, _contents, st.integers(-1, 2**40)),
+    "Write": st.builds(Write, *_head, st.integers(0, 2**40), _inlines),
+    "Append": st.builds(records.Append, *_head, _inlines),
+    "Truncate": st.builds(records.Truncate, *_head, _sizes),
+    "Rename": st.builds(Rename, *_head, _paths, st.sampled_from(RenameFlag)),
+    "Unlink": st.builds(records.Unlink, *_head, st.integers(-1, 2**40)),
+    "RemoveDirectory": st.builds(records.RemoveDirectory, *_head),
+    "Link": st.builds(Link, *_head, _paths),
+    "Symlink": st.builds(Symlink, *_head, _components, _u32, _u32),
+    "SetAttributes": st.builds(
+        SetAttributes, *_head, st.none() | _modes, st.none() | _u32, st.none() | _u32, st.none() | _times
+    ),
+    "SetXattr": st.builds(SetXattr, *_head, _components, st.binary(max_size=30), st.sampled_from(records.XattrFlag)),
+    "RemoveXattr": st.builds(records.RemoveXattr, *_head, _components),
+    "Observation": st.builds(
+        Observation,
+        _ids,
+        _zones,
+        st.integers(0, 2**40),
+        st.integers(1, 2**20),
+        st.lists(_directory_reports, max_size=3).map(tuple),
+        st.lists(_inode_reports, max_size=3).map(tuple),
+    ),
+    "CreateRule": st.builds(
+        CreateRule, _ids, _times, _rule_names, _paths, st.just(-1), _members, st.binary(max_size=30)
+    ),
+    "RemoveRule": st.builds(RemoveRule, _ids, _times, _rule_names),
+    "SetRuleOptions": st.builds(SetRuleOptions, _ids, _times, _rule_names, st.binary(max_size=30)),
+    "ChangeMigration": st.builds(ChangeMigration, _ids, _times, _rule_names, st.sampled_from(MigrationAction), _texts),
+    "Barrier": st.builds(Barrier, _ids, _times, _rule_names),
+    "Receipt": st.builds(
+        Receipt,
+        _ids,
+        _times,
+        _rule_names,
+        st.integers(0, 2**40),
+        st.lists(st.builds(ZoneFinding, _zones, _digests, _u32, _u32, _sizes), max_size=3).map(tuple),
+    ),
+}
+_records = st.one_of(*_all.values())
+
+
+def exact(value: object) -> object:
+    """The value with the types of everything in it: NamedTuples of the same fields are equal, these are not."""
+    if isinstance(value, tuple):
+        return (type(value).__name__, tuple(exact(part) for part in value))
+    return (type(value).__name__, value)
+
+
+def test_every_record_type_is_tried() -> None:
+    named = {
+        name
+        for name, thing in vars(records).items()
+        if isinstance(thing, type) and issubclass(thing, tuple) and "id" in getattr(thing, "_fields", ())
+    }
+    assert named == set(_all)
+
+
+@pytest.mark.parametrize("name", sorted(_all))
+def test_round_trip(name: str) -> None:
+    @settings(max_examples=examples(60))
+    @given(_all[name])
+    def trip(record: Record) -> None:
+        data = encode(record)
+        assert isinstance(data, bytes)
+        assert exact(decode(data)) == exact(record)
+        assert encode(decode(data)) == data
+
+    trip()
+
+
+@settings(max_examples=examples(300))
+@given(_records, st.data())
+def test_damage_of_one_bit_is_found(record: Record, data: st.DataObject) -> None:
+    encoded = encode(record)
+    position = data.draw(st.integers(0, len(encoded) * 8 - 1))
+    damaged = bytearray(encoded)
+    damaged[position // 8] ^= 1 << position % 8
+    with pytest.raises(FormatError):
+        decode(bytes(damaged))
+
+
+@settings(max_examples=examples(150))
+@given(_records, st.data())
+def test_damage_of_length_is_found(record: Record, data: st.DataObject) -> None:
+    encoded = encode(record)
+    with pytest.raises(FormatError):
+        decode(encoded[: data.draw(st.integers(0, len(encoded) - 1))])
+    with pytest.raises(FormatError):
+        decode(encoded + data.draw(st.binary(min_size=1, max_size=8)))
+
+
+@settings(max_examples=examples(600))
+@given(st.binary(max_size=200))
+def test_random_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises(FormatError):
+        decode(data)
+
+
+@settings(max_examples=examples(300))
+@given(_records, st.data())
+def test_spliced_records_are_refused(record: Record, data: st.DataObject) -> None:
+    encoded = encode(record)
+    start = data.draw(st.integers(0, len(encoded)))
+    stop = data.draw(st.integers(start, len(encoded)))
+    spliced = encoded[:start] + data.draw(st.binary(max_size=12)) + encoded[stop:]
+    if spliced == encoded:
+        return
+    with pytest.raises(FormatError):
+        decode(spliced)
+
+
+def test_every_other_first_byte_is_refused() -> None:
+    encoded = encode(create_rule())
+    for first in range(256):
+        if first != encoded[0]:
+            with pytest.raises(FormatError):
+                decode(bytes([first]) + encoded[1:])
+
+
+# -- limits ---------------------------------------------------------------------------------------------------------
+
+
+def _put(path: bytes = b"/data/f", data: bytes = b"x") -> Put:
+    return Put(operation_id(1), 1, 1, path, 0o644, 0, 0, content(data))
+
+
+def _entry_of(name: bytes = b"f", xattrs: records.Xattrs = (), target: bytes = b"") -> ObservedEntry:
+    kind = Kind.SYMLINK if target else Kind.FILE
+    return ObservedEntry(name, b"h", kind, Attributes(0o644, 0, 0, 1, xattrs), target=target)
+
+
+def _observe(*entries: ObservedEntry, absent: tuple[bytes, ...] = ()) -> Observation:
+    return Observation(operation_id(1), 1, 1, 1, (DirectoryReport(1, entries, absent, False, None),), ())
+
+
+_many = 4096
+AT_THE_LIMIT: list[tuple[str, Record]] = [
+    ("inline", _put(data=b"x" * limits.INLINE_BYTES_MAX)),
+    ("name", _put(b"/data/" + b"n" * limits.NAME_BYTES_MAX)),
+    ("target", Symlink(operation_id(1), 1, 1, b"/data/s", b"t" * limits.SYMLINK_TARGET_BYTES_MAX, 0, 0)),
+    ("xattr name", SetXattr(operation_id(1), 1, 1, b"/data/f", b"n" * limits.XATTR_NAME_BYTES_MAX, b"")),
+    ("xattr value", SetXattr(operation_id(1), 1, 1, b"/data/f", b"user.a", b"v" * limits.XATTR_VALUE_BYTES_MAX)),
+    ("entry name", _observe(_entry_of(b"n" * limits.NAME_BYTES_MAX))),
+    ("items", _observe(*(_entry_of(b"%d" % i) for i in range(limits.OBSERVATION_ITEMS_MAX)))),
+]
+BEYOND_THE_LIMIT: list[tuple[str, Record]] = [
+    ("inline", _put(data=b"x" * (limits.INLINE_BYTES_MAX + 1))),
+    ("target", Symlink(operation_id(1), 1, 1, b"/data/s", b"t" * (limits.SYMLINK_TARGET_BYTES_MAX + 1), 0, 0)),
+    ("xattr name", SetXattr(operation_id(1), 1, 1, b"/data/f", b"n" * (limits.XATTR_NAME_BYTES_MAX + 1), b"")),
+    ("xattr value", SetXattr(operation_id(1), 1, 1, b"/data/f", b"user.a", b"v" * (limits.XATTR_VALUE_BYTES_MAX + 1))),
+    ("entry name", _observe(_entry_of(b"n" * (limits.NAME_BYTES_MAX + 1)))),
+    ("absent name", _observe(absent=(b"n" * (limits.NAME_BYTES_MAX + 1),))),
+    ("entry target", _observe(_entry_of(target=b"t" * (limits.SYMLINK_TARGET_BYTES_MAX + 1)))),
+    ("entry xattr", _observe(_entry_of(xattrs=((b"user.a", b"v" * (limits.XATTR_VALUE_BYTES_MAX + 1)),)))),
+    (
+        "entry xattrs together",
+        _observe(_entry_of(xattrs=tuple((b"user.%d" % i, b"v" * limits.XATTR_VALUE_BYTES_MAX) for i in range(5)))),
+    ),
+    ("items", _observe(*(_entry_of(b"%d" % i) for i in range(limits.OBSERVATION_ITEMS_MAX + 1)))),
+    ("items absent", _observe(absent=tuple(b"%d" % i for i in range(limits.OBSERVATION_ITEMS_MAX + 1)))),
+    (
+        "items over reports",
+        Observation(
+            operation_id(1),
+            1,
+            1,
+            1,
+            tuple(
+                DirectoryReport(n + 1, tuple(_entry_of(b"%d" % i) for i in range(_many)), (), False, None)
+                for n in range(3)
+            ),
+            (),
+        ),
+    ),
+    (
+        "record",
+        _observe(*(_entry_of(b"%d" % i, ((b"user.a", b"v" * limits.XATTR_VALUE_BYTES_MAX),)) for i in range(80))),
+    ),
+    (
+        "zones",
+        create_rule()._replace(
+            members=tuple(ZoneMember(n, f"z{n}", b"/mnt", False) for n in range(limits.ZONES_MAX + 1))
+        ),
+    ),
+    ("options", create_rule()._replace(options=b"o" * (limits.RECORD_BYTES_MAX + 1))),
+]
+
+
+@pytest.mark.parametrize("record", [case[1] for case in AT_THE_LIMIT], ids=[case[0] for case in AT_THE_LIMIT])
+def test_at_the_limit(record: Record) -> None:
+    assert exact(decode(encode(record))) == exact(record)
+
+
+@pytest.mark.parametrize("record", [case[1] for case in BEYOND_THE_LIMIT], ids=[case[0] for case in BEYOND_THE_LIMIT])
+def test_beyond_the_limit(record: Record) -> None:
+    """The limit is found at the latest when the record is read: no node ever applies such a record."""
+    with pytest.raises(LimitError):
+        decode(encode(record))
