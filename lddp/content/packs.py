@@ -80,10 +80,7 @@ class PackShelf:
 
     def add_to_memory(self, pack_id: bytes, data: bytes) -> bool:
         """Keeps a pack in memory; False when it does not fit. Does not block."""
-        if len(pack_id) != PACK_ID_BYTES:
-            raise FormatError(f"a pack id has {PACK_ID_BYTES} bytes, not {len(pack_id)}")
-        if len(data) > PACK_BYTES_MAX:
-            raise LimitError(f"a pack of {len(data)} bytes is beyond the limit of {PACK_BYTES_MAX}; send a smaller one")
+        check_pack(pack_id, data)
         with self._lock:
             if pack_id in self._memory or pack_id in self._spilled:
                 return True
@@ -95,6 +92,7 @@ class PackShelf:
 
     def spill(self, pack_id: bytes, data: bytes, durable: bool, directory: int) -> None:
         """Keeps a pack on disk, synced if `durable`. `directory` is the packs' open directory."""
+        check_pack(pack_id, data)
         temporary = self._temporary()
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -148,6 +146,14 @@ class PackShelf:
     def spilled_bytes(self) -> int:
         with self._lock:
             return sum(self._spilled.values())
+
+
+def check_pack(pack_id: bytes, data: bytes) -> None:
+    """Raises FormatError or LimitError where a pack cannot be one."""
+    if len(pack_id) != PACK_ID_BYTES:
+        raise FormatError(f"a pack id has {PACK_ID_BYTES} bytes, not {len(pack_id)}")
+    if len(data) > PACK_BYTES_MAX:
+        raise LimitError(f"a pack of {len(data)} bytes is beyond the limit of {PACK_BYTES_MAX}; send a smaller one")
 
 
 def _remove(path: str) -> None:

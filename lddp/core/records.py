@@ -375,7 +375,7 @@ class ZoneFinding(NamedTuple):
     digest: bytes
     directories: int
     files: int
-    bytes: int
+    file_bytes: int
 
 
 class Receipt(NamedTuple):

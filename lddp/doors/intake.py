@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import struct
 
 from lddp.core.namespace import Inode
 from lddp.core.records import Kind
@@ -13,9 +14,11 @@ from lddp.doors.watch.events import Event, Flag, Overflow, Watcher
 from lddp.errors import ZoneError
 from lddp.gateway import Gateway
 from lddp.migrate.observer import Observer
+from lddp.zones.looking import identity
 
 _log = logging.getLogger(__name__)
 RETRY_S = 1.0
+_HANDLE_TYPE = struct.Struct("<i")
 
 
 class Intake:
@@ -52,9 +55,11 @@ class Intake:
                         self._take(view, event)
             await self._observer.notice()
 
-    def _find(self, view: View, handle: bytes) -> Inode | None:
-        if not handle:
+    def _find(self, view: View, kernel_handle: bytes) -> Inode | None:
+        """The inode of a kernel handle (type as int32, then bytes), None where the namespace does not know it."""
+        if not kernel_handle:
             return None
+        handle = _identity(kernel_handle)
         number = self._rule.root if handle == self._root else view.by_identity(self._rule.number, handle)
         return view.inode(number) if number else None
 
@@ -70,9 +75,17 @@ class Intake:
                     dirty.compare.add(directory.number)
         if event.target and (not known or event.flags & Flag.IS_DIRECTORY):
             target = self._find(view, event.target)
+            if target is None:
+                self._observer.note_unknown(_identity(event.target))
             if target is not None and target.kind is Kind.DIRECTORY:
                 dirty.add_name(target.number, b"")
             elif target is not None and target.kind is Kind.FILE:
                 dirty.files.add(target.number)
             elif target is not None:
                 dirty.add_name(target.parent, target.name)
+
+
+def _identity(kernel_handle: bytes) -> bytes:
+    """A watcher's handle as the zone's statuses and the namespace write it."""
+    (kind,) = _HANDLE_TYPE.unpack_from(kernel_handle)
+    return identity(kind, kernel_handle[_HANDLE_TYPE.size :])

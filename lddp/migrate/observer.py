@@ -43,6 +43,7 @@ SHIPMENTS_MAX = 4
 """Observations of the scan on their way at once: bounds the bytes in memory to this many portions."""
 SUBMIT_TIMEOUT_S = 600.0
 FAILED_LISTED_MAX = 1000
+UNKNOWN_MAX = 100_000
 
 
 class Changes(Protocol):
@@ -103,6 +104,7 @@ class Observer:
         self._changed = asyncio.Condition()
         self._stopping = threading.Event()
         self.changes: Changes | None = None
+        self._unknown: set[bytes] = set()
 
     # -- running ----------------------------------------------------------------------------------------------------
 
@@ -137,6 +139,14 @@ class Observer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(due + 0.001 if due is not None else None), self._changed:
                 await self._changed.wait()
+
+    def note_unknown(self, identity: bytes) -> None:
+        """Something changed that the namespace does not know. If it is just being reported, what was read of it may be
+        old: it is looked at again once it is known."""
+        if self._jobs and len(self._unknown) < UNKNOWN_MAX:
+            self._unknown.add(identity)
+            if len(self._unknown) == UNKNOWN_MAX:
+                self.scrub()
 
     def scrub(self) -> None:
         """Compares every listed directory with the source: what changed while nobody looked is found."""
@@ -228,6 +238,8 @@ class Observer:
         finally:
             self._jobs -= 1
             self._busy -= numbers
+            if not self._jobs:
+                self._unknown.clear()
             await self._notify()
 
     def _finish(self, numbers: set[int], left: Leftover) -> None:
@@ -273,6 +285,11 @@ class Observer:
     def _look_again(self, record: Observation, applied: Applied) -> None:
         """What came back void is dirty again."""
         self.counters.observations += 1
+        if self._unknown:
+            for report in record.directories:
+                changed = {entry.name for entry in report.entries if entry.identity in self._unknown}
+                if changed:
+                    self.dirty.names.setdefault(report.inode, set()).update(changed)
         void = set(applied.outcome.void)
         if not void:
             return

@@ -100,7 +100,7 @@ def receipt_document(gsn: int, fields: tuple[int, str, int, tuple[r.ZoneFinding,
                 "digest": finding.digest.hex(),
                 "directories": finding.directories,
                 "files": finding.files,
-                "bytes": finding.bytes,
+                "bytes": finding.file_bytes,
             }
             for finding in findings
         ],

@@ -94,6 +94,7 @@ class FakeBackend:
         self.migration_states: dict[str, str] = {}
         self.receipt_documents: list[Document] = []
         self.records: list[Document] = []
+        self.listener_left = asyncio.Event()
         self.listeners: list[asyncio.Queue[list[Event]]] = []
         self.not_ready = ""
         self.failure: LddpError | None = None
@@ -431,6 +432,7 @@ class FakeBackend:
                 yield await queue.get()
         finally:
             self.listeners.remove(queue)
+            self.listener_left.set()
 
 
 _protocol: type[Backend] = FakeBackend

@@ -126,6 +126,8 @@ class World:
         """For a peer: makes what is done to the bytes that it sends, for each connection anew."""
         self.spoil_request: dict[str, Callable[[], Spoil]] = {}
         self.refusing: set[str] = set()
+        self.elsewhere: dict[str, str] = {}
+        """For a peer that is no Node: the path of its socket."""
         self._stack = AsyncExitStack()
 
     async def node(self, name: str, *, handover: bool = False, locate: Locate | None = None) -> Node:
@@ -135,6 +137,8 @@ class World:
         return node
 
     async def connect(self, peer: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if peer in self.elsewhere:
+            return await asyncio.open_unix_connection(self.elsewhere[peer])
         if peer in self.refusing or peer not in self.nodes:
             raise ConnectionRefusedError(peer)
         path = self.nodes[peer].socket_path
@@ -235,3 +239,10 @@ def read(store: Store, content: Content) -> bytes:
     for offset, piece in source.chunks():
         data[offset : offset + len(piece)] = piece
     return bytes(data)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Lets the loop turn until the condition holds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 -- what is waited for has no event
+            await asyncio.sleep(0)

@@ -365,6 +365,11 @@ class World:
         when = self.projected if as_of is None else as_of
         return Observation(self.next_id(), SOURCE, when, self.rule, tuple(directories), tuple(inodes))
 
+    def wants_attributes(self, number: int) -> bool:
+        """Whether the namespace does not know them yet: so it is with the root until the first report of it."""
+        inode = self.ledger.view.inode(number)
+        return inode is not None and inode.mode == -1
+
     def look_at_names(self, random: Random, marks: set[NameMark]) -> Flight | None:
         known = self.known()
         by_directory: dict[bytes, list[bytes]] = {}
@@ -389,7 +394,8 @@ class World:
                 self.entry(random, name, directory.children[name]) for name in names if name in directory.children
             )
             absent = tuple(name for name in names if name not in directory.children)
-            reports.append(DirectoryReport(known[handle], entries, absent, False, None, directory.changed))
+            attributes = directory.attributes if self.wants_attributes(known[handle]) else None
+            reports.append(DirectoryReport(known[handle], entries, absent, False, attributes, directory.changed))
             kept |= {(handle, name) for name in names}
         if not reports:
             return None
@@ -437,7 +443,8 @@ class World:
         complete = not look.names
         if complete:
             self.looks.remove(look)
-        attributes = directory.attributes if complete or random.random() < 0.3 else None
+        wanted = complete or self.wants_attributes(look.inode) or random.random() < 0.3
+        attributes = directory.attributes if wanted else None
         report = DirectoryReport(look.inode, entries, absent, complete, attributes, directory.changed)
         marks = {(look.handle, name) for name in names}
         return Flight(self.observe([report], []), marks, {look.handle} if attributes else set(), look.number)

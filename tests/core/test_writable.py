@@ -205,6 +205,9 @@ def run_written(steps: Steps, seed: int, disturbed: bool = False, in_order: bool
     world = Written(seed, disturbed, in_order)
     for what, step_seed in steps:
         world.step(what, step_seed)
+    # An effect may have been carried out below a directory that a writer had put in the place of the right one.
+    # Only a scrub finds that.
+    world.source.conflicts = disturbed
     world.settle(Random(seed))
     world.assert_converged()
     if not disturbed:

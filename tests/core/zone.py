@@ -283,11 +283,9 @@ def attributes_of(inode: Any) -> Attributes:
 
 
 def check_zone(zone: Zone, namespace: Mapping[bytes, Any], data: Mapping[bytes, bytes] | None = None) -> None:
-    """The zone holds what the namespace knows: all but pending files. `data`, where given, is each file's bytes;
+    """The zone holds what the namespace knows: all but files whose content never was in the log. `data`, where given, is each file's bytes;
     else only contents that are sealed are compared, by digest."""
-    known = {
-        path: inode for path, inode in namespace.items() if inode.kind is Kind.DIRECTORY or not inode.pending
-    }
+    known = {path: inode for path, inode in namespace.items() if inode.kind is not Kind.FILE or inode.content is not None}
     actual = paths_of(zone.root)
     differing = {path: path in known for path in actual.keys() ^ known.keys()}
     assert not differing, f"zone {zone.number}: paths that differ, and whether they should be there: {differing}"

@@ -51,22 +51,20 @@ def test_directory_becomes_a_symlink_before_it_is_entered(
 def test_directory_is_moved_away_while_it_is_emptied(
     root: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The way up leads to a directory that has the same names as the one that was left."""
+    """The way up then leads to a directory that has the names still to be removed, but not the one just emptied."""
     for name in ("a", "m", "z"):
         (root / "t" / name / "b").mkdir(parents=True)
     remove_leaves = removal._remove_leaves
-    moved = []
 
     def move_then_remove(directory: int) -> list[bytes]:
         here = Path(os.readlink(f"/proc/self/fd/{directory}"))
-        if here.parent == root / "t" and not moved:
+        if here == root / "t" / "m":
             os.rename(here, outside / "moved")
-            moved.append(here)
-        return remove_leaves(directory)
+        return sorted(remove_leaves(directory), key=lambda name: name == b"m")  # the last is entered first
 
     monkeypatch.setattr(removal, "_remove_leaves", move_then_remove)
     remove(root / "t")
-    assert moved
+    assert (outside / "moved").is_dir()
     assert intact(outside)
     assert os.listdir(root) == []
 
