@@ -13,7 +13,7 @@ die() {
 # The first Python of 3.11 or later.
 find_python() {
     local candidate
-    for candidate in "${PYTHON:-}" python3.13 python3.12 python3.11 python3 python3.14; do
+    for candidate in "${PYTHON:-}" python3 python3.14 python3.13 python3.12 python3.11; do
         [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 || continue
         if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             command -v "$candidate"
@@ -42,15 +42,14 @@ ensure_venv_module() {
 ensure_environment() {
     local extra="$1" python wanted stamp
     stamp="$venv/.lddp-installed${extra:+-$extra}"
-    if [ -x "$venv/bin/python" ] && ! "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-        say "the environment $venv is not usable any more; making it again"
-        rm -rf "$venv"
-    fi
-    if [ ! -x "$venv/bin/python" ] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    # An environment that was moved, half made, or made by a Python that is gone is made again.
+    if [ "$(cat "$venv/.lddp-home" 2>/dev/null)" != "$venv" ] ||
+        ! "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
         python="$(find_python)"
         ensure_venv_module "$python"
         say "making the environment $venv with $("$python" --version)"
         "$python" -m venv --clear "$venv" >&2 || die "cannot make $venv; set LDDP_TEST_VENV to a directory that you may write"
+        printf '%s\n' "$venv" >"$venv/.lddp-home"
     fi
     wanted="$( (printf '%s\n' "$root"; "$venv/bin/python" --version; cat "$root/pyproject.toml") | sha256sum | cut -d' ' -f1)"
     # What the tests need includes all the rest.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -174,6 +176,14 @@ def test_the_top_of_the_repository_holds_what_it_should() -> None:
     }
     visible = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
     assert not visible - allowed
+
+
+@pytest.mark.parametrize("path", sorted([*(ROOT / "scripts").iterdir(), ROOT / ".ci" / "run"]), ids=label)
+def test_scripts_parse_and_can_be_run(path: Path) -> None:
+    if path.suffix not in ("", ".sh"):
+        return
+    subprocess.run(["bash", "-n", str(path)], check=True)
+    assert path.suffix == ".sh" or os.access(path, os.X_OK), f"{label(path)} is not executable"
 
 
 def test_python_is_new_enough() -> None:

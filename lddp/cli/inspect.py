@@ -21,6 +21,8 @@ def text_of(value: Any) -> str:
             return "-"
         case bool():
             return "yes" if value else "no"
+        case dict() | list():
+            return json.dumps(value, separators=(",", ":"))
     return str(value)
 
 

@@ -20,7 +20,9 @@ Make = Callable[[Path], Watcher]
 
 
 def fanotify(root: Path) -> Watcher:
-    return FanotifyWatcher(os.fsencode(root), own_changes=True)
+    """Of this directory alone: other programs use the same filesystem."""
+    ours = kernel.handle_at(kernel.AT_FDCWD, bytes(root))[0]
+    return FanotifyWatcher(os.fsencode(root), accept=ours.__eq__, own_changes=True)
 
 
 def inotify(root: Path) -> Watcher:

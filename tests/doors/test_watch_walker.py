@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from lddp.doors.watch import kernel
 from lddp.doors.watch.tree import Node, Tree
 from lddp.doors.watch.walker import Stale, Walker
+from lddp.errors import ZoneError
 
 
 class Place:
@@ -98,3 +100,29 @@ def test_wide_tree_needs_few_open_directories(place: Place) -> None:
     place.walker.walk(place.found.append)
     assert len(place.found) == 400
     assert len(os.listdir("/proc/self/fd")) < 100
+
+
+def test_interrupted_descent_is_owed_and_goes_on_where_it_stopped(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for outer in range(3):
+        (place.root / f"a/new/{outer}/inner").mkdir(parents=True)
+    before = len(os.listdir("/proc/self/fd"))
+    real, allowed = kernel.inotify_watch, 5
+
+    def refuse_after_some(descriptor: int, directory: int, mask: int) -> int:
+        nonlocal allowed
+        allowed -= 1
+        if allowed < 0:
+            raise OSError(errno.ENOSPC, "no space")
+        return real(descriptor, directory, mask)
+
+    monkeypatch.setattr(kernel, "inotify_watch", refuse_after_some)
+    with pytest.raises(ZoneError, match=r"fs\.inotify\.max_user_watches"):
+        place.walker.enter(place.node("a"), b"new", place.found.append)
+    assert len(os.listdir("/proc/self/fd")) == before
+    monkeypatch.setattr(kernel, "inotify_watch", real)
+    for node in list(place.walker.owed):
+        place.walker.relist(node, place.found.append)
+    assert not place.walker.owed
+    assert sorted(node.name for node in place.found) == [b"0", b"1", b"2", b"inner", b"inner", b"inner", b"new"]
