@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 RESUBMIT_AFTER_S = 1.0
 WAITING_MAX = 100_000
 NO_ZONE = -1
+LARGE_RECORD_BYTES = 4096
+LARGE_RECORDS_MAX = 64
 RESENT_BYTES_MAX = ENTRY_BYTES_MAX // 4
 
 
@@ -59,10 +61,15 @@ class Gateway:
         self._session = random.token(12)
         self._sequence = 0
         self._waiters: dict[OperationId, _Waiter] = {}
+        self._own: dict[bytes, Record] = {}
+        """Large records of this node by their bytes: they need not be decoded when they come back."""
         self._done: list[tuple[asyncio.Future[Applied], Applied]] = []
         self._gsn_waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._member: RaftMember | None = None
         self._timer: asyncio.Task[None] | None = None
+        self._items: list[outbox.Item] = []
+        self.on_effects: list[Callable[[list[outbox.Item], int], None]] = []
+        """Called after each commit with the effects for this zone that it put into the outbox, and the GSN reached."""
         self.on_applied: list[Callable[[int], None]] = []
         """Called with the GSN reached after each commit that folded records."""
         with environment.read() as tables:
@@ -109,14 +116,14 @@ class Gateway:
 
     def _apply_one(self, machine: StateMachine, tables: Tables, data: bytes) -> None:
         try:
-            record = decode(data)
+            record = self._own.pop(data, None) or decode(data)
         except FormatError as error:
             machine.gsn += 1
             _log.error("record %d of the log is not readable and has no effect: %s", machine.gsn, error)
             return
         outcome, effects = machine.apply(record)
         if effects and self.zone != NO_ZONE:
-            outbox.append(tables, machine.gsn, self.zone, effects)
+            self._items += outbox.append(tables, machine.gsn, self.zone, effects)
         waiter = self._waiters.pop(record.id, None)
         if waiter is not None:
             self._done.append((waiter.future, Applied(machine.gsn, outcome)))
@@ -128,6 +135,9 @@ class Gateway:
         for future, applied in done:
             if not future.done():
                 future.set_result(applied)
+        items, self._items = self._items, []
+        for offer in self.on_effects:
+            offer(items, self.gsn)
         for callback in self.on_applied:
             callback(self.gsn)
         if self._gsn_waiters:
@@ -162,6 +172,8 @@ class Gateway:
             encoded = encode(record)
             future: asyncio.Future[Applied] = loop.create_future()
             self._waiters[record.id] = _Waiter(future, encoded, now)
+            if len(encoded) >= LARGE_RECORD_BYTES and len(self._own) < LARGE_RECORDS_MAX:
+                self._own[encoded] = record
             futures.append(future)
             data.append(encoded)
         if data:
@@ -189,7 +201,9 @@ class Gateway:
         try:
             return await asyncio.wait_for(asyncio.shield(future), timeout_s)
         except TimeoutError:
-            self._waiters.pop(operation, None)
+            waiter = self._waiters.pop(operation, None)
+            if waiter is not None:
+                self._own.pop(waiter.data, None)
             raise OutcomeUnknownError(
                 f"no outcome within {timeout_s:g} s (is a majority of the nodes up?): ask again with the same id"
             ) from None

@@ -29,8 +29,8 @@ class RaftConfig:
     heartbeat_s: float = 0.1
     """Between messages of an idle leader; under a third of the election timeout."""
     commit_notice_s: float = 0.002
-    """How long a leader waits for a next entry to carry the news of a commit before it sends the news alone. Longer
-    costs followers latency; shorter costs every lone write two more syncs."""
+    """How long a leader waits for a next entry to carry the news of a commit of its own records before it sends the
+    news alone. Longer costs followers freshness; shorter costs every lone write two more syncs."""
 
     entry_bytes_max: int = 1 << 20
     """Bound of one log entry, and so of one record."""

@@ -60,6 +60,7 @@ class RaftMember:
         self._replica = Replica(config, environment, apply, clock=clock, random=random, outlet=self._links)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scheduled = False
+        self._wanted = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
         self._incoming_bytes = 0
@@ -262,6 +263,8 @@ class RaftMember:
     # -- cycles -----------------------------------------------------------------------------------------------------
 
     def _wake(self) -> None:
+        # Asked for during a cycle, for instance by a callback: another one follows it.
+        self._wanted = True
         if not self._scheduled and not self._stopped and self._loop is not None:
             self._scheduled = True
             self._loop.call_soon(self._begin)
@@ -269,6 +272,7 @@ class RaftMember:
     def _begin(self) -> None:
         if self._stopped:
             return
+        self._wanted = False
         self._guard(self._replica.begin)
         self._incoming_bytes = 0
         if self._room is not None:
@@ -287,7 +291,7 @@ class RaftMember:
         if self._stopped:
             return
         next_at = self._replica.next_at()
-        if next_at == -inf:
+        if self._wanted or next_at == -inf:
             self._wake()
             return
         self._set_timer(next_at)

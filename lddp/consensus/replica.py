@@ -96,6 +96,10 @@ class Replica:
         self._heartbeat_at = inf
         self._commit_sent = 0
         self._commit_notice_at = inf
+        self._forwarded = False
+        """The inbox holds records of a follower."""
+        self._awaited = 0
+        """Last entry whose commit a follower waits for: its news does not wait for company."""
         self._campaign = False
         self._leader_lost = False
         self.leader: str | None = None
@@ -208,6 +212,9 @@ class Replica:
         cost = self.fold.cost
         records = self.inbox.take(records_max=cost.records_max, bytes_max=cost.bytes_max)
         self.core.propose(encode_records(records))
+        if self._forwarded:
+            self._awaited = self.core.last + 1
+            self._forwarded = len(self.inbox) > 0
         return records
 
     def _note_leadership(self, now: float) -> None:
@@ -233,7 +240,9 @@ class Replica:
         if not core.is_leader:
             self._heartbeat_at = self._commit_notice_at = inf
             return
-        if core.commit > self._commit_sent and self._commit_notice_at == inf:
+        if core.commit > self._commit_sent and self._commit_sent < self._awaited:
+            self._commit_notice_at = now
+        elif core.commit > self._commit_sent and self._commit_notice_at == inf:
             self._commit_notice_at = now + self._config.commit_notice_s
         if not core.has_unsent and now < min(self._heartbeat_at, self._commit_notice_at):
             return
@@ -372,7 +381,9 @@ class Replica:
 
     @_receive.register
     def _(self, message: Forward, peer: str) -> None:
-        if not self.inbox.put(message.records):
+        if self.inbox.put(message.records):
+            self._forwarded = True
+        else:
             self.forwards_dropped += len(message.records)
 
     @_receive.register

@@ -6,6 +6,7 @@ types, so that a field is written down once. Whatever `decode` returns has been 
 
 from __future__ import annotations
 
+import itertools
 import types
 import typing
 import zlib
@@ -113,7 +114,10 @@ def _enum(kind: type[IntEnum]) -> Decoder:
 
 
 def _optional(inner: Decoder) -> Decoder:
-    return lambda value: None if value is None else inner(value)
+    def check(value: Any) -> Any:
+        return None if value is None else inner(value)
+
+    return check
 
 
 def _sequence(inner: Decoder) -> Decoder:
@@ -135,21 +139,47 @@ def _fixed(inners: tuple[Decoder, ...]) -> Decoder:
 
 
 def _named(kind: Any) -> Decoder:
+    """Checks the types of all fields at once, then converts only those that need it."""
     hints = typing.get_type_hints(kind)
-    inners = tuple(_decoder(hints[name]) for name in kind._fields)
-    count = len(inners)
+    forms = [_raw_types(hints[name]) for name in kind._fields]
+    accepted = set(itertools.product(*forms))
+    converters = [
+        (position, _decoder(hints[name])) for position, name in enumerate(kind._fields) if not _is_plain(hints[name])
+    ]
     verify = _CHECKS.get(kind)
     make = kind._make
 
     def check(value: Any) -> Any:
-        if type(value) is not tuple or len(value) != count:
-            raise TypeError(f"{kind.__name__} has {count} fields")
-        made = make([inner(item) for inner, item in zip(inners, value, strict=True)])
+        if type(value) is not tuple or tuple(map(type, value)) not in accepted:
+            raise TypeError(f"{kind.__name__} has the fields {kind._fields}")
+        if converters:
+            fields = list(value)
+            for position, convert in converters:
+                if fields[position] is not None:
+                    fields[position] = convert(fields[position])
+            value = fields
+        made = make(value)
         if verify is not None:
             verify(made)
         return made
 
     return check
+
+
+def _raw_types(hint: Any) -> tuple[type, ...]:
+    """What msgpack gives for a field of this type."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return tuple(form for argument in typing.get_args(hint) for form in _raw_types(argument))
+    if typing.get_origin(hint) is tuple or hasattr(hint, "_fields"):
+        return (tuple,)
+    return (int,) if issubclass(hint, IntEnum) else (hint,)
+
+
+def _is_plain(hint: Any) -> bool:
+    """Whether a field is what msgpack gives, without conversion."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return all(map(_is_plain, typing.get_args(hint)))
+    return hint in (int, bytes, str, bool, type(None))
 
 
 def _decoder(hint: Any) -> Decoder:

@@ -113,15 +113,29 @@ class _Merge:
     # -- entries ----------------------------------------------------------------------------------------------------
 
     def _take_files(self, report: DirectoryReport) -> None:
-        """Places everything but directories."""
+        """Places everything but directories. The first listing of an empty directory, which is most of a scan, needs no
+        look at what its names stood for before."""
         parent = self._names.get(report.inode)
-        attached = self._attached(report.inode)
-        for entry in report.entries:
-            if entry.kind is not Kind.DIRECTORY:
-                if parent is None or not attached:
+        if parent is None or not self._attached(report.inode):
+            for entry in report.entries:
+                if entry.kind is not Kind.DIRECTORY:
                     self._refuse(report, entry)
-                else:
-                    self._take_entry(report, parent, entry)
+            return
+        fresh = self._is_fresh(report, parent)
+        by_identity, rule = self._names.by_identity, self._rule.number
+        for entry in report.entries:
+            if entry.kind is Kind.DIRECTORY:
+                continue
+            if fresh and by_identity(rule, entry.identity) is None:
+                self._make(parent, entry)
+            else:
+                self._take_entry(report, parent, entry)
+
+    def _is_fresh(self, report: DirectoryReport, parent: Inode) -> bool:
+        """Whether a pending directory has no entry but the directories that this record has just placed."""
+        if not parent.pending or len({entry.name for entry in report.entries}) != len(report.entries):
+            return False
+        return all(gsn == self._gsn for _, _, gsn in self._names.entries(parent.number))
 
     def _take_directories(self, reports: list[DirectoryReport]) -> None:
         """Places directories; a move that must wait for another one is tried again while anything moves."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Awaitable, Callable
 
 from lddp.core.namespace import Totals
 from lddp.core.records import Barrier, ChangeMigration, MigrationAction, Receipt
 from lddp.core.rules import Rule
 from lddp.doors.intake import Intake
-from lddp.doors.watch import Watcher, open_watcher
+from lddp.doors.watch import FanotifyWatcher, Watcher, open_watcher
 from lddp.errors import LddpError, UnavailableError
 from lddp.gateway import Gateway
 from lddp.migrate.observer import Observer
@@ -43,6 +44,7 @@ class MigrationDriver:
         zone: PosixZone,
         make_observer: Callable[[Rule, PosixZone], Observer],
         survey: Survey,
+        writers: set[int],
     ) -> None:
         self._gateway = gateway
         self._environment = environment
@@ -50,6 +52,8 @@ class MigrationDriver:
         self._zone = zone
         self._make_observer = make_observer
         self._survey = survey
+        self._writers = writers
+        """Processes of other nodes on this host, kept up to date: they write their own zones, never the source."""
         self.observer: Observer | None = None
         self.watcher: Watcher | None = None
         self.intake: Intake | None = None
@@ -98,6 +102,9 @@ class MigrationDriver:
         with self._gateway.view() as view:
             root = view.inode(self.rule.root)
         watcher = await open_watcher(root_path)
+        if isinstance(watcher, FanotifyWatcher):
+            self._writers.add(os.getpid())
+            watcher.ignored_processes = self._writers
         handle = self._zone.status(b"").handle
         intake = Intake(self._gateway, self.rule, handle, watcher, observer)
         observer.changes = watcher

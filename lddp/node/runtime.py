@@ -106,6 +106,8 @@ class Node:
         self.drivers: dict[int, MigrationDriver] = {}
         self.heard: dict[str, int] = {}
         """Projected GSN of the other nodes, as they last told."""
+        self.writers: set[int] = set()
+        self._writer_of: dict[str, int] = {}
         self.ready_at = self.gateway.gsn
         self.member.on_message.append(self._message)
         self.backend = NodeBackend(self)
@@ -176,6 +178,7 @@ class Node:
             self.clock,
             self.carrying,
         )
+        self.gateway.on_effects.append(projector.offer)
         self.gateway.on_applied.append(projector.poke)
         return projector
 
@@ -271,6 +274,7 @@ class Node:
                     self.trees.zones[number],
                     self._observer,
                     self.surveyor.survey,
+                    self.writers,
                 )
                 self.drivers[number] = driver
                 task = asyncio.get_running_loop().create_task(driver.run())
@@ -299,14 +303,27 @@ class Node:
                     driver.complete()
             case "projected":
                 self.heard[peer] = int(message["gsn"])
+                self._hear_process(peer, int(message["process"]))
 
     async def _gossip(self) -> None:
         """Tells the others how far this node is, and drops what nobody needs any more from the log."""
         while True:
-            await asyncio.sleep(GOSSIP_S)
             projected = self.gateway.gsn if self.projector is None else self.projector.projected
-            for peer in self.config.peers:
-                self.member.send(peer, {"type": "projected", "gsn": projected})
+            for peer, about in self.config.peers.items():
+                process = os.getpid() if about.address.path and self.config.peer.path else 0
+                self.member.send(peer, {"type": "projected", "gsn": projected, "process": process})
+            for peer in set(self._writer_of) - self.member.connected_peers:
+                self._hear_process(peer, 0)
+            await asyncio.sleep(GOSSIP_S if self.member.leader is not None else GOSSIP_S / 20)
+
+    def _hear_process(self, peer: str, process: int) -> None:
+        """A peer that is reached over a unix socket tells its process, whose changes are no business of a watcher."""
+        old = self._writer_of.pop(peer, 0)
+        if old != process:
+            self.writers.discard(old)
+        if process:
+            self._writer_of[peer] = process
+            self.writers.add(process)
 
     async def stop(self) -> None:
         """Stops in the reverse order. What was not acknowledged is unknown to its clients."""

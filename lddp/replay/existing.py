@@ -56,10 +56,9 @@ def file_digest(zone: ZoneFilesystem, path: bytes) -> bytes:
 def digest_of(descriptor: int) -> bytes:
     """BLAKE3-256 of all bytes of an open file, from its beginning."""
     hasher = blake3()
-    buffer = bytearray(_CHUNK_BYTES)
-    view = memoryview(buffer)
+    step = min(os.fstat(descriptor).st_size + 1, _CHUNK_BYTES)
     offset = 0
-    while count := os.preadv(descriptor, [buffer], offset):
-        hasher.update(view[:count])
-        offset += count
+    while data := os.pread(descriptor, step, offset):
+        hasher.update(data)
+        offset += len(data)
     return hasher.digest()

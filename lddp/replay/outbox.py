@@ -50,14 +50,16 @@ def is_for(zone: int, scope: e.Scope) -> bool:
     return scope.but != zone and scope.only in (e.ALL_ZONES, zone)
 
 
-def append(tables: Tables, gsn: int, zone: int, effects: Iterable[e.ScopedEffect]) -> int:
-    """Keeps the effects that concern the zone; how many they are."""
-    count = 0
+def append(tables: Tables, gsn: int, zone: int, effects: Iterable[e.ScopedEffect]) -> list[Item]:
+    """Keeps the effects that concern the zone, and returns them."""
+    items: list[Item] = []
+    put, key = tables.put, KEY.pack
     for rule, scope, effect in effects:
         if is_for(zone, scope):
-            tables.put(Table.EFFECTS, KEY.pack(gsn, count), _pack((_CODES[type(effect)], rule, *effect)))
-            count += 1
-    return count
+            count = len(items)
+            put(Table.EFFECTS, key(gsn, count), _pack((_CODES[type(effect)], rule, *effect)))
+            items.append(Item((gsn, count), rule, effect))
+    return items
 
 
 def read(tables: Tables, after: tuple[int, int], limit: int) -> list[Item]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 
@@ -30,6 +31,7 @@ from lddp.replay.progress import Progress
 _log = logging.getLogger(__name__)
 BATCH_EFFECTS = 1024
 BLOCKED_MAX = 20_000
+OFFERED_MAX = 16_384
 CHECKPOINT_S = 5.0
 RETRY_S = 1.0
 FETCHES_AT_ONCE = 4
@@ -69,6 +71,8 @@ class Projector:
         self._executor = executor
         with environment.read() as tables:
             self._cursor = read_projected(tables)
+            self._gsn = self._offered_after = View(tables).gsn
+        self._offered: deque[Item] = deque()
         self._scanned = 0
         self._waiting: dict[tuple[int, int], Item] = {}
         self._fetches: dict[bytes, asyncio.Task[None]] = {}
@@ -82,6 +86,16 @@ class Projector:
         self._packs: dict[bytes, int] = {}
         self.stopped = ""
         """Why this zone does not project now; empty while it does."""
+
+    def offer(self, items: list[Item], gsn: int) -> None:
+        """Effects that have just been put into the outbox, up to GSN `gsn`: while this zone keeps up, they need not be
+        read back."""
+        if len(self._offered) + len(items) > OFFERED_MAX:
+            self._offered.clear()
+            self._offered_after = gsn
+        else:
+            self._offered.extend(items)
+        self._gsn = gsn
 
     # -- state ------------------------------------------------------------------------------------------------------
 
@@ -159,9 +173,7 @@ class Projector:
             retried = await self._retry()
         if len(self._waiting) >= BLOCKED_MAX:
             return retried
-        with self._environment.read() as tables:
-            gsn = View(tables).gsn
-            items = outbox.read(tables, self._cursor, BATCH_EFFECTS)
+        items, gsn = self._next_items()
         if items:
             fresh = [item for item in items if item.order not in self._done]
             ready = self._plan(fresh)
@@ -170,6 +182,19 @@ class Projector:
         full = len(items) == BATCH_EFFECTS
         self._scanned = self._cursor[0] - 1 if full else max(gsn, self._scanned)
         return full or retried
+
+    def _next_items(self) -> tuple[list[Item], int]:
+        """The next effects in log order, and the GSN that the log had reached then."""
+        while self._offered and self._offered[0].order <= self._cursor:
+            self._offered.popleft()
+        if self._scanned >= self._offered_after:
+            count = min(len(self._offered), BATCH_EFFECTS)
+            items = [self._offered.popleft() for _ in range(count)]
+            return items, self._gsn
+        with self._environment.read() as tables:
+            gsn = View(tables).gsn
+            items = outbox.read(tables, self._cursor, BATCH_EFFECTS)
+        return items, gsn
 
     def _plan(self, items: list[Item]) -> list[Ready]:
         """Splits into what can be done now, in order, and what waits."""

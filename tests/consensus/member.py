@@ -30,9 +30,7 @@ class Member:
         config = RaftConfig(
             node="a", address="unix:/a", peers=dict.fromkeys(peers, "unix:/p"), ecosystem="e", **settings
         )
-        self.replica = Replica(
-            config, self.keyvalue, self.apply, clock=self.clock, random=SeededRandom(1), outlet=self
-        )
+        self.replica = Replica(config, self.keyvalue, self.apply, clock=self.clock, random=SeededRandom(1), outlet=self)
         for peer in peers:
             self.replica.link_up(peer)
 

@@ -54,6 +54,7 @@ class Node:
         self.up = False
         self.life = 0
         self.busy = False
+        self.wanted = False
         self.unacknowledged: set[bytes] = set()
 
     def start(self) -> None:
@@ -62,9 +63,7 @@ class Node:
             node=self.name, address="unix:/simulated", peers=peers, ecosystem="simulated", **self.group.settings
         )
         random_ = SeededRandom((self.group.seed, self.name, self.life))
-        self.replica = Replica(
-            config, self.keyvalue, self.apply, clock=self.group.clock, random=random_, outlet=self
-        )
+        self.replica = Replica(config, self.keyvalue, self.apply, clock=self.group.clock, random=random_, outlet=self)
         self.replica.on_committed.append(self.committed)
         self.up, self.busy = True, False
         self.wake()
@@ -105,6 +104,7 @@ class Node:
     # -- cycles: as RaftMember does them, with a disk that takes its time ---------------------------------------------
 
     def wake(self) -> None:
+        self.wanted = True
         if self.up and not self.busy:
             self.busy = True
             self.group.after(0.0, self._begin, self.life)
@@ -112,6 +112,7 @@ class Node:
     def _begin(self, life: int) -> None:
         if life != self.life or not self.up:
             return
+        self.wanted = False
         self.replica.begin()
         self.group.check_leaders()
         self.group.after(self.group.random.uniform(*self.group.sync_s), self._finish, life)
@@ -121,6 +122,9 @@ class Node:
             return
         self.replica.finish()
         self.busy = False
+        if self.wanted:
+            self.wake()
+            return
         self.group.after(max(0.0, self.replica.next_at() - self.group.clock.now), self._due, life)
 
     def _due(self, life: int) -> None:

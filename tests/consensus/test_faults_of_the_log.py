@@ -20,7 +20,6 @@ from .member import Member, entry
 from .simulation import Group
 from .stock import NO_OP, REGULAR, Stock
 
-
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 """PySyncObj's journal leaves files open."""
 
@@ -247,7 +246,9 @@ def test_18_the_whole_log_is_applied_again_after_a_restart(tmp_path: Any) -> Non
 def test_19_only_a_window_of_the_log_is_in_memory() -> None:
     member = Member(window_entries_max=16)
     for start in range(2, 202, 20):
-        member.append("b", 1, (start - 1, 1 if start > 2 else 0), start, *[entry(i, 1) for i in range(start, start + 20)])
+        member.append(
+            "b", 1, (start - 1, 1 if start > 2 else 0), start, *[entry(i, 1) for i in range(start, start + 20)]
+        )
     assert len(member.replica.journal._window) <= 16
     assert member.terms() == [0] + [1] * 200
     assert member.replica.journal.entry(7) == entry(7, 1)

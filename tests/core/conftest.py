@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 _ROOT = str(Path(__file__).resolve().parents[2])
 if _ROOT not in sys.path:
@@ -18,6 +18,7 @@ settings.register_profile(
     deadline=None,
     derandomize=not _CAMPAIGN,
     database=None,
+    phases=[Phase.explicit, Phase.generate, Phase.target, Phase.shrink],
     print_blob=_CAMPAIGN,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )

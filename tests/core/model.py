@@ -394,7 +394,7 @@ class Model:
         return source, source.node, to
 
     def _link(self, operation: Link) -> Verdict:
-        source, node, to = self._both(operation)
+        _source, node, to = self._both(operation)
         wrong = set()
         if node.is_directory:
             wrong.add(errno.EPERM)

@@ -47,8 +47,8 @@ NameMark = tuple[bytes, bytes]
 class Source(Zone):
     """The source's filesystem. Directories get a new mtime from every change of a name in them."""
 
-    def __init__(self, rule: int, clobber: bool = False) -> None:
-        super().__init__(SOURCE, rule, lenient=True, clobber=clobber)
+    def __init__(self, rule: int) -> None:
+        super().__init__(SOURCE, rule, lenient=True)
         self.clock = 1000
         self.handles = 0
         self.by_handle: dict[bytes, Thing] = {}
@@ -70,7 +70,6 @@ class Source(Zone):
         thing.changed = self.tick()
 
     def name_touched(self, directory: Thing, name: bytes) -> None:
-        super().name_touched(directory, name)
         self.name_marks.add((directory.handle, name))
         self.object_touched(directory)
 
@@ -107,7 +106,9 @@ class Source(Zone):
         return [thing for thing in self.live().values() if thing.is_directory]
 
     def names(self) -> list[tuple[Thing, bytes, Thing]]:
-        return [(directory, name, child) for directory in self.directories() for name, child in directory.children.items()]
+        return [
+            (directory, name, child) for directory in self.directories() for name, child in directory.children.items()
+        ]
 
     def edit(self, directory: Thing, name: bytes, thing: Thing | None) -> None:
         """Binds or frees a name, as a writer of the source does."""
@@ -252,7 +253,6 @@ class World:
         writable: bool = False,
         seed_tree: int = 0,
         check: bool = True,
-        clobber: bool = False,
         in_order: bool = False,
     ) -> None:
         self.ledger = Ledger()
@@ -266,10 +266,8 @@ class World:
         root = self.ledger.view.resolve(b"/data")
         assert root is not None
         self.root = root.number
-        self.source = Source(self.rule, clobber)
+        self.source = Source(self.rule)
         self.targets = [strict_zone(zone, self.rule) for zone in (TARGET, THIRD)]
-        for target in self.targets:
-            target.clobber = clobber
         self.flights: list[Flight] = []
         self.looks: list[ListingLook] = []
         self.sequence = 0
@@ -438,7 +436,9 @@ class World:
             return None
         size = random.choice([1, 2, 10])
         names, look.names = look.names[:size], look.names[size:]
-        entries = tuple(self.entry(random, name, directory.children[name]) for name in names if name in directory.children)
+        entries = tuple(
+            self.entry(random, name, directory.children[name]) for name in names if name in directory.children
+        )
         absent = tuple(name for name in names if name not in directory.children and random.random() < 0.5)
         complete = not look.names
         if complete:
@@ -518,7 +518,11 @@ class World:
         """An observer crashes: what it saw is never submitted. The scanner's work list needs nothing; marks return."""
         if self.flights:
             flight = random.choice(self.flights)
-            lost = [other for other in self.flights if other is flight or (flight.listing and other.listing == flight.listing)]
+            lost = [
+                other
+                for other in self.flights
+                if other is flight or (flight.listing and other.listing == flight.listing)
+            ]
             self.looks = [look for look in self.looks if look.number != flight.listing or not flight.listing]
             for other in lost:
                 self.flights.remove(other)

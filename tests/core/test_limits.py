@@ -83,6 +83,8 @@ def test_paths() -> None:
     assert client.mkdir(b"/data" + b"/n" * limits.PATH_COMPONENTS_MAX) == errno.ENAMETOOLONG
     assert client.mkdir(b"/data" + b"/n" * 4000) == errno.ENOENT
     assert client.do(Symlink(operation_id(0), SOURCE, 5, b"/data/s", b"t" * 4095, 0, 0)) == 0
+    too_long = Symlink(operation_id(0), SOURCE, 5, b"/data/u", b"t" * 4096, 0, 0)
+    assert client.do(too_long) == errno.ENAMETOOLONG
 
 
 def test_file_sizes() -> None:

@@ -4,7 +4,6 @@ been known from the start, and nothing that the scan or the echo of projected ch
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 from random import Random
 
 import pytest
@@ -19,7 +18,6 @@ from lddp.core.records import (
     Kind,
     Link,
     MakeDirectory,
-    Observation,
     Operation,
     Put,
     RemoveDirectory,
@@ -59,7 +57,7 @@ def random_operation(random: Random, sequence: int, paths: list[bytes], zone: in
     if kind < 3:
         flag = random.choice([RenameFlag.NONE, RenameFlag.NONE, RenameFlag.NOREPLACE, RenameFlag.EXCHANGE])
         return Rename(*head, place(), flag)
-    return [
+    choices: list[Operation] = [
         Put(*head, 0o640, 1, 1, data),
         Put(*head, 0o640, 1, 1, data),
         MakeDirectory(*head, 0o750, 1, 1),
@@ -71,7 +69,8 @@ def random_operation(random: Random, sequence: int, paths: list[bytes], zone: in
         SetAttributes(*head, random.choice([0o600, 0o666]), mtime_ns=random.choice([None, 5])),
         SetXattr(*head, b"user.y", b"%d" % random.randrange(9)),
         random.choice([Append(*head, data), Truncate(*head, random.randrange(9))]),
-    ][kind - 3]
+    ]
+    return choices[kind - 3]
 
 
 class Written(World):
@@ -169,8 +168,8 @@ class Written(World):
             self.reveal_directory(random, number, here)
         elif inode.pending and here.kind is Kind.FILE and isinstance(operation, Append | Truncate | Write):
             assert here.attributes is not None
-            report = InodeReport(number, here.attributes, len(here.data), content(here.data), stamp=here.changed)
-            self.see([], [report])
+            seen = InodeReport(number, here.attributes, len(here.data), content(here.data), stamp=here.changed)
+            self.see([], [seen])
 
     def reveal_directory(self, random: Random, number: int, here: Thing) -> None:
         entries = tuple(self.entry(random, name, child) for name, child in sorted(here.children.items()))

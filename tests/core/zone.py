@@ -65,25 +65,21 @@ def bytes_of(content: Content) -> bytes:
 
 
 class Zone:
-    """`clobber` makes the zone's own clock set a directory's mtime whenever a name in it changes, as all real
-    filesystems do, so that only an effect can give it the right one."""
+    """What an effect does not say stays as it is: a name that comes or goes leaves its directory's mtime alone, which
+    a real zone has to see to."""
 
-    def __init__(self, number: int, rule: int, lenient: bool = False, clobber: bool = False) -> None:
+    def __init__(self, number: int, rule: int, lenient: bool = False) -> None:
         self.number = number
         self.rule = rule
         self.lenient = lenient
-        self.clobber = clobber
         self.conflicts = False
         self.root = Thing(Kind.DIRECTORY)
         self.parked: dict[int, Thing] = {}
-        self.ticks = 0
 
     # -- for a subclass to see --------------------------------------------------------------------------------------
 
     def name_touched(self, directory: Thing, name: bytes) -> None:
-        if self.clobber and directory.attributes is not None:
-            self.ticks += 1
-            directory.attributes = directory.attributes._replace(mtime_ns=-self.ticks)
+        pass
 
     def object_touched(self, thing: Thing) -> None:
         pass
@@ -283,9 +279,12 @@ def attributes_of(inode: Any) -> Attributes:
 
 
 def check_zone(zone: Zone, namespace: Mapping[bytes, Any], data: Mapping[bytes, bytes] | None = None) -> None:
-    """The zone holds what the namespace knows: all but files whose content never was in the log. `data`, where given, is each file's bytes;
-    else only contents that are sealed are compared, by digest."""
-    known = {path: inode for path, inode in namespace.items() if inode.kind is not Kind.FILE or inode.content is not None}
+    """The zone holds what the namespace knows: all but files whose content never was in the log.
+
+    `data`, where given, is each file's bytes; else only contents that are sealed are compared, by digest."""
+    known = {
+        path: inode for path, inode in namespace.items() if inode.kind is not Kind.FILE or inode.content is not None
+    }
     actual = paths_of(zone.root)
     differing = {path: path in known for path in actual.keys() ^ known.keys()}
     assert not differing, f"zone {zone.number}: paths that differ, and whether they should be there: {differing}"

@@ -1,0 +1,135 @@
+"""Judges whether two trees are the same, with nothing of lddp: rsync, and a walk of its own for what rsync cannot."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from cluster.trees import DEEP, SOCKET
+
+BLOCKS_SLACK = 1024
+"""512-byte blocks by which the space of a sparse file may differ: holes are found in pieces."""
+_LOCAL_XATTRS = ("security.selinux", "security.apparmor", "security.ima", "security.evm")
+
+Facts = dict[str, object]
+
+
+def differences(source: Path, target: Path) -> list[str]:
+    """What is not the same, a line each; empty if all is."""
+    return [f"rsync: {line}" for line in _by_rsync(source, target)] + list(_by_walk(source, target))
+
+
+def _by_rsync(source: Path, target: Path) -> list[str]:
+    found = subprocess.run(
+        [
+            "rsync",
+            "-aHAXcn",
+            "--delete",
+            "--itemize-changes",
+            "--modify-window=-1",
+            f"--exclude=/{os.fsdecode(DEEP)}/*",
+            "--exclude=/" + os.fsdecode(SOCKET),
+            f"{source}/",
+            f"{target}/",
+        ],
+        capture_output=True,
+        check=False,
+    )
+    lines = [line.decode(errors="backslashreplace") for line in (found.stdout + found.stderr).splitlines() if line]
+    if found.returncode and not lines:
+        lines.append(f"ended with {found.returncode}")
+    return lines
+
+
+def _by_walk(source: Path, target: Path) -> Iterator[str]:
+    one, other = facts(os.fsencode(source)), facts(os.fsencode(target))
+    one.pop(SOCKET, None)
+    for path in sorted(one.keys() | other.keys()):
+        name = path.decode(errors="backslashreplace")
+        if path not in other:
+            yield f"walk: only in the source: {name}"
+        elif path not in one:
+            yield f"walk: only in the target: {name}"
+        else:
+            for what, value in one[path].items():
+                if what == "blocks":
+                    there = other[path][what]
+                    assert isinstance(value, int) and isinstance(there, int)
+                    if abs(value - there) > max(BLOCKS_SLACK, value // 10):
+                        yield f"walk: {name}: {value} blocks, {there} in the target"
+                elif other[path][what] != value:
+                    yield f"walk: {name}: {what}: {_short(value)}, {_short(other[path][what])} in the target"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) < 100 else text[:97] + "..."
+
+
+def facts(root: bytes) -> dict[bytes, Facts]:
+    """Everything about every object below `root`, by path; works relative to descriptors, so paths may be of any
+    length."""
+    found: dict[bytes, Facts] = {}
+    names: dict[tuple[int, int], list[bytes]] = {}
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        found[b""] = _facts(descriptor, b".", os.fstat(descriptor))
+        _walk(descriptor, b"", found, names)
+    finally:
+        os.close(descriptor)
+    for same in names.values():
+        if len(same) > 1:
+            for path in same:
+                found[path]["names"] = sorted(same)
+    return found
+
+
+def _walk(directory: int, above: bytes, found: dict[bytes, Facts], names: dict[tuple[int, int], list[bytes]]) -> None:
+    for entry in sorted(map(os.fsencode, os.listdir(directory))):
+        path = above + b"/" + entry if above else entry
+        status = os.stat(entry, dir_fd=directory, follow_symlinks=False)
+        found[path] = _facts(directory, entry, status)
+        if stat.S_ISDIR(status.st_mode):
+            below = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+            try:
+                _walk(below, path, found, names)
+            finally:
+                os.close(below)
+        else:
+            names.setdefault((status.st_dev, status.st_ino), []).append(path)
+
+
+def _facts(directory: int, name: bytes, status: os.stat_result) -> Facts:
+    found: Facts = {
+        "mode": oct(status.st_mode),
+        "owner": (status.st_uid, status.st_gid),
+        "modification time": status.st_mtime_ns,
+        "names": None,
+    }
+    if stat.S_ISLNK(status.st_mode):
+        found["target"] = os.readlink(name, dir_fd=directory)
+    if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+        found["device"] = status.st_rdev
+    if stat.S_ISREG(status.st_mode):
+        found["size"] = status.st_size
+        found["bytes"] = _digest(directory, name)
+        if status.st_size >= 1 << 20:
+            found["blocks"] = status.st_blocks
+    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=directory)
+    try:
+        where = f"/proc/self/fd/{descriptor}"
+        wanted = [one for one in sorted(os.listxattr(where)) if one not in _LOCAL_XATTRS]
+        found["extended attributes"] = [(one, os.getxattr(where, one)) for one in wanted]
+    finally:
+        os.close(descriptor)
+    return found
+
+
+def _digest(directory: int, name: bytes) -> str:
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NOATIME, dir_fd=directory)
+    with open(descriptor, "rb") as file:
+        return hashlib.file_digest(file, "sha1").hexdigest()
