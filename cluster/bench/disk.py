@@ -6,11 +6,14 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 IMAGE_BYTES = 6 << 30
+UNMOUNT_TRIES = 50
+UNMOUNT_PAUSE_S = 0.2
 TOOLS = ("mkfs.ext4", "mount", "umount")
 
 
@@ -39,7 +42,17 @@ def fresh_filesystem(scratch: Path) -> Iterator[Path]:
     try:
         yield mounted
     finally:
-        subprocess.run(["umount", mounted], check=True)
+        _unmount(mounted)
         image.unlink()
         mounted.rmdir()
         home.rmdir()
+
+
+def _unmount(mounted: Path) -> None:
+    """A process that was killed may hold a file open for a moment longer."""
+    for _ in range(UNMOUNT_TRIES):
+        done = subprocess.run(["umount", mounted], stderr=subprocess.PIPE, text=True)
+        if done.returncode == 0:
+            return
+        time.sleep(UNMOUNT_PAUSE_S)
+    raise RuntimeError(done.stderr.strip())

@@ -144,8 +144,11 @@ class Backend(Protocol):
         it surely did not happen, OutcomeUnknownError where the same record may be submitted again."""
         ...
 
-    async def submit_many(self, records: Sequence[Record], timeout_s: float) -> list[tuple[int, Outcome]]:
-        """As `submit` for each, in this order in the log, answers in the same order. Calls that start one after the
+    async def submit_many(
+        self, records: Sequence[Record], timeout_s: float, *, visible: bool = True
+    ) -> list[tuple[int, Outcome]]:
+        """As `submit` for each, in this order in the log, answers in the same order; without `visible`, once they are
+        ordered, durable on a majority and folded here, whatever the zone's files show by then. Calls that start one after the
         other enter the log in that order while the leader stays."""
         ...
 

@@ -5,6 +5,9 @@ frame; the server answers `[[sequence, errno, index], ...]`, one frame for each 
 one frame enter the log in their order. The sequences belong to the session named in the request (`?session=HEX`), so a
 client whose stream broke opens another, to any node, and sends again what was not answered.
 
+An answer means that the operations are ordered, durable on a majority, and visible in the files of this node's zone;
+with `?ack=ordered` it does not wait for the files, which show every operation a little later (`/v1/wait?index=N`).
+
 errno EAGAIN means that an operation surely did not happen, ETIMEDOUT that it may have: in both cases send it again with
 its sequence. EINVAL and E2BIG with index 0: it was not understood and not submitted.
 """
@@ -16,6 +19,7 @@ import errno
 import json
 import os
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 import msgpack
@@ -60,6 +64,14 @@ def _unpack(data: bytes) -> list[Any]:
     return batch
 
 
+def _wants_visible(query: Mapping[str, str]) -> bool:
+    """What the client wants an answer to mean: `ack=visible`, the default, or `ack=ordered`."""
+    ack = query.get("ack", "visible")
+    if ack not in ("visible", "ordered"):
+        raise UsageError(f"'ack' must be visible or ordered, not {ack!r}")
+    return ack == "visible"
+
+
 def _origin(request: web.Request, session: bytes) -> Origin:
     backend = request.app[BACKEND]
     return Origin(session, backend.zone_number(), backend.time_ns(), os.getuid(), os.getgid())
@@ -67,7 +79,8 @@ def _origin(request: web.Request, session: bytes) -> Origin:
 
 async def operations(request: web.Request) -> web.Response:
     """POST /v1/operations: all of them are submitted, or, where one is malformed, none."""
-    query = query_of(request, "timeout")
+    query = query_of(request, "timeout", "ack")
+    visible = _wants_visible(query)
     given = request.headers.get(SESSION_HEADER)
     origin = _origin(request, session_of(given) if given is not None else secrets.token_bytes(16))
     if (request.content_length or 0) > BODY_BYTES_MAX:
@@ -82,7 +95,7 @@ async def operations(request: web.Request) -> web.Response:
         except LddpError as error:
             raise type(error)(f"operation {position} of the batch: {error}") from None
     backend = request.app[BACKEND]
-    results = await backend.submit_many(records, timeout_s(query)) if records else []
+    results = await backend.submit_many(records, timeout_s(query), visible=visible) if records else []
     last = max((gsn for gsn, _ in results), default=backend.applied())
     if packed:
         body = _pack([(record.id.sequence, o.errno, gsn) for record, (gsn, o) in zip(records, results, strict=True)])
@@ -142,7 +155,8 @@ class Window:
 
 async def stream(request: web.Request) -> web.WebSocketResponse:
     """GET /v1/operations/stream: see the module's text."""
-    query = query_of(request, "session")
+    query = query_of(request, "session", "ack")
+    visible = _wants_visible(query)
     session = session_of(query["session"]) if "session" in query else secrets.token_bytes(16)
     socket = web.WebSocketResponse(heartbeat=HEARTBEAT_S, max_msg_size=BODY_BYTES_MAX, compress=False)
     await socket.prepare(request)
@@ -150,13 +164,13 @@ async def stream(request: web.Request) -> web.WebSocketResponse:
     streams.add(socket)
     try:
         with begun(request):
-            await _converse(request, socket, session)
+            await _converse(request, socket, session, visible)
     finally:
         streams.discard(socket)
     return socket
 
 
-async def _converse(request: web.Request, socket: web.WebSocketResponse, session: bytes) -> None:
+async def _converse(request: web.Request, socket: web.WebSocketResponse, session: bytes, visible: bool) -> None:
     window = Window(WINDOW_BYTES_MAX, WINDOW_FRAMES_MAX)
     async with asyncio.TaskGroup() as tasks:
         async for message in socket:
@@ -169,7 +183,7 @@ async def _converse(request: web.Request, socket: web.WebSocketResponse, session
                 await socket.close(code=WSCloseCode.INVALID_TEXT, message=str(error).encode()[:120])
                 break
             await window.take(len(message.data))
-            tasks.create_task(_answer(request, socket, session, batch, window, len(message.data)))
+            tasks.create_task(_answer(request, socket, session, batch, visible, window, len(message.data)))
 
 
 class Streams:
@@ -189,10 +203,16 @@ async def close_streams(app: web.Application) -> None:
 
 
 async def _answer(
-    request: web.Request, socket: web.WebSocketResponse, session: bytes, batch: list[Any], window: Window, size: int
+    request: web.Request,
+    socket: web.WebSocketResponse,
+    session: bytes,
+    batch: list[Any],
+    visible: bool,
+    window: Window,
+    size: int,
 ) -> None:
     try:
-        answer = await _submit(request, session, batch)
+        answer = await _submit(request, session, batch, visible)
         if not socket.closed:
             await socket.send_bytes(_pack(answer))
     except ConnectionError:
@@ -201,7 +221,7 @@ async def _answer(
         window.give_back(size)
 
 
-async def _submit(request: web.Request, session: bytes, batch: list[Any]) -> Answer:
+async def _submit(request: web.Request, session: bytes, batch: list[Any], visible: bool) -> Answer:
     origin = _origin(request, session)
     refused: Answer = []
     try:
@@ -217,7 +237,7 @@ async def _submit(request: web.Request, session: bytes, batch: list[Any]) -> Ans
     if not records:
         return refused
     try:
-        results = await request.app[BACKEND].submit_many(records, TIMEOUT_S_DEFAULT)
+        results = await request.app[BACKEND].submit_many(records, TIMEOUT_S_DEFAULT, visible=visible)
     except OutcomeUnknownError:
         return refused + [(record.id.sequence, errno.ETIMEDOUT, 0) for record in records]
     except UnavailableError:

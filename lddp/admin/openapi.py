@@ -77,7 +77,7 @@ DESCRIBED = (
         BYTES,
     ),
     Described("POST", "/v1/operations", "A batch of operations, as JSON or msgpack", ("timeout",), PACKED),
-    Described("GET", "/v1/operations/stream", "A WebSocket for batches, many in flight", ("session",), answer=PACKED),
+    Described("GET", "/v1/operations/stream", "A WebSocket for batches, many in flight", ("session", "ack"), answer=PACKED),
 )
 
 _PROBLEM: dict[str, Any] = {

@@ -249,7 +249,7 @@ def _child(config: NodeConfig, log: Path) -> int:
     except LddpError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    except Exception:  # noqa: BLE001 - the log is the only place where it can be told
+    except Exception:
         logging.getLogger(__name__).exception("the node failed")
         return 1
     finally:

@@ -33,9 +33,9 @@ class RaftConfig:
     news alone. Longer costs followers freshness; shorter costs every lone write two more syncs."""
 
     entry_bytes_max: int = 1 << 20
-    """Bound of one log entry, and so of one record."""
+    """Bound of the records in one log entry together, and so of one record; the same on all members."""
     entry_records_max: int = 1024
-    """Records that one entry may carry: the unit between which heartbeats are possible."""
+    """Records that one entry may carry: the unit between which heartbeats are possible; the same on all members."""
     apply_budget_s: float = 0.03
     """Time that applying entries may take before messages are looked at again."""
     pending_records_max: int = 65536
@@ -50,6 +50,11 @@ class RaftConfig:
     """Applied entries that compaction always leaves, for followers that are a little behind."""
     waiters_max: int = 65536
     """Bound of callers that wait in `barrier` and `wait_applied`."""
+
+    @property
+    def command_bytes_max(self) -> int:
+        """Bound of an entry as it is in the log: its records, up to five bytes of msgpack before each, and its head."""
+        return self.entry_bytes_max + 5 * self.entry_records_max + 6
 
     def __post_init__(self) -> None:
         if self.node in self.peers:

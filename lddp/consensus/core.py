@@ -14,16 +14,15 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from math import inf
+from types import ModuleType
 from typing import Any
 
 from lddp.consensus.audited import load_raft
 from lddp.consensus.journal import InvariantError, RaftJournal
 from lddp.consensus.wire import REGULAR, Append, Appended, Entry, Message, Vote, VoteRequest
-from lddp.errors import FormatError
 from lddp.ports import Clock
 
 _NEVER = 1 << 60
-_ENTRY_OVERHEAD_BYTES = 4096
 
 logger = logging.getLogger(__name__)
 
@@ -109,24 +108,7 @@ class Core:
         module = load_raft(clock.monotonic, lambda _file: journal)
         self._nodes = {peer: module.Node(peer) for peer in peers}
         self._wire = _Wire(self._sent)
-        configuration = module.SyncObjConf(
-            autoTick=False,
-            commandsQueueSize=0,
-            commandsWaitLeader=False,
-            dynamicMembershipChange=False,
-            # Heartbeats and elections are timed by us; these only bound PySyncObj's loops.
-            appendEntriesPeriod=0.25,
-            raftMinTimeout=1.0,
-            raftMaxTimeout=2.0,
-            connectionTimeout=60.0,
-            leaderFallbackTimeout=max(leader_timeout_s, 0.26),
-            # Above the largest entry, so that no entry is chunked.
-            appendEntriesBatchSizeBytes=entry_bytes_max + _ENTRY_OVERHEAD_BYTES,
-            logCompactionMinEntries=_NEVER,
-            logCompactionMinTime=_NEVER,
-            useFork=False,
-            onStateChanged=self._role_changed,
-        )
+        configuration = _configuration(module, entry_bytes_max, leader_timeout_s, self._role_changed)
         self._raft = module.SyncObj(module.Node(node), list(self._nodes.values()), configuration, transport=self._wire)
         self._raft._SyncObj__doApplyCommand = lambda _command: None
         self._raft._SyncObj__tryLogCompaction = lambda: None
@@ -257,7 +239,8 @@ class Core:
         if not self.is_leader or message.term != self.term:
             return
         if message.matched and message.next > self.last + 1:
-            raise FormatError(f"{peer} acknowledges index {message.next - 1}, this leader's last is {self.last}")
+            logger.error("%s acknowledges index %d, beyond this leader's last %d", peer, message.next - 1, self.last)
+            return
         node = self._nodes[peer]
         next_index = self._raft._SyncObj__raftNextIndex
         before = next_index[node]
@@ -376,6 +359,29 @@ class Core:
         self._throttled.discard(peer)
         if peer in self._linked:
             self._wire.connected(self._nodes[peer])
+
+
+def _configuration(
+    module: ModuleType, entry_bytes_max: int, leader_timeout_s: float, role_changed: Callable[[int, int], None]
+) -> Any:
+    return module.SyncObjConf(
+        autoTick=False,
+        commandsQueueSize=0,
+        commandsWaitLeader=False,
+        dynamicMembershipChange=False,
+        # Heartbeats and elections are timed by us; these only bound PySyncObj's loops.
+        appendEntriesPeriod=0.25,
+        raftMinTimeout=1.0,
+        raftMaxTimeout=2.0,
+        connectionTimeout=60.0,
+        leaderFallbackTimeout=max(leader_timeout_s, 0.26),
+        # Above the largest entry, so that no entry is chunked.
+        appendEntriesBatchSizeBytes=entry_bytes_max + 1,
+        logCompactionMinEntries=_NEVER,
+        logCompactionMinTime=_NEVER,
+        useFork=False,
+        onStateChanged=role_changed,
+    )
 
 
 def _refuse_dump(*_: object, **__: object) -> None:

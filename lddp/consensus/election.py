@@ -23,6 +23,7 @@ class Election:
         self._random = random
         self._heard_at: float | None = None
         self._granted: set[str] | None = None
+        self._excused = False
         self._canvassed_term = 0
         self.deadline = now if peers == 0 else now + self._timeout()
 
@@ -34,6 +35,7 @@ class Election:
         self._heard_at = now
         self.deadline = now + self._timeout()
         self._granted = None
+        self._excused = False
 
     def lost_leader(self, now: float) -> None:
         """The link to the leader broke: a sign, not a proof. Loyalty ends; the others must agree."""
@@ -54,7 +56,9 @@ class Election:
         that gets a moment to be read."""
         if now < self.deadline:
             return False
-        if self._peers and now - self.deadline > _LATE_S:
+        if self._peers and now - self.deadline > _LATE_S and not self._excused:
+            # Once only: on a machine that is always late there must be a leader too.
+            self._excused = True
             self.deadline = now + self._random.uniform(0.0, RECONNECT_JITTER_S)
             return False
         return True
@@ -63,6 +67,7 @@ class Election:
         """Starts asking for `term`; True when no others need to be asked."""
         self.deadline = now + self._timeout()
         self._granted = set()
+        self._excused = False
         self._canvassed_term = term
         return self._peers == 0
 

@@ -16,9 +16,9 @@ from lddp.consensus.core import Role
 from lddp.consensus.fold import Change
 from lddp.consensus.replica import Replica
 from lddp.consensus.transport import Links
-from lddp.consensus.wire import Message, Note
+from lddp.consensus.wire import REGULAR, Message, Note, decode_records
 from lddp.core.tables import Tables
-from lddp.errors import LimitError, UnavailableError
+from lddp.errors import LimitError, UnavailableError, UsageError
 from lddp.links.listener import Listener
 from lddp.ports import Apply, Clock, KeyValue, Random
 
@@ -191,6 +191,15 @@ class RaftMember:
         self._require_running()
         if not self._replica.hand_over(peer):
             raise UnavailableError(f"{peer} cannot take over now: this node does not lead, or {peer} is behind")
+
+    def records_at(self, raft_index: int) -> list[bytes]:
+        """The records of an applied entry, from `first_index` to `applied_index`; none for an entry without any.
+        Raises UsageError for one outside of that."""
+        journal = self._replica.journal
+        if not journal.first <= raft_index <= journal.applied:
+            raise UsageError(f"entry {raft_index} is not between {journal.first} and {journal.applied}")
+        command, _, _ = journal.entry(raft_index)
+        return decode_records(command[1:]) if command[0] == REGULAR else []
 
     # -- state ------------------------------------------------------------------------------------------------------
 

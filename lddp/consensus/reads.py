@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from lddp.consensus.core import Core
+from lddp.consensus.wire import Confirm, Confirmed, Outlet, ReadAnswer, ReadAsk
+
 _ROUNDS_MAX = 4
 
 Ask = tuple[str | None, int]
@@ -109,3 +112,72 @@ class OwnReads:
         self._sent_to.pop(number, None)
         if callback is not None:
             callback(index)
+
+
+class ReadPoints:
+    """Both parts, and the messages between them."""
+
+    def __init__(self, core: Core, outlet: Outlet, *, asks_max: int) -> None:
+        self._core = core
+        self._outlet = outlet
+        self._leading = LeaderReads(majority=core.majority, asks_max=asks_max)
+        self._links = 0
+        self.own = OwnReads(asks_max=asks_max)
+
+    def link_up(self, peer: str) -> None:
+        self._links += 1
+        for number in self._leading.open_rounds():
+            self._outlet.send(peer, Confirm(self._core.term, number))
+
+    def link_down(self) -> None:
+        self._links += 1
+
+    def pump(self, leader: str | None) -> None:
+        """Sends what waits: asks to the leader, or as leader the next round."""
+        core = self._core
+        if len(self.own):
+            self._send_own(leader)
+        if not core.is_leader or not core.commit_is_current:
+            return
+        opened = self._leading.begin(core.commit)
+        if opened is None:
+            return
+        number = opened[0]
+        for peer in sorted(core.linked):
+            self._outlet.send(peer, Confirm(core.term, number))
+        self._settle(self._leading.confirm(None, number))
+
+    def abandon(self) -> None:
+        """The leadership changed: whoever asked here must ask elsewhere."""
+        for peer, number in self._leading.abandon():
+            if peer is not None:
+                self._outlet.send(peer, ReadAnswer(number, 0))
+
+    def asked(self, peer: str, message: ReadAsk) -> None:
+        if not self._core.is_leader or not self._leading.ask(peer, message.number):
+            self._outlet.send(peer, ReadAnswer(message.number, 0))
+
+    def answered(self, message: ReadAnswer) -> None:
+        if message.at:
+            self.own.answer(message.number, message.at)
+
+    def confirmed(self, peer: str, message: Confirmed) -> None:
+        if message.term == self._core.term and self._core.is_leader:
+            self._settle(self._leading.confirm(peer, message.number))
+
+    def _send_own(self, leader: str | None) -> None:
+        core = self._core
+        if core.is_leader:
+            for number in self.own.unsent((core.term, leader, 0)):
+                self._leading.ask(None, number)
+        elif leader is not None and leader in core.linked:
+            # Sent again after any change of links: the answer may have been on one that broke.
+            for number in self.own.unsent((core.term, leader, self._links)):
+                self._outlet.send(leader, ReadAsk(number))
+
+    def _settle(self, settled: list[tuple[Ask, int]]) -> None:
+        for (peer, number), index in settled:
+            if peer is None:
+                self.own.answer(number, index)
+            else:
+                self._outlet.send(peer, ReadAnswer(number, index))

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from functools import singledispatchmethod
 from math import inf
-from typing import Protocol
 
 from lddp.consensus.config import RaftConfig
 from lddp.consensus.core import Core, Role
@@ -21,7 +20,7 @@ from lddp.consensus.election import Election
 from lddp.consensus.fold import Change, Fold
 from lddp.consensus.inbox import Inbox
 from lddp.consensus.journal import RaftJournal
-from lddp.consensus.reads import Ask, LeaderReads, OwnReads
+from lddp.consensus.reads import ReadPoints
 from lddp.consensus.wire import (
     Append,
     Appended,
@@ -34,6 +33,7 @@ from lddp.consensus.wire import (
     Later,
     Message,
     Note,
+    Outlet,
     ReadAnswer,
     ReadAsk,
     Sidelined,
@@ -44,12 +44,6 @@ from lddp.consensus.wire import (
 from lddp.ports import Apply, Clock, KeyValue, Random
 
 logger = logging.getLogger(__name__)
-
-
-class Outlet(Protocol):
-    """Where messages leave. A message is delivered whole and in order, or the link goes down."""
-
-    def send(self, peer: str, message: Message) -> None: ...
 
 
 class Replica:
@@ -73,7 +67,7 @@ class Replica:
             peers=config.peers,
             journal=self.journal,
             clock=clock,
-            entry_bytes_max=config.entry_bytes_max,
+            entry_bytes_max=config.command_bytes_max,
             flight_bytes_max=config.flight_bytes_max,
             leader_timeout_s=config.election_timeout_max_s,
             send_now=outlet.send,
@@ -81,25 +75,20 @@ class Replica:
         )
         self.inbox = Inbox(records_max=config.pending_records_max, bytes_max=config.pending_bytes_max)
         self.fold = Fold(config, keyvalue, self.journal, apply, clock)
-        now = clock.monotonic()
         self._election = Election(
             peers=len(config.peers),
             timeout_min_s=config.election_timeout_min_s,
             timeout_max_s=config.election_timeout_max_s,
             random=random,
-            now=now,
+            now=clock.monotonic(),
         )
-        self._leader_reads = LeaderReads(majority=self.core.majority, asks_max=config.waiters_max)
-        self._own_reads = OwnReads(asks_max=config.waiters_max)
-        self._links = 0
+        self._reads = ReadPoints(self.core, outlet, asks_max=config.waiters_max)
         self._leadership: tuple[int, str | None] = (0, None)
         self._heartbeat_at = inf
         self._commit_sent = 0
         self._commit_notice_at = inf
-        self._forwarded = False
-        """The inbox holds records of a follower."""
-        self._awaited = 0
-        """Last entry whose commit a follower waits for: its news does not wait for company."""
+        self._forwarded = False  # the inbox holds records of a follower
+        self._awaited = 0  # last entry whose commit a follower waits for: its news does not wait for company
         self._campaign = False
         self._leader_lost = False
         self.leader: str | None = None
@@ -114,18 +103,16 @@ class Replica:
 
     def link_up(self, peer: str) -> None:
         now = self._clock.monotonic()
-        self._links += 1
         self.core.link_up(peer)
+        self._reads.link_up(peer)
         if self.core.is_leader:
             self._heartbeat_at = now
-            for number in self._leader_reads.open_rounds():
-                self._outlet.send(peer, Confirm(self.core.term, number))
         elif self.leader is None and len(self.core.linked) + 1 >= self.core.majority:
             self._election.hasten(now)
 
     def link_down(self, peer: str) -> None:
-        self._links += 1
         self.core.link_down(peer)
+        self._reads.link_down()
         self._incoming = deque(item for item in self._incoming if item[0] != peer)
         if peer == self.core.leader:
             self._leader_lost = True
@@ -137,10 +124,10 @@ class Replica:
 
     def read_point(self, callback: Callable[[int], None]) -> int | None:
         """Asks the leader for an index to read at; None where too many ask. `forget_read` ends it."""
-        return self._own_reads.add(callback)
+        return self._reads.own.add(callback)
 
     def forget_read(self, number: int) -> None:
-        self._own_reads.drop(number)
+        self._reads.own.drop(number)
 
     def change(self, change: Change) -> None:
         self.fold.changes.append(change)
@@ -175,7 +162,7 @@ class Replica:
         self._note_leadership(now)
         self._replicate(now)
         self._forward()
-        self._pump_reads()
+        self._reads.pump(self.leader)
 
     def finish(self) -> None:
         folded = self.fold.commit()
@@ -222,8 +209,7 @@ class Replica:
         leadership = (core.term, core.leader)
         if leadership != self._leadership:
             self._leadership = leadership
-            for ask in self._leader_reads.abandon():
-                self._answer_read(ask, 0)
+            self._reads.abandon()
             self._commit_sent = 0
             if core.role is Role.CANDIDATE:
                 self._election.postpone(now)
@@ -262,39 +248,6 @@ class Replica:
                 records_max=self._config.entry_records_max, bytes_max=self._config.entry_bytes_max
             )
             self._outlet.send(leader, Forward(tuple(records)))
-
-    # -- reads ------------------------------------------------------------------------------------------------------
-
-    def _pump_reads(self) -> None:
-        core = self.core
-        if len(self._own_reads):
-            self._send_own_reads()
-        if not core.is_leader or not core.commit_is_current:
-            return
-        opened = self._leader_reads.begin(core.commit)
-        if opened is None:
-            return
-        for peer in sorted(core.linked):
-            self._outlet.send(peer, Confirm(core.term, opened[0]))
-        for ask, index in self._leader_reads.confirm(None, opened[0]):
-            self._answer_read(ask, index)
-
-    def _send_own_reads(self) -> None:
-        core = self.core
-        if core.is_leader:
-            for number in self._own_reads.unsent((core.term, core.leader, 0)):
-                self._leader_reads.ask(None, number)
-        elif self.leader is not None and self.leader in core.linked:
-            # Sent again after any change of links: the answer may have been on one that broke.
-            for number in self._own_reads.unsent((core.term, self.leader, self._links)):
-                self._outlet.send(self.leader, ReadAsk(number))
-
-    def _answer_read(self, ask: Ask, index: int) -> None:
-        peer, number = ask
-        if peer is not None:
-            self._outlet.send(peer, ReadAnswer(number, index))
-        elif index:
-            self._own_reads.answer(number, index)
 
     def _heard_leader(self) -> None:
         self._leader_lost = False
@@ -381,20 +334,20 @@ class Replica:
 
     @_receive.register
     def _(self, message: Forward, peer: str) -> None:
-        if self.inbox.put(message.records):
-            self._forwarded = True
+        fitting = [record for record in message.records if len(record) <= self._config.entry_bytes_max]
+        if self.inbox.put(fitting):
+            self._forwarded = self._forwarded or bool(fitting)
         else:
-            self.forwards_dropped += len(message.records)
+            fitting.clear()
+        self.forwards_dropped += len(message.records) - len(fitting)
 
     @_receive.register
     def _(self, message: ReadAsk, peer: str) -> None:
-        if not self.core.is_leader or not self._leader_reads.ask(peer, message.number):
-            self._outlet.send(peer, ReadAnswer(message.number, 0))
+        self._reads.asked(peer, message)
 
     @_receive.register
     def _(self, message: ReadAnswer, peer: str) -> None:
-        if message.at:
-            self._own_reads.answer(message.number, message.at)
+        self._reads.answered(message)
 
     @_receive.register
     def _(self, message: Confirm, peer: str) -> None:
@@ -405,9 +358,7 @@ class Replica:
 
     @_receive.register
     def _(self, message: Confirmed, peer: str) -> None:
-        if message.term == self.core.term and self.core.is_leader:
-            for ask, index in self._leader_reads.confirm(peer, message.number):
-                self._answer_read(ask, index)
+        self._reads.confirmed(peer, message)
 
     @_receive.register
     def _(self, message: Note, peer: str) -> None:

@@ -6,7 +6,7 @@ message raises FormatError and ends the connection.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple, Protocol, get_type_hints
 
 import msgpack
 
@@ -163,6 +163,12 @@ _TYPES: dict[type[Any], tuple[type, ...]] = {
     for kind in _KINDS
 }
 _INTEGER_MAX = 1 << 62
+
+
+class Outlet(Protocol):
+    """Where messages leave. A message is delivered whole and in order, or the link goes down."""
+
+    def send(self, peer: str, message: Message) -> None: ...
 
 
 def encode_message(message: Message) -> bytes:

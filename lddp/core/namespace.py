@@ -256,10 +256,7 @@ class Namespace:
         """Takes the name away; the inode stays, perhaps without a name."""
         key = NUMBER.pack(parent.number) + name
         if tombstone:
-            self.tables.put(Table.DENTRIES, key, DENTRY.pack(0, gsn))
-            if not parent.tombstones:
-                self.edit(parent)
-                parent.tombstones = True
+            self.bury(parent, name, gsn)
         else:
             self.tables.delete(Table.DENTRIES, key)
         self._sum(child.rule, -dentry_leaf(parent.number, name, child.number))
@@ -271,6 +268,17 @@ class Namespace:
             self.tables.delete(Table.LINKS, NUMBER.pack(child.number) + key)
         if child.kind is Kind.DIRECTORY:
             self._paths.clear()
+
+    def confirm(self, parent: Inode, name: bytes, child: Inode, gsn: int) -> None:
+        """The entry is as new as record `gsn`, which says that it is still so."""
+        self.tables.put(Table.DENTRIES, NUMBER.pack(parent.number) + name, DENTRY.pack(child.number, gsn))
+
+    def bury(self, parent: Inode, name: bytes, gsn: int) -> None:
+        """A directory that is not listed yet remembers that it has no such name."""
+        self.tables.put(Table.DENTRIES, NUMBER.pack(parent.number) + name, DENTRY.pack(0, gsn))
+        if not parent.tombstones:
+            self.edit(parent)
+            parent.tombstones = True
 
     def _promote(self, child: Inode) -> None:
         """Another name becomes the first."""
@@ -301,15 +309,19 @@ class Namespace:
 
     def path(self, number: int) -> bytes:
         """Path of a directory relative to its rule's root, which is `b""`. AssertionError where it is not attached."""
+        climbed: list[Inode] = []
         path = self._paths.get(number)
-        if path is None:
+        while path is None:
             inode = self.must(number)
-            if inode.name == b"":
-                assert inode.parent == 0 and inode.nlink, f"directory {number} is not attached"
-                path = b""
-            else:
-                path = self.path_of(inode.parent, inode.name)
-            self._paths[number] = path
+            assert inode.nlink, f"directory {number} is not attached"
+            if not inode.name:
+                path = self._paths[number] = b""
+                break
+            climbed.append(inode)
+            number = inode.parent
+            path = self._paths.get(number)
+        for inode in reversed(climbed):
+            path = self._paths[inode.number] = path + b"/" + inode.name if path else inode.name
         return path
 
     def path_of(self, parent: int, name: bytes) -> bytes:

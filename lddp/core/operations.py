@@ -194,9 +194,7 @@ class Operations:
     def _new(self, place: Place, kind: Kind, attributes: Attributes, **fields: Any) -> Inode:
         """A new known inode at a free name."""
         assert place.parent is not None and place.child is None
-        inode = Inode(
-            (self._gsn << 16) | self._made, place.rule.number, kind, *attributes, version=self._gsn, **fields
-        )
+        inode = Inode((self._gsn << 16) | self._made, place.rule.number, kind, *attributes, version=self._gsn, **fields)
         self._made += 1
         self._names.add(inode)
         self._names.link(place.parent, place.name, inode, self._gsn)
@@ -270,6 +268,7 @@ class Operations:
             raise Refused(errno.EINVAL)
         self._names.edit(inode)
         self._names.set_pending(inode, False)
+        self._names.set_identity(inode, b"")  # the zones replace the object: the source's will be another one
         inode.content, inode.size = record.content, record.content.size
         inode.mtime_ns, inode.version = record.time_ns, self._gsn
         effect = e.PutFileEffect(inode.number, self._path(inode), inode.attributes, record.content, False)

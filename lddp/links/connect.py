@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 
-from lddp.errors import FormatError, LimitError, NotAllowedError, UnavailableError, UsageError
+from lddp.errors import FormatError, LddpError, LimitError, NotAllowedError, UnavailableError, UsageError
 from lddp.links.address import HostPort, UnixPath, parse_address, reachable_unix_path
 from lddp.links.credentials import Credentials, certified_name
 from lddp.links.frames import read_frame, write_frame
@@ -55,19 +55,10 @@ async def connect(
     except BaseException as error:
         if writer is not None:
             writer.transport.abort()
-        match error:
-            case TimeoutError():
-                raise UnavailableError(f"{address} did not answer within {timeout_s} s; is the node up?") from error
-            case asyncio.IncompleteReadError() | ConnectionResetError():
-                raise UnavailableError(f"{address} refused this node; its log says why") from error
-            case ssl.SSLError():
-                raise NotAllowedError(f"{address}: {error}; certificates of another authority?") from error
-            case OSError():
-                raise UnavailableError(f"{address} cannot be reached ({error}); is the node up?") from error
-            case FormatError() | LimitError():
-                raise NotAllowedError(f"{address} is not a node of ours: {error}") from error
-            case _:
-                raise
+        ours = _explain(error, address, timeout_s)
+        if ours is None:
+            raise
+        raise ours from error
     return reader, writer
 
 
@@ -87,3 +78,20 @@ def _vouched_name(where: HostPort | UnixPath, writer: asyncio.StreamWriter, ecos
         require_same_user(writer)
         return None
     return certified_name(writer.get_extra_info("peercert"), ecosystem)
+
+
+def _explain(error: BaseException, address: str, timeout_s: float) -> LddpError | None:
+    """Our error for one of the network's; None for one that is to be raised as it is."""
+    match error:
+        case TimeoutError():
+            return UnavailableError(f"{address} did not answer within {timeout_s} s; is the node up?")
+        case asyncio.IncompleteReadError() | ConnectionResetError():
+            return UnavailableError(f"{address} refused this node; its log says why")
+        case ssl.SSLError():
+            return NotAllowedError(f"{address}: {error}; certificates of another authority?")
+        case OSError():
+            return UnavailableError(f"{address} cannot be reached ({error}); is the node up?")
+        case FormatError() | LimitError():
+            return NotAllowedError(f"{address} is not a node of ours: {error}")
+        case _:
+            return None

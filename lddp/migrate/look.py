@@ -111,9 +111,7 @@ class Looker:
         if inode.identity and after.handle != inode.identity:
             raise Moved
         absent = tuple(known)
-        yield DirectoryReport(
-            inode.number, tuple(entries), absent, True, self._attributes(path, after), after.ctime_ns
-        )
+        yield DirectoryReport(inode.number, tuple(entries), absent, True, self._attributes(path, after), after.ctime_ns)
 
     def differences(self, inode: Inode) -> set[bytes]:
         """Names of a listed directory where the source and the namespace do not agree."""
@@ -296,7 +294,6 @@ def is_same(before: os.stat_result, after: os.stat_result) -> bool:
         after.st_mtime_ns,
         after.st_ctime_ns,
     )
-
 
 
 def _attributes_of(found: os.stat_result, xattrs: tuple[tuple[bytes, bytes], ...]) -> Attributes:

@@ -181,9 +181,7 @@ class Observer:
         """Until every change made to the source before this call is in the log."""
         mark = self.changes.mark() if self.changes is not None else 0
         async with self._changed:
-            await self._changed.wait_for(
-                lambda: (self.changes is None or self.changes.passed(mark)) and self.is_idle()
-            )
+            await self._changed.wait_for(lambda: (self.changes is None or self.changes.passed(mark)) and self.is_idle())
 
     # -- scanning ---------------------------------------------------------------------------------------------------
 
@@ -256,9 +254,7 @@ class Observer:
         for known, found in ((self.counters.excluded, left.excluded), (self.counters.skipped, left.skipped)):
             known.update(found)
 
-    async def _ship(
-        self, shipment: Shipment, before: asyncio.Future[None], posted: asyncio.Future[None]
-    ) -> None:
+    async def _ship(self, shipment: Shipment, before: asyncio.Future[None], posted: asyncio.Future[None]) -> None:
         """Sends the bytes, then the observation behind the one before it, and waits for its outcome."""
         try:
             pack = shipment.pack
@@ -398,9 +394,7 @@ class Observer:
         return Content(pushed.digest, pushed.size)
 
     async def _report_file(self, as_of: int, report: InodeReport) -> None:
-        record = Observation(
-            self._gateway.next_id(), self._gateway.zone, as_of, self.rule.number, (), (report,)
-        )
+        record = Observation(self._gateway.next_id(), self._gateway.zone, as_of, self.rule.number, (), (report,))
         (future,) = self._gateway.post([record])
         applied = await asyncio.wait_for(future, SUBMIT_TIMEOUT_S)
         self.counters.observations += 1

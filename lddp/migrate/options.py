@@ -51,7 +51,9 @@ class MigrationOptions:
         unknown = sorted(set(values) - known)
         if unknown:
             raise UsageError(f"unknown option {unknown[0]!r}; known are {', '.join(sorted(known))}")
-        made: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        made: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
         options = MigrationOptions(**made)
         options.check()
         return options

@@ -118,9 +118,7 @@ class Rounds:
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
-    def _compare(
-        self, view: View, looker: Looker, left: Leftover, number: int, names: dict[int, set[bytes]]
-    ) -> None:
+    def _compare(self, view: View, looker: Looker, left: Leftover, number: int, names: dict[int, set[bytes]]) -> None:
         inode = view.inode(number)
         if inode is None or inode.kind is not Kind.DIRECTORY or inode.pending:
             return

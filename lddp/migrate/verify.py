@@ -21,6 +21,17 @@ from lddp.replay.existing import digest_of
 from lddp.zones.attributes import read_xattrs
 
 LISTED_MAX = 1000
+_COMPARED = (
+    "mode",
+    "owner",
+    "group",
+    "modification time",
+    "extended attributes",
+    "size",
+    "bytes",
+    "target",
+    "rdev",
+)
 
 
 @dataclass(slots=True)
@@ -150,8 +161,18 @@ class Verifier:
         digest = known.digest if known is not None else b""
         if known is not None and not known.sealed:
             digest = found[6]  # type: ignore[assignment]
-        names = ("mode", "owner", "group", "modification time", "extended attributes", "size", "bytes", "target", "rdev")
+        names = (
+            "mode",
+            "owner",
+            "group",
+            "modification time",
+            "extended attributes",
+            "size",
+            "bytes",
+            "target",
+            "rdev",
+        )
         wanted = (*inode.attributes, inode.size, digest, inode.target, inode.rdev)
-        for what, one, other in zip(names, wanted, found, strict=True):
+        for what, one, other in zip(_COMPARED, wanted, found, strict=True):
             if one != other:
                 self.finding.differ(path, what)

@@ -15,7 +15,6 @@ from lddp.core.records import Kind, MigrationAction, OperationId, Outcome, Recor
 from lddp.core.rules import NO_SOURCE, Rule, read_receipt, receipt_gsns
 from lddp.core.view import View
 from lddp.errors import OperationError, UnavailableError, UsageError, errno_text
-
 from lddp.migrate.options import MigrationOptions
 from lddp.node.describe import entry_of, receipt_document, rule_document
 from lddp.node.history import History
@@ -66,9 +65,11 @@ class NodeBackend:
         (answer,) = await self.submit_many([record], timeout_s)
         return answer
 
-    async def submit_many(self, records: Sequence[Record], timeout_s: float) -> list[tuple[int, Outcome]]:
+    async def submit_many(
+        self, records: Sequence[Record], timeout_s: float, *, visible: bool = True
+    ) -> list[tuple[int, Outcome]]:
         applied = await self._node.gateway.submit_many(records, timeout_s)
-        projector = self._node.projector
+        projector = self._node.projector if visible else None
         done = [one.gsn for one in applied if not one.outcome.errno]
         if projector is not None and done:
             await projector.wait(max(done), timeout_s)
@@ -249,5 +250,3 @@ def _rule_entries(view: View, after: bytes, limit: int) -> list[tuple[bytes, Ent
     """The top of the global namespace: the first component of every rule's path."""
     names = sorted({rule.path.split(b"/")[1] for rule in view.rules()})
     return [(name, _root_entry(view)) for name in names if name > after][:limit]
-
-

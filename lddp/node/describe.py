@@ -86,7 +86,9 @@ def finding_document(finding: Finding | str) -> Document:
     }
 
 
-def receipt_document(gsn: int, fields: tuple[int, str, int, tuple[r.ZoneFinding, ...]], names: dict[int, str]) -> Document:
+def receipt_document(
+    gsn: int, fields: tuple[int, str, int, tuple[r.ZoneFinding, ...]], names: dict[int, str]
+) -> Document:
     time_ns, rule, barrier, findings = fields
     return {
         "id": gsn,

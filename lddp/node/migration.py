@@ -1,7 +1,7 @@
 """Drives the migration of one rule at its source: watches, scans, follows changes, and proves the end.
 
-The state is in the log; this only brings about what the state says. A node that takes over after a crash reads the state
-and goes on from the pending inodes.
+The state is in the log; this only brings about what the state says. A node that takes over after a crash reads the
+state and goes on from the pending inodes.
 """
 
 from __future__ import annotations
@@ -146,9 +146,7 @@ class MigrationDriver:
             await self._finish()
 
     async def _change(self, action: MigrationAction, detail: str) -> None:
-        record = ChangeMigration(
-            self._gateway.next_id(), self._gateway.clock.time_ns(), self.rule.name, action, detail
-        )
+        record = ChangeMigration(self._gateway.next_id(), self._gateway.clock.time_ns(), self.rule.name, action, detail)
         await self._gateway.submit(record)
 
     async def _finish(self) -> None:
@@ -191,12 +189,8 @@ class MigrationDriver:
 
     async def _receipt(self, gsn: int) -> None:
         findings = tuple(
-            finding.of_zone(zone)
-            for zone, finding in sorted(self.findings.items())
-            if isinstance(finding, Finding)
+            finding.of_zone(zone) for zone, finding in sorted(self.findings.items()) if isinstance(finding, Finding)
         )
-        record = Receipt(
-            self._gateway.next_id(), self._gateway.clock.time_ns(), self.rule.name, gsn, findings
-        )
+        record = Receipt(self._gateway.next_id(), self._gateway.clock.time_ns(), self.rule.name, gsn, findings)
         with contextlib.suppress(TimeoutError):
             await self._gateway.submit(record)

@@ -41,8 +41,8 @@ from lddp.node.migration import MigrationDriver
 from lddp.node.survey import Surveyor
 from lddp.node.system import SystemClock, SystemRandom
 from lddp.node.trees import Trees
-from lddp.replay.projector import Projector
 from lddp.replay.progress import Progress
+from lddp.replay.projector import Projector
 from lddp.storage.environment import Environment
 from lddp.zones.posix import PosixZone
 

@@ -11,7 +11,7 @@ import ctypes
 import os
 
 RESIDENT_BYTES_MAX = 64 << 20
-_COMMITS_BETWEEN_LOOKS = 512
+_COMMITS_BETWEEN_LOOKS = 4
 _MADV_DONTNEED = 4
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -27,7 +27,7 @@ class Residency:
         self._madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
     def note_commit(self) -> None:
-        """Called once a commit; looks every so often, because looking costs some ten microseconds."""
+        """Called once a commit; looks every so often, because looking costs some microseconds."""
         self._commits += 1
         if self._commits % _COMMITS_BETWEEN_LOOKS == 0 and shared_resident_bytes() > RESIDENT_BYTES_MAX:
             self.drop()

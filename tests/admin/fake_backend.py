@@ -153,7 +153,9 @@ class FakeBackend:
     async def submit(self, record: Record, timeout_s: float) -> tuple[int, Outcome]:
         return (await self.submit_many([record], timeout_s))[0]
 
-    async def submit_many(self, records: Sequence[Record], timeout_s: float) -> list[tuple[int, Outcome]]:
+    async def submit_many(
+        self, records: Sequence[Record], timeout_s: float, *, visible: bool = True
+    ) -> list[tuple[int, Outcome]]:
         if self.failure is not None:
             raise self.failure
         if self.gate is not None:

@@ -220,8 +220,16 @@ def test_entries_of_an_earlier_term_are_not_committed_by_counting() -> None:
     assert member.replica.journal.commit == 3
 
 
-def test_a_peer_that_acknowledges_what_was_never_sent_is_refused() -> None:
+def test_an_acknowledgement_of_what_was_never_sent_counts_for_nothing() -> None:
     member = Member()
     member.lead()
-    with pytest.raises(FormatError):
-        member.receive("b", Appended(member.replica.core.term, 99, True, 1))
+    member.receive("b", Appended(member.replica.core.term, 99, True, 1))
+    member.cycle()
+    assert member.replica.journal.commit == 1
+
+
+def test_a_machine_that_is_always_late_elects_all_the_same() -> None:
+    member = Member()
+    for _ in range(3):
+        member.cycle(5.0)
+    assert member.taken(Canvass)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lddp.consensus.journal import InvariantError, RaftJournal
-from lddp.consensus.wire import Append, Appended, decode_message, encode_message
+from lddp.consensus.wire import Append, Appended, Forward, decode_message, encode_message
 from lddp.core.tables import Table
 from lddp.errors import FormatError
 from lddp.storage.memory import MemoryKeyValue
@@ -221,6 +221,38 @@ def test_16_large_entries_are_chunked_by_the_wrong_length() -> None:
     member.cycle()
     sent = [message for message in member.taken(Append) if message.entries]
     assert [len(message.entries) for message in sent] == [1, 1]
+
+
+def test_16_an_entry_full_of_small_records_is_not_chunked_either() -> None:
+    member = Member(entry_bytes_max=1024, entry_records_max=1000)
+    member.lead()
+    member.receive("b", Forward((b"x" * 1025, *[b""] * 999, b"x" * 1024)))
+    assert member.replica.forwards_dropped == 1
+    sent = [message for _ in range(3) for message in member.taken(Append) + (member.cycle() or []) if message.entries]
+    assert {len(message.entries) for message in sent} == {1}
+    assert member.replica.journal.last == 3
+
+
+def test_what_is_on_its_way_to_a_silent_follower_is_bounded() -> None:
+    member = Member(entry_bytes_max=1024, flight_bytes_max=4096)
+    member.lead()
+    member.taken(Append)
+    for _ in range(40):
+        member.replica.inbox.put([b"x" * 1000])
+        member.cycle()
+    term, last = member.replica.core.term, member.replica.journal.last
+    sent = [
+        entry
+        for peer, message in member.sent
+        if peer == "b" and isinstance(message, Append)
+        for entry in message.entries
+    ]
+    assert 3 < len(sent) < 8
+    for _ in range(40):
+        member.taken(Append)
+        member.receive("b", Appended(term, sent[-1][1] + 1, True, 1))
+        sent += [entry for message in member.taken(Append) for entry in message.entries]
+    assert [entry[1] for entry in sent] == list(range(sent[0][1], last + 1))
 
 
 def test_18_the_whole_log_is_applied_again_after_a_restart(tmp_path: Any) -> None:

@@ -93,7 +93,9 @@ def test_an_emptied_or_lost_file_is_refused(used: Path) -> None:
         opened(used)
 
 
-@pytest.mark.parametrize("garbage", [b"x" * 20000, b"\x00" * 8192, os.urandom(64), b"x"])
+@pytest.mark.parametrize(
+    "garbage", [b"x" * 20000, b"\x00" * 8192, bytes(range(64)), b"x"], ids=["letters", "zeros", "bytes", "one"]
+)
 def test_garbage_is_refused(tmp_path: Path, garbage: bytes) -> None:
     (tmp_path / "data.mdb").write_bytes(garbage)
     with pytest.raises((CorruptError, StorageError)):

@@ -1,0 +1,63 @@
+"""Ordered operations of 200 bytes, synced on a majority of three nodes, beside etcd."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from cluster.bench import etcd
+from cluster.bench.load import Task
+from cluster.bench.load import run as load
+from cluster.bench.nodes import Ecosystem, ecosystem
+from cluster.bench.report import Report, progress
+
+GOALS = ((1, 0.8), (64, 2.0), (1024, 4.0))
+SECONDS = 4.0
+ETCD_CONNECTIONS = 8
+RULE = "bench"
+
+
+def run(report: Report, rounds: int, scratch: Path) -> None:
+    reason = etcd.why_not()
+    if reason:
+        report.note(f"ordered: etcd skipped, {reason}")
+    program = None if reason else etcd.build(scratch)
+    ours: dict[int, list[float]] = {outstanding: [] for outstanding, _ in GOALS}
+    theirs: dict[int, list[float]] = {outstanding: [] for outstanding, _ in GOALS}
+    for number in range(rounds):
+        with tempfile.TemporaryDirectory(prefix="ordered-", dir=scratch) as home:
+            progress(f"ordered, round {number + 1} of {rounds}: lddp")
+            _ours(Path(home), ours)
+            if program is not None:
+                progress(f"ordered, round {number + 1} of {rounds}: etcd")
+                with etcd.members(Path(home)) as endpoints:
+                    for outstanding, _ in GOALS:
+                        found = etcd.load(program, endpoints, outstanding, ETCD_CONNECTIONS, SECONDS)
+                        theirs[outstanding].append(found["per_second"])
+    for outstanding, goal in GOALS:
+        what = f"{outstanding} outstanding"
+        if program is None:
+            report.plain("ordered", what, "ops/s", ours[outstanding])
+        else:
+            report.at_least("ordered", what, "ops/s", ours[outstanding], "etcd", theirs[outstanding], goal)
+    report.note(
+        "ordered: puts of 16 bytes of path and 184 of data over 4,096 names, acknowledged when ordered, synced on a"
+        " majority and folded into the namespace (ack=ordered); one client process on one WebSocket to the leader; the"
+        " rule has one zone, not the leader's, and its files are written meanwhile. lddp's nodes speak TLS to each other,"
+        " etcd's do not. etcd: Go client, 8 connections, all endpoints."
+    )
+
+
+def _ours(home: Path, found: dict[int, list[float]]) -> None:
+    with ecosystem(home / "lddp", "--nodes", "3") as nodes:
+        leader = nodes.leader()
+        nodes.create_rule(RULE, [_other_zone(nodes, leader)])
+        for outstanding, _ in GOALS:
+            node = nodes.nodes[leader]
+            task = Task(node["endpoint"], str(nodes.token_file), RULE, "put", outstanding, SECONDS)
+            found[outstanding].append(load(task)["per_second"])
+            nodes.drain()
+
+
+def _other_zone(nodes: Ecosystem, leader: str) -> str:
+    return next(str(node["zone"]) for name, node in nodes.nodes.items() if name != leader and node["zone"])
