@@ -172,6 +172,8 @@ class Storm:
                 stopped = time.monotonic()
                 self._await_end(migration)
             finally:
+                if writer.poll() is None:
+                    writer.terminate()
                 if killer is not None:
                     killer.end()
                 migration.end()

@@ -49,7 +49,7 @@ def members(scratch: Path) -> Iterator[list[str]]:
     processes = []
     with open(scratch / "etcd.log", "wb") as log:
         for name, client, peer in zip(MEMBERS, clients, peers, strict=True):
-            command = ["etcd", "--name", name, "--data-dir", scratch / name, "--log-level", "error"]
+            command = ["etcd", "--name", name, "--data-dir", str(scratch / name), "--log-level", "error"]
             command += ["--listen-client-urls", client, "--advertise-client-urls", client]
             command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
             command += ["--initial-cluster", cluster, "--initial-cluster-token", scratch.name]

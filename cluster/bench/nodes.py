@@ -42,7 +42,7 @@ class Ecosystem:
     def create_rule(self, name: str, zones: list[str]) -> None:
         """An empty rule at /`name` between these zones."""
         members = [{"zone": zone, "local_path": str(self.root(zone) / name)} for zone in zones]
-        body = {"name": name, "path": f"/{name}", "source": None, "members": members, "options": {}}
+        body: dict[str, Any] = {"name": name, "path": f"/{name}", "source": None, "members": members, "options": {}}
         self.client(self.leader()).change("POST", "/v1/rules", body=body)
 
     def drain(self) -> None:

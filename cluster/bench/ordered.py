@@ -43,8 +43,8 @@ def run(report: Report, rounds: int, scratch: Path) -> None:
     report.note(
         "ordered: puts of 16 bytes of path and 184 of data over 4,096 names, acknowledged when ordered, synced on a"
         " majority and folded into the namespace (ack=ordered); one client process on one WebSocket to the leader; the"
-        " rule has one zone, not the leader's, and its files are written meanwhile. lddp's nodes speak TLS to each other,"
-        " etcd's do not. etcd: Go client, 8 connections, all endpoints."
+        " rule has one zone, not the leader's, and its files are written meanwhile. lddp's nodes speak TLS to each"
+        " other, etcd's do not. etcd: Go client, 8 connections, all endpoints."
     )
 
 

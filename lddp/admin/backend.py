@@ -148,8 +148,8 @@ class Backend(Protocol):
         self, records: Sequence[Record], timeout_s: float, *, visible: bool = True
     ) -> list[tuple[int, Outcome]]:
         """As `submit` for each, in this order in the log, answers in the same order; without `visible`, once they are
-        ordered, durable on a majority and folded here, whatever the zone's files show by then. Calls that start one after the
-        other enter the log in that order while the leader stays."""
+        ordered, durable on a majority and folded here, whatever the zone's files show by then. Calls that start one
+        after the other enter the log in that order while the leader stays."""
         ...
 
     async def barrier(self, timeout_s: float) -> int:

@@ -76,8 +76,10 @@ DESCRIBED = (
         ("op", "to", "target", "mode", "uid", "gid", "mtime_ns", "size", "offset", "name", "flag", "kind", "rdev"),
         BYTES,
     ),
-    Described("POST", "/v1/operations", "A batch of operations, as JSON or msgpack", ("timeout",), PACKED),
-    Described("GET", "/v1/operations/stream", "A WebSocket for batches, many in flight", ("session", "ack"), answer=PACKED),
+    Described("POST", "/v1/operations", "A batch of operations, as JSON or msgpack", ("timeout", "ack"), PACKED),
+    Described(
+        "GET", "/v1/operations/stream", "A WebSocket for batches, many in flight", ("session", "ack"), answer=PACKED
+    ),
 )
 
 _PROBLEM: dict[str, Any] = {

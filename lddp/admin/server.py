@@ -10,7 +10,7 @@ from lddp.admin.app import ssl_context
 from lddp.config import HttpAddress, TlsConfig
 from lddp.errors import ConfigError
 
-SHUTDOWN_S = 5.0
+SHUTDOWN_S = 1.0
 """How long requests may go on after the node was told to stop."""
 KEEPALIVE_S = 75.0
 BACKLOG = 512

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 PLAIN_EVERY_S = 2.0
 JSON_EVERY_S = 1.0
+RATE_OVER_S = 5.0
 
 
 class Display(Protocol):
@@ -37,6 +38,61 @@ def duration_text(seconds: float | None) -> str:
         if whole >= 3600
         else f"{whole // 60}:{whole % 60:02}"
     )
+
+
+_SHOWN = (
+    "dirs_seen",
+    "dirs_migrated",
+    "files_seen",
+    "files_migrated",
+    "bytes_seen",
+    "bytes_migrated",
+    "changes",
+    "files_skipped",
+    "files_excluded",
+    "index",
+)
+_PHASES = {"running": "scanning", "completed": "verified"}
+
+
+class Meter:
+    """Makes what is shown from a migration's document: phase, rate over the last seconds, time left."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._samples: list[tuple[float, int]] = []
+
+    def state(self, document: dict[str, Any], lag: int, problem: str) -> dict[str, Any]:
+        """`lag` is how many records the slowest target is behind."""
+        now = time.monotonic()
+        recent = [sample for sample in self._samples if sample[0] > now - RATE_OVER_S]
+        self._samples = [*recent, (now, document["bytes_migrated"])]
+        first, last = self._samples[0], self._samples[-1]
+        rate = (last[1] - first[1]) / (last[0] - first[0]) if last[0] > first[0] else 0.0
+        left = document["bytes_seen"] - document["bytes_migrated"]
+        phase = "verifying" if document.get("verifying") else _PHASES.get(document["state"], document["state"])
+        return {
+            "phase": phase,
+            **{key: document.get(key, 0) for key in _SHOWN},
+            "lag": lag,
+            "failed": len(document.get("failed_paths") or []),
+            "bytes_per_second": round(max(rate, 0.0)),
+            "eta_seconds": round(left / rate) if rate > 0 and left > 0 else (0 if not left else None),
+            "elapsed_seconds": round(now - self._began, 1),
+            "problem": document.get("problem") or problem,
+        }
+
+
+def receipt_lines(receipt: dict[str, Any]) -> list[str]:
+    """A receipt for people."""
+    verdict = "the zones are identical" if receipt["holds"] else "the zones differ"
+    lines = [f"Receipt {receipt['id']}: at index {receipt['index']} {verdict}."]
+    for zone in receipt["zones"]:
+        lines.append(
+            f"  {zone['zone']:<8} {zone['digest']}  {zone['directories']:,} directories,"
+            f" {zone['files']:,} files, {size_text(zone['bytes'])}"
+        )
+    return lines
 
 
 class JsonDisplay:

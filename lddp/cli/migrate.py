@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from lddp.cli.client import Client
-from lddp.cli.display import JsonDisplay, PlainDisplay, RichDisplay, make_display, size_text
+from lddp.cli.display import JsonDisplay, Meter, PlainDisplay, RichDisplay, make_display, receipt_lines
 from lddp.cli.embedded import SOURCE, TARGET, Embedded
 from lddp.config import LimitsConfig
 from lddp.errors import LddpError, NotAllowedError, UnavailableError, UsageError
@@ -113,7 +113,7 @@ class _Run:
         self._embedded = Embedded(source, target, state, LimitsConfig(bandwidth_bytes_per_second=options["bandwidth"]))
         self._display: JsonDisplay | PlainDisplay | RichDisplay | None = None
         self._began = time.monotonic()
-        self._rates: list[tuple[float, int]] = []
+        self._meter = Meter()
         self._drained_at = 0.0
         self._completing = False
 
@@ -227,40 +227,7 @@ class _Run:
 
     def _show(self, document: dict[str, Any]) -> None:
         assert self._display is not None
-        now = time.monotonic()
-        self._rates = [*[item for item in self._rates if item[0] > now - 5.0], (now, document["bytes_migrated"])]
-        first, last = self._rates[0], self._rates[-1]
-        rate = (last[1] - first[1]) / (last[0] - first[0]) if last[0] > first[0] else 0.0
-        left = document["bytes_seen"] - document["bytes_migrated"]
-        phase = {"running": "scanning", "completed": "verified"}.get(document["state"], document["state"])
-        if document.get("verifying"):
-            phase = "verifying"
-        self._display.progress(
-            {
-                "phase": phase,
-                **{
-                    key: document.get(key, 0)
-                    for key in (
-                        "dirs_seen",
-                        "dirs_migrated",
-                        "files_seen",
-                        "files_migrated",
-                        "bytes_seen",
-                        "bytes_migrated",
-                        "changes",
-                        "lag",
-                        "files_skipped",
-                        "files_excluded",
-                        "index",
-                    )
-                },
-                "failed": len(document.get("failed_paths") or []),
-                "bytes_per_second": round(rate),
-                "eta_seconds": round(left / rate) if rate > 0 and left > 0 else (0 if not left else None),
-                "elapsed_seconds": round(now - self._began, 1),
-                "problem": document.get("problem") or document["target_problem"],
-            }
-        )
+        self._display.progress(self._meter.state(document, document["lag"], document["target_problem"]))
 
     def _receipt(self, client: Client) -> int:
         assert self._display is not None
@@ -270,12 +237,7 @@ class _Run:
         if isinstance(self._display, JsonDisplay):
             self._display.receipt({**receipt, "copy_seconds": round(scanned, 3), "verify_seconds": round(verified, 3)})
             return 0 if receipt["holds"] else 1
-        lines = [f"Receipt {receipt['id']}: at index {receipt['index']} the zones are identical."]
-        for zone in receipt["zones"]:
-            lines.append(
-                f"  {zone['zone']:<8} {zone['digest']}  {zone['directories']:,} directories,"
-                f" {zone['files']:,} files, {size_text(zone['bytes'])}"
-            )
+        lines = receipt_lines(receipt)
         lines.append(f"Copied in {scanned:.1f} s; every byte read again and compared in {verified:.1f} s.")
         self._display.say("\n".join(lines))
         return 0 if receipt["holds"] else 1

@@ -10,6 +10,7 @@ votes to a voter), 18 (nothing is applied by it, so nothing is applied again).
 from __future__ import annotations
 
 import logging
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable
 from enum import StrEnum
@@ -35,6 +36,14 @@ class Role(StrEnum):
 
 _ROLES = (Role.FOLLOWER, Role.CANDIDATE, Role.LEADER)
 """By PySyncObj's numbers."""
+
+
+class _Name(str):
+    """A member's name with the same hash in every process: PySyncObj sends in the order of sets of them, and a
+    simulation that is run again must send the same."""
+
+    def __hash__(self) -> int:
+        return zlib.crc32(self.encode())
 
 
 class _Wire:
@@ -106,10 +115,12 @@ class Core:
         self._flight_bytes: dict[str, int] = {}
         self._throttled: set[str] = set()
         module = load_raft(clock.monotonic, lambda _file: journal)
-        self._nodes = {peer: module.Node(peer) for peer in peers}
+        self._nodes = {peer: module.Node(_Name(peer)) for peer in peers}
         self._wire = _Wire(self._sent)
         configuration = _configuration(module, entry_bytes_max, leader_timeout_s, self._role_changed)
-        self._raft = module.SyncObj(module.Node(node), list(self._nodes.values()), configuration, transport=self._wire)
+        self._raft = module.SyncObj(
+            module.Node(_Name(node)), list(self._nodes.values()), configuration, transport=self._wire
+        )
         self._raft._SyncObj__doApplyCommand = lambda _command: None
         self._raft._SyncObj__tryLogCompaction = lambda: None
         self._raft._SyncObj__loadDumpFile = _refuse_dump

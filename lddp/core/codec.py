@@ -53,7 +53,11 @@ Decoder = Callable[[Any], Any]
 
 
 def encode(record: r.Record) -> bytes:
-    """Bytes of a record. LimitError where it is larger than a record may be."""
+    """Bytes of a record. LimitError where it, or a field of it, is larger than it may be."""
+    for value in (record, *record):
+        check = _CHECKS.get(type(value))
+        if check is not None:
+            check(value)
     try:
         body: bytes = _pack((CODES[type(record)], *record))
     except (OverflowError, ValueError, TypeError) as error:

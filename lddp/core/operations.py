@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from lddp.core import effects as e
 from lddp.core import limits
 from lddp.core import records as r
 from lddp.core.digest import chain
+from lddp.core.names import Names
 from lddp.core.namespace import ATTRIBUTES_UNKNOWN, Inode, Namespace
+from lddp.core.places import Place, Refused
 from lddp.core.records import Attributes, Content, Kind
 from lddp.core.rules import Rule
 
@@ -24,59 +26,11 @@ EMPTY_DIGEST = bytes.fromhex("af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc
 EMPTY = Content(EMPTY_DIGEST, 0, b"")
 
 
-class Refused(Exception):
-    """An operation meets an errno."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-class Place(NamedTuple):
-    """A resolved path. `parent` is None for a rule's root; `child` is None where the name is free."""
-
-    rule: Rule
-    parent: Inode | None
-    name: bytes
-    child: Inode | None
-
-
-def split(path: bytes) -> list[bytes]:
-    """Components of an absolute path. Refused with EINVAL or ENAMETOOLONG."""
-    if len(path) > limits.PATH_BYTES_MAX:
-        raise Refused(errno.ENAMETOOLONG)
-    if path[:1] != b"/" or b"\0" in path:
-        raise Refused(errno.EINVAL)
-    parts = path[1:].split(b"/")
-    if len(parts) > limits.PATH_COMPONENTS_MAX:
-        raise Refused(errno.ENAMETOOLONG)
-    for part in parts:
-        if part in (b"", b".", b".."):
-            raise Refused(errno.EINVAL)
-        if len(part) > limits.NAME_BYTES_MAX:
-            raise Refused(errno.ENAMETOOLONG)
-    return parts
-
-
-def find_rule(rules: dict[bytes, Rule], parts: list[bytes]) -> tuple[Rule, list[bytes]] | None:
-    """The rule whose path begins these components, and the components below it."""
-    path = b""
-    for depth, part in enumerate(parts, 1):
-        path += b"/" + part
-        rule = rules.get(path)
-        if rule is not None:
-            return rule, parts[depth:]
-    return None
-
-
-class Operations:
+class Operations(Names):
     """Applies operations to a namespace. `effects` collects what the zones must do."""
 
     def __init__(self, namespace: Namespace, rules: dict[bytes, Rule]) -> None:
-        self._names = namespace
-        self._rules = rules
-        self._effects: list[e.ScopedEffect] = []
-        self._gsn = 0
+        super().__init__(namespace, rules)
         self._made = 0
         self._apply: dict[type, Callable[[Any], Inode | None]] = {
             r.MakeDirectory: self._make_directory,
@@ -107,88 +61,6 @@ class Operations:
             return r.Outcome(0), self._effects
         return r.Outcome(0, inode.number, inode.version), self._effects
 
-    # -- resolving --------------------------------------------------------------------------------------------------
-
-    def _locate(self, record: r.Operation, path: bytes) -> Place:
-        found = find_rule(self._rules, split(path))
-        if found is None:
-            raise Refused(errno.ENOENT)
-        rule, parts = found
-        if rule.observe_only:
-            raise Refused(errno.EROFS)
-        root = self._names.must(rule.root)
-        if not parts:
-            return Place(rule, None, b"", root)
-        parent = root
-        for part in parts[:-1]:
-            child = self._child(record, rule, parent, part)
-            if child is None:
-                raise Refused(errno.ENOENT)
-            parent = child
-        return Place(rule, parent, parts[-1], self._child(record, rule, parent, parts[-1]))
-
-    def _child(self, record: r.Operation, rule: Rule, parent: Inode, name: bytes) -> Inode | None:
-        if parent.kind is not Kind.DIRECTORY:
-            raise Refused(errno.ENOTDIR)
-        entry = self._names.lookup(parent.number, name)
-        if entry is None:
-            if parent.pending:
-                raise Refused(self._unknown(record, rule))
-            return None
-        return self._names.must(entry[0]) if entry[0] else None
-
-    @staticmethod
-    def _unknown(record: r.Operation, rule: Rule) -> int:
-        return errno.EAGAIN if record.zone == rule.source else errno.EROFS
-
-    def _existing(self, record: r.Operation) -> tuple[Place, Inode]:
-        place = self._locate(record, record.path)
-        if place.child is None:
-            raise Refused(errno.ENOENT)
-        return place, place.child
-
-    def _file(self, record: r.Write | r.Append | r.Truncate) -> tuple[Place, Inode, Content]:
-        """An existing file whose bytes are known."""
-        place, inode = self._existing(record)
-        if inode.kind is Kind.DIRECTORY:
-            raise Refused(errno.EISDIR)
-        if inode.kind is not Kind.FILE:
-            raise Refused(errno.EINVAL)
-        if inode.pending or inode.content is None:
-            raise Refused(errno.EAGAIN)
-        return place, inode, inode.content
-
-    # -- effects ----------------------------------------------------------------------------------------------------
-
-    def _emit(self, rule: Rule, effect: e.Effect, only: int = e.ALL_ZONES, but: int = e.ALL_ZONES) -> None:
-        self._effects.append(e.ScopedEffect(rule.number, e.Scope(only, but), effect))
-
-    def _scope(self, rule: Rule, inode: Inode) -> int:
-        """Zone that an effect on the inode is restricted to."""
-        return e.ALL_ZONES if inode.visible else rule.source
-
-    def _path(self, inode: Inode) -> bytes:
-        return self._names.path_of(inode.parent, inode.name) if inode.name else b""
-
-    def _touch(self, rule: Rule, directory: Inode, time_ns: int) -> None:
-        """A directory's entries have changed."""
-        self._names.edit(directory)
-        directory.version = self._gsn
-        if directory.mode != ATTRIBUTES_UNKNOWN:
-            directory.mtime_ns = time_ns
-            self._emit_attributes(rule, directory)
-
-    def _emit_attributes(self, rule: Rule, inode: Inode) -> None:
-        effect = e.SetAttributesEffect(inode.number, self._path(inode), inode.kind, inode.attributes)
-        self._emit(rule, effect, only=self._scope(rule, inode))
-
-    def _emit_relinks(self, rule: Rule, inode: Inode) -> None:
-        """The file at its first name was replaced as a whole: its other names follow."""
-        if inode.nlink > 1:
-            first, *others = [self._names.path_of(parent, name) for parent, name in self._names.names(inode)]
-            for other in others:
-                self._emit(rule, e.LinkEffect(inode.number, first, other))
-
     # -- making -----------------------------------------------------------------------------------------------------
 
     def _new(self, place: Place, kind: Kind, attributes: Attributes, **fields: Any) -> Inode:
@@ -213,10 +85,6 @@ class Operations:
         self._emit(place.rule, e.MakeDirectoryEffect(inode.number, self._path(inode), attributes))
         self._touch_parent(place, record.time_ns)
         return inode
-
-    def _touch_parent(self, place: Place, time_ns: int) -> None:
-        assert place.parent is not None
-        self._touch(place.rule, place.parent, time_ns)
 
     def _create(self, record: r.Create) -> Inode:
         if record.kind in (Kind.DIRECTORY, Kind.SYMLINK):
@@ -275,13 +143,6 @@ class Operations:
         self._emit(place.rule, effect)
         self._emit_relinks(place.rule, inode)
         return inode
-
-    @staticmethod
-    def _expect(inode: Inode, version: int) -> None:
-        if version == 0:
-            raise Refused(errno.EEXIST)
-        if version > 0 and inode.version != version:
-            raise Refused(errno.ESTALE)
 
     # -- changing a file --------------------------------------------------------------------------------------------
 
@@ -369,164 +230,3 @@ class Operations:
         inode.xattrs = tuple(sorted(xattrs.items()))
         inode.version = self._gsn
         self._emit_attributes(place.rule, inode)
-
-    # -- removing ---------------------------------------------------------------------------------------------------
-
-    def _detach(self, place: Place) -> None:
-        """The name goes, and the inode with its last name. A directory not listed yet keeps a tombstone."""
-        assert place.parent is not None and place.child is not None
-        self._names.unlink(place.parent, place.name, place.child, self._gsn, tombstone=place.parent.pending)
-        if place.child.nlink == 0:
-            self._names.drop(place.child)
-
-    def _unlink(self, record: r.Unlink) -> None:
-        place, inode = self._existing(record)
-        if inode.kind is Kind.DIRECTORY:
-            raise Refused(errno.EISDIR)
-        if record.expected_version > 0:
-            self._expect(inode, record.expected_version)
-        assert place.parent is not None
-        path = self._names.path_of(place.parent.number, place.name)
-        scope = self._scope(place.rule, inode)
-        self._detach(place)
-        if inode.nlink:
-            inode.version = self._gsn
-        self._emit(place.rule, e.RemoveEffect(inode.number, path, False), only=scope)
-        self._touch_parent(place, record.time_ns)
-
-    def _remove_directory(self, record: r.RemoveDirectory) -> None:
-        place, inode = self._existing(record)
-        if inode.kind is not Kind.DIRECTORY:
-            raise Refused(errno.ENOTDIR)
-        if place.parent is None:
-            raise Refused(errno.EBUSY)
-        self._require_empty(record, place.rule, inode)
-        path = self._path(inode)
-        self._names.forget_tombstones(inode)
-        self._detach(place)
-        self._emit(place.rule, e.RemoveEffect(inode.number, path, True))
-        self._touch_parent(place, record.time_ns)
-
-    def _require_empty(self, record: r.Operation, rule: Rule, directory: Inode) -> None:
-        if not self._names.is_empty(directory.number):
-            raise Refused(errno.ENOTEMPTY)
-        if directory.pending:
-            raise Refused(self._unknown(record, rule))
-
-    # -- names ------------------------------------------------------------------------------------------------------
-
-    def _link(self, record: r.Link) -> Inode:
-        place, inode = self._existing(record)
-        to = self._locate(record, record.to)
-        if to.rule.number != place.rule.number:
-            raise Refused(errno.EXDEV)
-        if inode.kind is Kind.DIRECTORY:
-            raise Refused(errno.EPERM)
-        if to.child is not None:
-            raise Refused(errno.EEXIST)
-        if inode.nlink >= limits.LINKS_MAX:
-            raise Refused(errno.EMLINK)
-        assert to.parent is not None
-        path = self._path(inode)
-        self._names.link(to.parent, to.name, inode, self._gsn)
-        inode.version = self._gsn
-        new_path = self._names.path_of(to.parent.number, to.name)
-        self._emit(place.rule, e.LinkEffect(inode.number, path, new_path), only=self._scope(place.rule, inode))
-        self._touch_parent(to, record.time_ns)
-        return inode
-
-    def _rename(self, record: r.Rename) -> Inode:
-        place, inode = self._existing(record)
-        to = self._locate(record, record.to)
-        if to.rule.number != place.rule.number:
-            raise Refused(errno.EXDEV)
-        if place.parent is None or to.parent is None:
-            raise Refused(errno.EBUSY)
-        directory = inode.kind is Kind.DIRECTORY
-        if directory and to.child is not inode and self._names.is_inside(to.parent.number, inode.number):
-            raise Refused(errno.EINVAL)
-        if record.flag is r.RenameFlag.EXCHANGE:
-            return self._exchange(record, place, to)
-        if to.child is not None:
-            if record.flag is r.RenameFlag.NOREPLACE:
-                raise Refused(errno.EEXIST)
-            if to.child is inode:
-                return inode
-            self._check_replaced(record, to, directory)
-        self._move(record, place, to)
-        return inode
-
-    def _check_replaced(self, record: r.Operation, to: Place, directory: bool) -> None:
-        assert to.child is not None
-        if to.child.kind is Kind.DIRECTORY:
-            if not directory:
-                raise Refused(errno.EISDIR)
-            self._require_empty(record, to.rule, to.child)
-        elif directory:
-            raise Refused(errno.ENOTDIR)
-
-    def _move(self, record: r.Rename, place: Place, to: Place) -> None:
-        names, rule, inode = self._names, place.rule, place.child
-        assert inode is not None and place.parent is not None and to.parent is not None
-        old_path = names.path_of(place.parent.number, place.name)
-        new_path = names.path_of(to.parent.number, to.name)
-        replaced = to.child
-        if replaced is not None:
-            if replaced.kind is Kind.DIRECTORY:
-                names.forget_tombstones(replaced)
-            self._detach(to)
-            if replaced.nlink:
-                replaced.version = self._gsn
-        names.unlink(place.parent, place.name, inode, self._gsn, tombstone=place.parent.pending)
-        names.link(to.parent, to.name, inode, self._gsn)
-        inode.version = self._gsn
-        effect = e.RenameEffect(inode.number, old_path, new_path, inode.kind is Kind.DIRECTORY)
-        self._emit(rule, effect, only=self._scope(rule, inode))
-        if replaced is not None and replaced.visible and not inode.visible:
-            gone = e.RemoveEffect(replaced.number, new_path, replaced.kind is Kind.DIRECTORY)
-            self._emit(rule, gone, but=rule.source)
-        self._touch_parent(place, record.time_ns)
-        if to.parent is not place.parent:
-            self._touch_parent(to, record.time_ns)
-
-    def _exchange(self, record: r.Rename, place: Place, to: Place) -> Inode:
-        names, rule, one, two = self._names, place.rule, place.child, to.child
-        if two is None:
-            raise Refused(errno.ENOENT)
-        assert one is not None and place.parent is not None and to.parent is not None
-        if one is two:
-            return one
-        if two.kind is Kind.DIRECTORY and names.is_inside(place.parent.number, two.number):
-            raise Refused(errno.EINVAL)
-        paths = (
-            names.path_of(place.parent.number, place.name),
-            names.path_of(to.parent.number, to.name),
-        )
-        names.unlink(place.parent, place.name, one, self._gsn, tombstone=False)
-        names.unlink(to.parent, to.name, two, self._gsn, tombstone=False)
-        names.link(to.parent, to.name, one, self._gsn)
-        names.link(place.parent, place.name, two, self._gsn)
-        one.version = two.version = self._gsn
-        self._emit_exchange(rule, one, two, paths)
-        self._touch_parent(place, record.time_ns)
-        if to.parent is not place.parent:
-            self._touch_parent(to, record.time_ns)
-        return one
-
-    def _emit_exchange(self, rule: Rule, one: Inode, two: Inode, paths: tuple[bytes, bytes]) -> None:
-        both = (
-            e.ParkEffect(one.number, paths[0]),
-            e.RenameEffect(two.number, paths[1], paths[0], two.kind is Kind.DIRECTORY),
-            e.UnparkEffect(one.number, paths[1]),
-        )
-        everywhere = one.visible and two.visible
-        for effect in both:
-            self._emit(rule, effect, only=e.ALL_ZONES if everywhere else rule.source)
-        if everywhere:
-            return
-        if one.visible:
-            effect = e.RenameEffect(one.number, paths[0], paths[1], one.kind is Kind.DIRECTORY)
-            self._emit(rule, effect, but=rule.source)
-        if two.visible:
-            effect = e.RenameEffect(two.number, paths[1], paths[0], two.kind is Kind.DIRECTORY)
-            self._emit(rule, effect, but=rule.source)

@@ -62,9 +62,7 @@ class OperationId(NamedTuple):
     sequence: int
 
 
-# -- operations: the first three fields are the same in all of them -----------------------------------------------
-
-
+# -- operations: the first three fields are the same in all of them
 class MakeDirectory(NamedTuple):
     id: OperationId
     zone: int
@@ -234,9 +232,7 @@ Operation = (
 )
 
 
-# -- observations ---------------------------------------------------------------------------------------------------
-
-
+# -- observations
 class ObservedEntry(NamedTuple):
     """One name in an observed directory and what it stands for.
 
@@ -299,9 +295,7 @@ class Observation(NamedTuple):
     inodes: tuple[InodeReport, ...]
 
 
-# -- control records ------------------------------------------------------------------------------------------------
-
-
+# -- control records
 class ZoneMember(NamedTuple):
     """A zone's part in a rule: where the rule's tree is on that zone's filesystem."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from lddp.core.digest import to_bytes
 from lddp.core.machine import read_gsn, read_sum, read_totals
 from lddp.core.namespace import DENTRY, NUMBER, RULE, Inode, Totals, decode_inode, identity_key
-from lddp.core.operations import find_rule, split
+from lddp.core.places import find_rule, split
 from lddp.core.rules import Migration, Rule, read_migration, read_rules
 from lddp.core.tables import Table, Tables
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lddp.admin.backend import ContentWriter, Document, Entry, Event, Metric, OpenFile, RuleRequest
 from lddp.core import records as r
-from lddp.core.operations import Refused
+from lddp.core.places import Refused
 from lddp.core.records import Kind, MigrationAction, OperationId, Outcome, Record, ZoneMember
 from lddp.core.rules import NO_SOURCE, Rule, read_receipt, receipt_gsns
 from lddp.core.view import View

@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import uvloop
-from aiohttp import web
 
-from lddp.admin.app import build_app, read_token, ssl_context
+from lddp.admin.app import build_app, read_token
+from lddp.admin.server import Server
 from lddp.config import NodeConfig, Role
 from lddp.consensus.config import RaftConfig
 from lddp.consensus.member import RaftMember
@@ -29,7 +29,7 @@ from lddp.content.store import Store
 from lddp.content.traffic import Traffic
 from lddp.core.rules import Rule
 from lddp.core.view import View
-from lddp.errors import LddpError, UsageError
+from lddp.errors import LddpError
 from lddp.gateway import NO_ZONE, Gateway
 from lddp.links.connect import connect
 from lddp.links.credentials import Credentials
@@ -113,7 +113,8 @@ class Node:
         self.backend = NodeBackend(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._driving: dict[int, asyncio.Task[None]] = {}
-        self._web: web.AppRunner | None = None
+        app = build_app(self.backend, read_token(config.token_file))
+        self._server = Server(app, config.http, config.tls)
         self.stopping = asyncio.Event()
 
     # -- building ---------------------------------------------------------------------------------------------------
@@ -232,21 +233,8 @@ class Node:
         if self.projector is not None:
             self._spawn(self.projector.run())
         self._spawn(self._gossip())
-        await self._start_http()
+        await self._server.start()
         self._refresh(self.gateway.gsn)
-
-    async def _start_http(self) -> None:
-        http = self.config.http
-        app = build_app(self.backend, read_token(self.config.token_file))
-        self._web = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-        await self._web.setup()
-        site = web.TCPSite(self._web, http.host, http.port, ssl_context=ssl_context(http, self.config.tls))
-        try:
-            await site.start()
-        except OSError as error:
-            raise UsageError(
-                f"cannot listen on {http}: {error.strerror}; another program has the port, choose another in [http]"
-            ) from None
 
     def _spawn(self, coroutine: object) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)  # type: ignore[arg-type]
@@ -327,8 +315,7 @@ class Node:
 
     async def stop(self) -> None:
         """Stops in the reverse order. What was not acknowledged is unknown to its clients."""
-        if self._web is not None:
-            await self._web.cleanup()
+        await self._server.stop()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

@@ -65,7 +65,7 @@ def append(tables: Tables, gsn: int, zone: int, effects: Iterable[e.ScopedEffect
 def read(tables: Tables, after: tuple[int, int], limit: int) -> list[Item]:
     """At most `limit` effects that come after the place `after` in the log."""
     items: list[Item] = []
-    for key, value in tables.scan(Table.EFFECTS, KEY.pack(after[0], after[1] + 1)):
+    for key, value in tables.scan(Table.EFFECTS, _behind(after)):
         gsn, ordinal = KEY.unpack(key)
         items.append(Item((gsn, ordinal), *_decode(value)))
         if len(items) >= limit:
@@ -73,10 +73,15 @@ def read(tables: Tables, after: tuple[int, int], limit: int) -> list[Item]:
     return items
 
 
+def _behind(place: tuple[int, int]) -> bytes:
+    """Where the keys begin that come after a place in the log."""
+    return KEY.pack(*place) + b"\0"
+
+
 def count_after(tables: Tables, after: tuple[int, int], limit: int) -> int:
     """How many effects come after a place in the log, counted up to `limit`."""
     count = 0
-    for _ in tables.scan(Table.EFFECTS, KEY.pack(after[0], after[1] + 1)):
+    for _ in tables.scan(Table.EFFECTS, _behind(after)):
         count += 1
         if count >= limit:
             break

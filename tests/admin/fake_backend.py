@@ -99,6 +99,8 @@ class FakeBackend:
         self.not_ready = ""
         self.failure: LddpError | None = None
         self.submitted = 0
+        self.visibly: list[bool] = []
+        """Of every batch: whether its client waits for the files."""
         self.gate: asyncio.Event | None = None
         self._zones = dict(zones or {"onprem": 0, "eu-west": 1})
         self._sequence = 0
@@ -160,6 +162,7 @@ class FakeBackend:
             raise self.failure
         if self.gate is not None:
             await self.gate.wait()
+        self.visibly.append(visible)
         return [self._take(record) for record in records]
 
     def _take(self, record: Record) -> tuple[int, Outcome]:

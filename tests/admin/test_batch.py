@@ -196,3 +196,16 @@ async def test_the_window_bounds_what_is_in_flight() -> None:
     assert not third.done()
     window.give_back(5)
     await third
+
+
+async def test_a_client_chooses_what_an_answer_means(http: aiohttp.ClientSession, backend: FakeBackend) -> None:
+    for number, ack in enumerate(("", "&ack=visible", "&ack=ordered")):
+        async with http.ws_connect(f"/v1/operations/stream?session=aa{ack}") as socket:
+            await socket.send_bytes(msgpack.packb([[number, "mkdir", b"/%d" % number]]))
+            assert msgpack.unpackb(await socket.receive_bytes()) == [[number, 0, number + 1]]
+    assert backend.visibly == [True, True, False]
+    answer = await http.post("/v1/operations?ack=ordered", json=[{"op": "mkdir", "path": "/x"}])
+    assert answer.status == 200
+    assert backend.visibly[-1] is False
+    answer = await http.post("/v1/operations?ack=never", json=[{"op": "mkdir", "path": "/y"}])
+    assert answer.status == 400
