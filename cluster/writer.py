@@ -24,6 +24,7 @@ from cluster.trees import DEEP, acl
 
 RATE_DEFAULT = 400.0
 PATHS_MAX = 20_000
+_VIOLENT = ("remove_tree", "leave", "come_back")
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -32,7 +33,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Writer:
     """`files` and `directories` are paths that were there once; operations on what is gone fail, which is no matter."""
 
-    def __init__(self, root: bytes, outside: bytes, seed: int) -> None:
+    def __init__(self, root: bytes, outside: bytes, seed: int, calm: bool = False) -> None:
         self.chance = random.Random(seed)
         self.root = root
         self.outside = outside
@@ -72,6 +73,8 @@ class Writer:
             (self.become_another_kind, 2),
             (self.grow, 1),
         ]
+        if calm:
+            light = [(operation, weight) for operation, weight in light if operation.__name__ not in _VIOLENT]
         self._operations = [operation for operation, weight in light for _ in range(weight)]
 
     def _look(self, top: bytes) -> None:
@@ -387,6 +390,7 @@ def main() -> int:
     parser.add_argument("outside", type=os.fsencode)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=RATE_DEFAULT, help="changes a second")
+    parser.add_argument("--calm", action="store_true", help="nothing that removes whole trees or moves them out")
     options = parser.parse_args()
     ended = False
 
@@ -396,7 +400,7 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    writer = Writer(options.tree, options.outside, options.seed)
+    writer = Writer(options.tree, options.outside, options.seed, options.calm)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     began, steps = time.monotonic(), 0

@@ -23,12 +23,13 @@ from lddp.core.namespace import NUMBER
 from lddp.core.records import OperationId, Outcome, Record
 from lddp.core.tables import Table, Tables
 from lddp.core.view import View
-from lddp.errors import FormatError, OutcomeUnknownError, UnavailableError
+from lddp.errors import FormatError, LddpError, OutcomeUnknownError, UnavailableError
 from lddp.ports import Clock, KeyValue, Random
 from lddp.replay import outbox
 
 _log = logging.getLogger(__name__)
 RESUBMIT_AFTER_S = 1.0
+RESUBMIT_AFTER_S_MAX = 8.0
 WAITING_MAX = 100_000
 NO_ZONE = -1
 LARGE_RECORD_BYTES = 4096
@@ -63,6 +64,11 @@ class Gateway:
         self._waiters: dict[OperationId, _Waiter] = {}
         self._own: dict[bytes, Record] = {}
         """Large records of this node by their bytes: they need not be decoded when they come back."""
+        self._folded_since = 0.0
+        """When the latest of this node's records that have come back was submitted."""
+        self._folded_at = 0.0
+        """When the last of them came back."""
+        self._patience_s = RESUBMIT_AFTER_S
         self._done: list[tuple[asyncio.Future[Applied], Applied]] = []
         self._gsn_waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._member: RaftMember | None = None
@@ -126,12 +132,16 @@ class Gateway:
             self._items += outbox.append(tables, machine.gsn, self.zone, effects)
         waiter = self._waiters.pop(record.id, None)
         if waiter is not None:
+            self._folded_since = max(self._folded_since, waiter.since)
             self._done.append((waiter.future, Applied(machine.gsn, outcome)))
 
     def committed(self, _first: int, _last: int) -> None:
         """The transaction of the last folds is durable: outcomes become known."""
         self.gsn = self.machine.gsn
         done, self._done = self._done, []
+        if done:
+            self._folded_at = self.clock.monotonic()
+            self._patience_s = RESUBMIT_AFTER_S
         for future, applied in done:
             if not future.done():
                 future.set_result(applied)
@@ -164,6 +174,7 @@ class Gateway:
         loop, now = asyncio.get_running_loop(), self.clock.monotonic()
         futures: list[asyncio.Future[Applied]] = []
         data: list[bytes] = []
+        fresh: list[OperationId] = []
         for record in records:
             earlier = self._waiters.get(record.id)
             if earlier is not None:
@@ -175,10 +186,22 @@ class Gateway:
             if len(encoded) >= LARGE_RECORD_BYTES and len(self._own) < LARGE_RECORDS_MAX:
                 self._own[encoded] = record
             futures.append(future)
+            fresh.append(record.id)
             data.append(encoded)
         if data:
-            self.member.submit(data)
+            try:
+                self.member.submit(data)
+            except LddpError:
+                # Nothing of it was taken, the caller hears so: it must not be submitted again later.
+                for operation in fresh:
+                    self._forget(operation)
+                raise
         return futures
+
+    def _forget(self, operation: OperationId) -> None:
+        waiter = self._waiters.pop(operation, None)
+        if waiter is not None:
+            self._own.pop(waiter.data, None)
 
     async def submit(self, record: Record, timeout_s: float = 30.0) -> Applied:
         """One record's outcome. OutcomeUnknownError where it is not known in time: it may take effect later; a retry
@@ -201,31 +224,43 @@ class Gateway:
         try:
             return await asyncio.wait_for(asyncio.shield(future), timeout_s)
         except TimeoutError:
-            waiter = self._waiters.pop(operation, None)
-            if waiter is not None:
-                self._own.pop(waiter.data, None)
+            self._forget(operation)
             raise OutcomeUnknownError(
                 f"no outcome within {timeout_s:g} s (is a majority of the nodes up?): ask again with the same id"
             ) from None
 
     def _leader_changed(self, leader: str | None) -> None:
         if leader is not None and self._waiters:
-            self._resubmit([waiter.data for waiter in self._waiters.values()])
+            self._resubmit(list(self._waiters))
 
     async def _resubmit_late(self) -> None:
         while True:
             await asyncio.sleep(RESUBMIT_AFTER_S)
-            limit = self.clock.monotonic() - RESUBMIT_AFTER_S
-            late = [waiter.data for waiter in self._waiters.values() if waiter.since < limit]
+            late = self._late()
             if late and self.member.leader is not None:
                 self._resubmit(late)
 
-    def _resubmit(self, data: list[bytes]) -> None:
+    def _late(self) -> list[OperationId]:
+        """Records that were probably lost: a later one has come back before them, or none comes back any more. A leader
+        that is only busy must not be given its work twice."""
+        now = self.clock.monotonic()
+        limit = now - RESUBMIT_AFTER_S
+        stalled = now - self._patience_s
+        if self._folded_at < stalled and any(waiter.since < stalled for waiter in self._waiters.values()):
+            self._patience_s = min(self._patience_s * 2, RESUBMIT_AFTER_S_MAX)
+            before = limit
+        else:
+            before = min(limit, self._folded_since)
+        return [operation for operation, waiter in self._waiters.items() if waiter.since < before]
+
+    def _resubmit(self, operations: list[OperationId]) -> None:
         batch: list[bytes] = []
-        size = 0
-        for item in data:
-            batch.append(item)
-            size += len(item)
+        size, now = 0, self.clock.monotonic()
+        for operation in operations:
+            waiter = self._waiters[operation]
+            self._waiters[operation] = waiter._replace(since=now)
+            batch.append(waiter.data)
+            size += len(waiter.data)
             if size > RESENT_BYTES_MAX:
                 break
         try:

@@ -20,8 +20,8 @@ from lddp.errors import UnavailableError
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES_WANTED = 20_000
-WRITE_S = 20.0
-CHANGES_A_SECOND = 300
+WRITE_S = 15.0
+CHANGES_A_SECOND = 200
 DEADLINE_S = 170.0
 POLL_S = 0.1
 RULE = "demo"
@@ -65,8 +65,10 @@ class Demo:
     def start_writer(self) -> None:
         outside = make(self.work / "outside")
         command = [sys.executable, "-m", "cluster.writer", str(self.source), str(outside), "--seed", "1"]
-        command += ["--rate", str(CHANGES_A_SECOND)]
+        command += ["--rate", str(CHANGES_A_SECOND), "--calm"]
         self.writer = subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE)
+        assert self.writer.stdout is not None
+        self.writer.stdout.readline()
 
     def stop_writer(self) -> str:
         """What the writer says that it did."""
@@ -161,6 +163,9 @@ def main() -> int:
         document = demo.follow(display)
         if document["state"] != "completed":
             display.say(f"Failed: {document['detail']}")
+            for zone, finding in sorted(document["findings"].items()):
+                for difference in finding.get("differences", [])[:20]:
+                    display.say(f"  zone {zone}: {difference['path']}: {difference['what']}")
             return 1
         receipt = demo.client(demo.endpoints()).get("/v1/receipts")["receipts"][0]
         display.say("\n".join(receipt_lines(receipt)))

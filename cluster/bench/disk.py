@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 IMAGE_BYTES = 6 << 30
+INODES = 200_000
 UNMOUNT_TRIES = 50
 UNMOUNT_PAUSE_S = 0.2
 TOOLS = ("mkfs.ext4", "mount", "umount")
@@ -28,7 +29,7 @@ def why_no_images() -> str:
 
 
 @contextmanager
-def fresh_filesystem(scratch: Path) -> Iterator[Path]:
+def fresh_filesystem(scratch: Path, inodes: int = INODES) -> Iterator[Path]:
     """An empty ext4 filesystem, mounted; destroyed as a whole afterwards."""
     home = Path(tempfile.mkdtemp(prefix="image-", dir=scratch))
     image, mounted = home / "ext4.img", home / "mounted"
@@ -36,7 +37,7 @@ def fresh_filesystem(scratch: Path) -> Iterator[Path]:
     with open(image, "wb") as file:
         file.truncate(IMAGE_BYTES)
     # Whole tables now, so that no kernel thread fills them in while something is timed.
-    options = ["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", "-i", "32768"]
+    options = ["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", "-N", str(inodes)]
     subprocess.run(["mkfs.ext4", *options, image], check=True)
     subprocess.run(["mount", "-o", "loop", image, mounted], check=True)
     try:
@@ -46,6 +47,17 @@ def fresh_filesystem(scratch: Path) -> Iterator[Path]:
         image.unlink()
         mounted.rmdir()
         home.rmdir()
+
+
+@contextmanager
+def work_place(scratch: Path) -> Iterator[Path]:
+    """A fresh filesystem where one can be made, else a directory."""
+    if why_no_images():
+        with tempfile.TemporaryDirectory(dir=scratch) as directory:
+            yield Path(directory)
+    else:
+        with fresh_filesystem(scratch) as disk:
+            yield disk
 
 
 def _unmount(mounted: Path) -> None:

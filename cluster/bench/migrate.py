@@ -7,6 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from cluster.bench.context import Context
 from cluster.bench.disk import fresh_filesystem, why_no_images
 from cluster.bench.migration import migrating, receipt_of
 from cluster.bench.report import Report, progress
@@ -15,7 +16,8 @@ from cluster.bench.trees import LARGE, SMALL, Shape, count, make
 GOALS = ((SMALL, 2.0), (LARGE, 1.5))
 
 
-def run(report: Report, rounds: int, scratch: Path) -> None:
+def run(context: Context) -> None:
+    report = context.report
     reason = why_no_images()
     if not reason and shutil.which("rsync") is None:
         reason = "not installed: rsync"
@@ -23,7 +25,7 @@ def run(report: Report, rounds: int, scratch: Path) -> None:
         report.note(f"migrate: skipped, {reason}")
         return
     for shape, goal in GOALS:
-        _shape(report, shape, goal, rounds, scratch)
+        _shape(report, shape, goal, context.rounds, context.scratch)
     report.note(
         "migrate: copy = from the start of the process (its three nodes included) until the scan is over and the"
         " target's filesystem shows everything; the peers' whole process. Nobody syncs at the end of that time; lddp"

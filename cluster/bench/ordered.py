@@ -6,10 +6,11 @@ import tempfile
 from pathlib import Path
 
 from cluster.bench import etcd
+from cluster.bench.context import Context
 from cluster.bench.load import Task
 from cluster.bench.load import run as load
 from cluster.bench.nodes import Ecosystem, ecosystem
-from cluster.bench.report import Report, progress
+from cluster.bench.report import progress
 
 GOALS = ((1, 0.8), (64, 2.0), (1024, 4.0))
 SECONDS = 4.0
@@ -17,7 +18,8 @@ ETCD_CONNECTIONS = 8
 RULE = "bench"
 
 
-def run(report: Report, rounds: int, scratch: Path) -> None:
+def run(context: Context) -> None:
+    report, rounds, scratch = context.report, context.rounds, context.scratch
     reason = etcd.why_not()
     if reason:
         report.note(f"ordered: etcd skipped, {reason}")

@@ -18,6 +18,7 @@ from lddp.zones.looking import identity
 
 _log = logging.getLogger(__name__)
 RETRY_S = 1.0
+_OF_THE_FILE = Flag.MODIFIED | Flag.CLOSED_WRITE | Flag.ATTRIBUTES
 _HANDLE_TYPE = struct.Struct("<i")
 
 
@@ -64,6 +65,18 @@ class Intake:
         return view.inode(number) if number else None
 
     def _take(self, view: View, event: Event) -> None:
+        target = self._find(view, event.target)
+        if target is not None and target.kind is Kind.FILE and event.flags & _OF_THE_FILE:
+            # Whatever its name is by now. A write through a mapping moves no time, so the bytes are read in any case.
+            self._observer.dirty.files.add(target.number)
+            if not event.flags & ~_OF_THE_FILE:
+                return
+        known = self._take_names(view, event)
+        if event.target and (not known or event.flags & Flag.IS_DIRECTORY):
+            self._take_target(event, target)
+
+    def _take_names(self, view: View, event: Event) -> bool:
+        """Whether one of the directories is known."""
         dirty = self._observer.dirty
         known = False
         for handle, name in ((event.directory, event.name), (event.new_directory, event.new_name)):
@@ -73,16 +86,18 @@ class Intake:
                 known = True
                 if event.flags & Flag.LIST and handle == event.directory:
                     dirty.compare.add(directory.number)
-        if event.target and (not known or event.flags & Flag.IS_DIRECTORY):
-            target = self._find(view, event.target)
-            if target is None:
-                self._observer.note_unknown(_identity(event.target))
-            if target is not None and target.kind is Kind.DIRECTORY:
-                dirty.add_name(target.number, b"")
-            elif target is not None and target.kind is Kind.FILE:
-                dirty.files.add(target.number)
-            elif target is not None:
-                dirty.add_name(target.parent, target.name)
+        return known
+
+    def _take_target(self, event: Event, target: Inode | None) -> None:
+        dirty = self._observer.dirty
+        if target is None:
+            self._observer.note_unknown(_identity(event.target))
+        elif target.kind is Kind.DIRECTORY:
+            dirty.add_name(target.number, b"")
+        elif target.kind is Kind.FILE:
+            dirty.files.add(target.number)
+        else:
+            dirty.add_name(target.parent, target.name)
 
 
 def _identity(kernel_handle: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import NamedTuple
 
 RETRY_S_FIRST = 0.01
@@ -35,6 +35,10 @@ class Dirty:
 
     def __len__(self) -> int:
         return sum(map(len, self.names.values())) + len(self.compare) + len(self.files)
+
+    def has_other_than(self, numbers: Container[int]) -> bool:
+        """Whether anything is to be looked at but these inodes."""
+        return any(number not in numbers for work in (self.names, self.compare, self.files) for number in work)
 
     def add_name(self, directory: int, name: bytes) -> None:
         self.names.setdefault(directory, set()).add(name)
@@ -69,12 +73,15 @@ class Dirty:
     def settled(self, number: int) -> None:
         self._not_before.pop(number, None)
 
+    def is_postponed(self, number: int) -> bool:
+        """Whether it has been looked at, without success so far."""
+        return number in self._not_before
+
     def is_due(self, number: int, now: float) -> bool:
         due = self._not_before.get(number)
         return due is None or due[0] <= now
 
-    def next_due(self) -> float | None:
-        """Seconds until something postponed may be looked at again, None where nothing is postponed."""
-        if not self._not_before:
-            return None
-        return max(0.0, min(due for due, _ in self._not_before.values()) - self._monotonic())
+    def next_due(self, since: float) -> float | None:
+        """Seconds until something may be looked at that could not at the time `since`; None where there is nothing."""
+        due = min((due for due, _ in self._not_before.values() if due > since), default=None)
+        return None if due is None else max(0.0, due - self._monotonic())

@@ -257,6 +257,12 @@ class Looker:
                 continue
         raise Moved
 
+    def bare_report(self, inode: Inode, descriptor: int) -> InodeReport:
+        """Report of an open large file without its bytes, which are read later, as if it had not been looked at."""
+        xattrs = read_xattrs(descriptor)
+        found = os.fstat(descriptor)
+        return InodeReport(inode.number, _attributes_of(found, xattrs), found.st_size, None, b"", inode.stamp)
+
     def small_report(self, inode: Inode, descriptor: int, before: os.stat_result) -> InodeReport | None:
         """Report of an open small file with its bytes; None where it does not hold still."""
         for _ in range(READ_TRIES):

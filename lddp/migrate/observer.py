@@ -20,15 +20,13 @@ from functools import partial
 from typing import Protocol
 
 from lddp.content.push import Pusher
-from lddp.core.namespace import RULE, Inode
+from lddp.core.namespace import Inode
 from lddp.core.records import Content, InodeReport, Kind, Observation
 from lddp.core.rules import Rule
-from lddp.core.tables import Table
-from lddp.core.view import View
 from lddp.errors import UnavailableError
 from lddp.gateway import Applied, Gateway
-from lddp.migrate.dirty import Dirty, Work
-from lddp.migrate.look import Failure, Looker, Moved, Pack, SourceZone, is_same, report_of
+from lddp.migrate.backlog import DIRECTORIES, Backlog, numbers_of
+from lddp.migrate.look import Looker, Moved, Pack, SourceZone, is_same, report_of
 from lddp.migrate.options import Exclusion
 from lddp.migrate.rounds import Leftover, Rounds, Shipment
 from lddp.ports import KeyValue
@@ -42,7 +40,6 @@ DIRECTORIES_PER_JOB = 64
 SHIPMENTS_MAX = 4
 """Observations of the scan on their way at once: bounds the bytes in memory to this many portions."""
 SUBMIT_TIMEOUT_S = 600.0
-FAILED_LISTED_MAX = 1000
 UNKNOWN_MAX = 100_000
 
 
@@ -93,13 +90,10 @@ class Observer:
         self._as_of = as_of
         self._executor = executor
         self._rounds = Rounds(environment, zone, rule, exclusion, as_of, token)
-        self.dirty = Dirty(gateway.clock.monotonic)
+        self.backlog = Backlog(environment, rule, gateway.clock.monotonic)
+        self.dirty = self.backlog.dirty
         self.counters = Counters()
-        self.failures: dict[int, Failure] = {}
-        """What could not be read, by inode number; tried again until it can."""
-        self._busy: set[int] = set()
-        self._jobs = 0
-        self._large: set[int] = set()
+        self.failures = self.backlog.failures
         self._slots = threading.BoundedSemaphore(SHIPMENTS_MAX)
         self._changed = asyncio.Condition()
         self._stopping = threading.Event()
@@ -133,9 +127,9 @@ class Observer:
         """The watcher has made something dirty."""
         await self._notify()
 
-    async def _pause(self) -> None:
-        """Until something changes, or something postponed is due."""
-        due = self.dirty.next_due()
+    async def _pause(self, since: float) -> None:
+        """Until something changes, or something is due that was not at the time `since`."""
+        due = self.dirty.next_due(since)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(due + 0.001 if due is not None else None), self._changed:
                 await self._changed.wait()
@@ -143,68 +137,38 @@ class Observer:
     def note_unknown(self, identity: bytes) -> None:
         """Something changed that the namespace does not know. If it is just being reported, what was read of it may be
         old: it is looked at again once it is known."""
-        if self._jobs and len(self._unknown) < UNKNOWN_MAX:
+        if self.backlog.jobs and len(self._unknown) < UNKNOWN_MAX:
             self._unknown.add(identity)
             if len(self._unknown) == UNKNOWN_MAX:
                 self.scrub()
 
     def scrub(self) -> None:
         """Compares every listed directory with the source: what changed while nobody looked is found."""
-        with self._environment.read() as tables:
-            view = View(tables)
-            waiting = [self.rule.root]
-            while waiting:
-                number = waiting.pop()
-                inode = view.inode(number)
-                if inode is None or inode.kind is not Kind.DIRECTORY:
-                    continue
-                if not inode.pending:
-                    self.dirty.compare.add(number)
-                waiting.extend(child for _, child in view.list(number) if _is_directory(view, child))
+        self.backlog.scrub()
 
     # -- is there anything left -------------------------------------------------------------------------------------
 
-    def is_idle(self) -> bool:
-        """Nothing pending, dirty or on its way, except what cannot be read."""
-        if self._busy or self._jobs or self.dirty or self._large:
-            return False
-        with self._environment.read() as tables:
-            start, stop = RULE.pack(self.rule.number), RULE.pack(self.rule.number + 1)
-            count = 0
-            for _ in tables.scan(Table.PENDING, start, stop):
-                count += 1
-                if count > len(self.failures):
-                    return False
-        return count <= len(self.failures)
+    async def scanned(self) -> None:
+        """Until all that was there has been looked at once."""
+        async with self._changed:
+            await self._changed.wait_for(self.backlog.is_scanned)
 
     async def drained(self) -> None:
         """Until every change made to the source before this call is in the log."""
         mark = self.changes.mark() if self.changes is not None else 0
         async with self._changed:
-            await self._changed.wait_for(lambda: (self.changes is None or self.changes.passed(mark)) and self.is_idle())
+            await self._changed.wait_for(
+                lambda: (self.changes is None or self.changes.passed(mark)) and self.backlog.is_idle()
+            )
 
     # -- scanning ---------------------------------------------------------------------------------------------------
 
-    def _take_pending(self, order: bytes, limit: int) -> list[int]:
-        """Pending inodes that nobody looks at now: directories (order 0) or files (order 1)."""
-        now = self._gateway.clock.monotonic()
-        found: list[int] = []
-        start = RULE.pack(self.rule.number) + order
-        with self._environment.read() as tables:
-            for key, _ in tables.scan(Table.PENDING, start, start + b"\xff"):
-                number = int.from_bytes(key[5:13], "big")
-                if number not in self._busy and self.dirty.is_due(number, now):
-                    found.append(number)
-                    if len(found) >= limit:
-                        break
-        self._busy.update(found)
-        return found
-
     async def _scan_lane(self) -> None:
         while True:
-            numbers = self._take_pending(b"\0", DIRECTORIES_PER_JOB)
+            now = self._gateway.clock.monotonic()
+            numbers = self.backlog.take_pending(DIRECTORIES, DIRECTORIES_PER_JOB)
             if not numbers:
-                await self._pause()
+                await self._pause(now)
                 continue
             await self._job(set(numbers), partial(self._rounds.scan, numbers))
 
@@ -227,16 +191,16 @@ class Observer:
                     raise UnavailableError("the observer is stopping")
             loop.call_soon_threadsafe(launch, shipment)
 
-        self._jobs += 1
+        self.backlog.jobs += 1
         try:
             left = await loop.run_in_executor(self._executor, job, emit)
             if shipping:
                 await asyncio.gather(*shipping)
             self._finish(numbers, left)
         finally:
-            self._jobs -= 1
-            self._busy -= numbers
-            if not self._jobs:
+            self.backlog.jobs -= 1
+            self.backlog.busy -= numbers
+            if not self.backlog.jobs:
                 self._unknown.clear()
             await self._notify()
 
@@ -250,7 +214,7 @@ class Observer:
         for number, failure in left.failures:
             self.failures[number] = failure
         self.dirty.put_back(left.again)
-        self._large |= left.large
+        self.backlog.large |= left.large
         for known, found in ((self.counters.excluded, left.excluded), (self.counters.skipped, left.skipped)):
             known.update(found)
 
@@ -301,47 +265,27 @@ class Observer:
 
     async def _dirty_lane(self) -> None:
         while True:
-            work = self.dirty.take(self._busy)
+            now = self._gateway.clock.monotonic()
+            work = self.backlog.take_dirty()
             if not work:
-                await self._pause()
+                await self._pause(now)
                 continue
-            self._sort(work)
-            numbers = set(work.names) | work.compare | work.files
             self.counters.changes += sum(map(len, work.names.values())) + len(work.files)
-            self._busy |= numbers
-            await self._job(numbers, partial(self._rounds.look, work))
-
-    def _sort(self, work: Work) -> None:
-        """What came in as a file and is something else (a void attribute) is looked at under its own name."""
-        with self._environment.read() as tables:
-            view = View(tables)
-            for number in list(work.files):
-                inode = view.inode(number)
-                if inode is not None and inode.kind is Kind.FILE:
-                    continue
-                work.files.discard(number)
-                if inode is not None:
-                    work.names.setdefault(inode.parent or number, set()).add(inode.name)
+            await self._job(numbers_of(work), partial(self._rounds.look, work))
 
     # -- large files ------------------------------------------------------------------------------------------------
 
     async def _large_lane(self) -> None:
         while True:
             now = self._gateway.clock.monotonic()
-            number = next((n for n in self._large if n not in self._busy and self.dirty.is_due(n, now)), 0)
-            if number:
-                self._busy.add(number)
-            else:
-                taken = self._take_pending(b"\1", 1)
-                if not taken:
-                    await self._pause()
-                    continue
-                number = taken[0]
-            self._large.discard(number)
+            number = self.backlog.take_large()
+            if not number:
+                await self._pause(now)
+                continue
             try:
                 await self._large_file(number)
             finally:
-                self._busy.discard(number)
+                self.backlog.busy.discard(number)
                 await self._notify()
 
     async def _large_file(self, number: int) -> None:
@@ -373,7 +317,7 @@ class Observer:
             os.close(descriptor)
         if content is None or not is_same(before, after):
             self.dirty.postpone(number)
-            self._large.add(number)
+            self.backlog.large.add(number)
             return
         self.failures.pop(number, None)
         self.dirty.settled(number)
@@ -400,14 +344,8 @@ class Observer:
         self.counters.observations += 1
         if applied.outcome.void:
             self.counters.voids += 1
-            self._large.add(report.inode)
+            self.backlog.large.add(report.inode)
 
     def _fail(self, number: int, path: bytes, error: OSError) -> None:
-        if len(self.failures) < FAILED_LISTED_MAX or number in self.failures:
-            self.failures[number] = Failure(path, error.errno or 0)
-        self.dirty.postpone(number)
-
-
-def _is_directory(view: View, number: int) -> bool:
-    inode = view.inode(number)
-    return inode is not None and inode.kind is Kind.DIRECTORY
+        self.backlog.fail(number, path, error.errno or 0)
+        self.backlog.large.add(number)

@@ -228,10 +228,12 @@ class Rounds:
             left.postponed.add(number)
             return
         try:
+            report: InodeReport | None
             if found.st_size > SMALL_BYTES_MAX:
                 left.large.add(number)
-                return
-            report = looker.small_report(inode, descriptor, found)
+                report = looker.bare_report(inode, descriptor)
+            else:
+                report = looker.small_report(inode, descriptor, found)
         except OSError as error:
             left.failures.append((number, Failure(path, error.errno or 0)))
             report = None

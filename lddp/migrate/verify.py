@@ -110,7 +110,11 @@ class Verifier:
                 below.append((child, child_path))
         for name, status in listing.items():
             child_path = path + b"/" + name if path else name
-            if status.kind is not None and not self._exclusion.excludes(child_path, status):
+            if status.kind is None or self._exclusion.excludes(child_path, status):
+                continue
+            if self._is_source:
+                finding.differ(child_path, "name is not in the log")
+            else:
                 finding.extraneous_count += 1
                 if len(finding.extraneous) < LISTED_MAX:
                     finding.extraneous.append(child_path)

@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING
 
 from lddp.admin.backend import Document, Event
-from lddp.consensus.history import records_at
 from lddp.core.codec import decode
 from lddp.core.namespace import NUMBER
 from lddp.core.records import Record
@@ -41,7 +40,7 @@ class History:
         for start, index in starts:
             if index < node.member.first_index:
                 continue
-            for offset, data in enumerate(records_at(node.member, index)):
+            for offset, data in enumerate(node.member.records_at(index)):
                 gsn = start + offset
                 if first <= gsn <= last:
                     try:

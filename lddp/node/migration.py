@@ -25,8 +25,13 @@ from lddp.ports import KeyValue
 from lddp.zones.posix import PosixZone
 
 _log = logging.getLogger(__name__)
-VERIFY_ROUNDS = 5
+STRIKES_MAX = 4
+"""How often the zones may differ, one time after the other, while the source holds still."""
+QUIET_S = 0.5
+QUIET_S_MAX = 10.0
 RETRY_S = 1.0
+LOGGED_MAX = 20
+SOURCE_IS_BUSY = "the source keeps changing; it is compared as soon as it holds still"
 _ACTIVE = ("running", "live")
 
 Survey = Callable[[Rule, int], Awaitable[dict[int, Finding | str]]]
@@ -62,6 +67,7 @@ class MigrationDriver:
         self._complete = asyncio.Event()
         self._changed = asyncio.Event()
         self.problem = ""
+        self._quiet_s = QUIET_S
 
     def state_changed(self) -> None:
         self._changed.set()
@@ -137,7 +143,7 @@ class MigrationDriver:
     async def _lead(self) -> None:
         """From running to live, and from there to the end when it is asked for."""
         assert self.observer is not None
-        await self.observer.drained()
+        await self.observer.scanned()
         if self.state() == "running":
             await self._change(MigrationAction.LIVE, "")
         while True:
@@ -151,20 +157,12 @@ class MigrationDriver:
 
     async def _finish(self) -> None:
         """Compares all zones at a barrier, again while the source goes on changing; then the receipt."""
-        assert self.observer is not None
         self.verifying = True
         try:
-            for _ in range(VERIFY_ROUNDS):
-                await self.observer.drained()
-                if self.observer.failures:
-                    await self._change(MigrationAction.FAIL, f"{len(self.observer.failures)} paths cannot be read")
-                    return
-                barrier = Barrier(self._gateway.next_id(), self._gateway.clock.time_ns(), self.rule.name)
-                applied = await self._gateway.submit(barrier)
-                self.findings = await self._survey(self.rule, applied.gsn)
-                if self._agrees():
-                    await self._receipt(applied.gsn)
-                    await self._change(MigrationAction.COMPLETE, "")
+            strikes, self._quiet_s = 0, QUIET_S
+            while strikes < STRIKES_MAX:
+                strikes = strikes + 1 if await self._compare() else 0
+                if self.state() not in _ACTIVE:
                     return
             await self._change(MigrationAction.FAIL, self._disagreement())
         except UnavailableError as error:
@@ -173,6 +171,56 @@ class MigrationDriver:
             await asyncio.sleep(RETRY_S)
         finally:
             self.verifying = False
+            self.problem = ""
+
+    async def _compare(self) -> bool:
+        """One comparison. Completes the migration where all agrees; otherwise whether they differ though the source
+        held still. What differs is looked at again."""
+        observer = self.observer
+        assert observer is not None
+        await observer.drained()
+        observer.backlog.forget_the_gone()
+        changes = observer.counters.changes
+        barrier = Barrier(self._gateway.next_id(), self._gateway.clock.time_ns(), self.rule.name)
+        applied = await self._gateway.submit(barrier)
+        self.findings = await self._survey(self.rule, applied.gsn)
+        if self._agrees() and not observer.failures:
+            await self._receipt(applied.gsn)
+            await self._change(MigrationAction.COMPLETE, "")
+            return False
+        await observer.drained()
+        if observer.counters.changes != changes or not self._same_state():
+            self.problem = SOURCE_IS_BUSY
+            await self._quiet()
+            return False
+        self._look_again()
+        await asyncio.sleep(RETRY_S)
+        return True
+
+    async def _quiet(self) -> None:
+        """Until nothing has changed the source for a while: longer each time, because a comparison is expensive."""
+        assert self.observer is not None
+        while True:
+            changes = self.observer.counters.changes
+            await asyncio.sleep(self._quiet_s)
+            await self.observer.drained()
+            if self.observer.counters.changes == changes:
+                self._quiet_s = min(self._quiet_s * 2, QUIET_S_MAX)
+                return
+
+    def _same_state(self) -> bool:
+        """Whether all zones were compared with the same state of the namespace."""
+        return len({f.namespace_digest for f in self.findings.values() if isinstance(f, Finding)}) == 1
+
+    def _look_again(self) -> None:
+        """What the source has otherwise than the log, though no change of it was seen."""
+        finding = self.findings[self._gateway.zone]
+        assert self.observer is not None and isinstance(finding, Finding)
+        for zone, found in self.findings.items():
+            if isinstance(found, Finding):
+                for path, what in found.differences[:LOGGED_MAX]:
+                    _log.error("zone %d: %r: the %s is not what the log says", zone, path, what)
+        self.observer.backlog.distrust([*(path for path, _ in finding.differences), *finding.extraneous])
 
     def _agrees(self) -> bool:
         findings = list(self.findings.values())
@@ -184,6 +232,8 @@ class MigrationDriver:
         return clean and len(totals) == 1
 
     def _disagreement(self) -> str:
+        if self.observer is not None and self.observer.failures:
+            return f"{len(self.observer.failures)} paths cannot be read"
         count = sum(f.difference_count for f in self.findings.values() if isinstance(f, Finding))
         return f"the zones differ in {count} places"
 

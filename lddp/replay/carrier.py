@@ -68,6 +68,34 @@ class Carrier:
         end = path.rfind(b"/")
         self.touched.add(path[:end] if end >= 0 else b"")
 
+    def _trace(self, effect: e.Effect) -> None:
+        """Keeps `touched` up with an effect that was carried out."""
+        match effect:
+            case e.RenameEffect(_, path, to, directory):
+                if directory:
+                    self._move_touched(path, to)
+                self._touch(path)
+                self._touch(to)
+            case e.ParkEffect(inode, path):
+                self._move_touched(path, _parked(inode))
+                self._touch(path)
+            case e.UnparkEffect(inode, to):
+                self._move_touched(_parked(inode), to)
+                self._touch(to)
+            case e.LinkEffect(_, _, to):
+                self._touch(to)
+            case e.MakeDirectoryEffect(_, path, _):
+                self._touch(path)
+                self.touched.add(path)
+            case e.PutFileEffect() | e.MakeNodeEffect() | e.RemoveEffect():
+                self._touch(effect.path)
+            case _:
+                return
+
+    def retrace(self, effect: e.Effect) -> None:
+        """An effect that was carried out before this start: its directories may not have their times yet."""
+        self._trace(effect)
+
     def _make_directory(self, effect: e.MakeDirectoryEffect, _: ContentSource | None) -> None:
         parent = effect.path[: max(effect.path.rfind(b"/"), 0)]
         if effect.path and parent not in self._made:
@@ -78,8 +106,7 @@ class Carrier:
         else:
             self._made.add(effect.path)
         self.zone.make_directory(effect.path, effect.attributes)
-        self._touch(effect.path)
-        self.touched.add(effect.path)
+        self._trace(effect)
 
     def _put_file(self, effect: e.PutFileEffect, source: ContentSource | None) -> None:
         assert source is not None, "the projector waits for the bytes of a file"
@@ -96,15 +123,15 @@ class Carrier:
                 return
         self.zone.put_file(path, effect.attributes, source)
         self.bytes_written += effect.content.size
-        self._touch(path)
+        self._trace(effect)
 
     def _make_node(self, effect: e.MakeNodeEffect, _: ContentSource | None) -> None:
         self.zone.make_node(effect.path, effect.kind, effect.attributes, effect.target, effect.rdev)
-        self._touch(effect.path)
+        self._trace(effect)
 
     def _link(self, effect: e.LinkEffect, _: ContentSource | None) -> None:
         self.zone.link(effect.path, effect.to)
-        self._touch(effect.to)
+        self._trace(effect)
 
     def _rename(self, effect: e.RenameEffect, _: ContentSource | None) -> None:
         try:
@@ -112,9 +139,7 @@ class Carrier:
         finally:
             if effect.directory:
                 self._made.clear()
-                self._move_touched(effect.path, effect.to)
-            self._touch(effect.path)
-            self._touch(effect.to)
+            self._trace(effect)
 
     def _move_touched(self, path: bytes, to: bytes) -> None:
         below = path + b"/"
@@ -125,11 +150,11 @@ class Carrier:
     def _park(self, effect: e.ParkEffect, _: ContentSource | None) -> None:
         self.zone.park(effect.path, b"%d" % effect.inode)
         self._made.clear()
-        self._touch(effect.path)
+        self._trace(effect)
 
     def _unpark(self, effect: e.UnparkEffect, _: ContentSource | None) -> None:
         self.zone.unpark(b"%d" % effect.inode, effect.to)
-        self._touch(effect.to)
+        self._trace(effect)
 
     def _remove(self, effect: e.RemoveEffect, _: ContentSource | None) -> None:
         if not effect.path:
@@ -138,7 +163,7 @@ class Carrier:
         self.zone.remove(effect.path)
         if effect.directory:
             self._made.clear()
-        self._touch(effect.path)
+        self._trace(effect)
 
     def _set_attributes(self, effect: e.SetAttributesEffect, _: ContentSource | None) -> None:
         self.zone.set_attributes(effect.path, effect.kind, effect.attributes)
@@ -150,3 +175,8 @@ class Carrier:
 
     def _truncate(self, effect: e.TruncateEffect, _: ContentSource | None) -> None:
         self.zone.truncate(effect.path, effect.size, effect.attributes)
+
+
+def _parked(inode: int) -> bytes:
+    """Where a parked object is, in the terms of `touched`: no path of a tree has a NUL."""
+    return b"\0%d" % inode

@@ -15,9 +15,11 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 
+import msgpack
+
 from lddp.core import effects as e
-from lddp.core.namespace import ATTRIBUTES_UNKNOWN, DENTRY
-from lddp.core.records import Attributes, Content, Kind
+from lddp.core.namespace import DENTRY
+from lddp.core.records import Content
 from lddp.core.tables import Table, Tables
 from lddp.core.view import View
 from lddp.errors import UnavailableError, errno_name
@@ -27,6 +29,7 @@ from lddp.replay.carrier import Carrier
 from lddp.replay.conflicts import Blocked
 from lddp.replay.outbox import Item
 from lddp.replay.progress import Progress
+from lddp.replay.settling import directory_attributes, set_directories
 
 _log = logging.getLogger(__name__)
 BATCH_EFFECTS = 1024
@@ -36,6 +39,7 @@ CHECKPOINT_S = 5.0
 RETRY_S = 1.0
 FETCHES_AT_ONCE = 4
 _PROJECTED = b"projected"
+_TOUCHED = b"touched"
 
 Ready = tuple[Item, ContentSource | None]
 
@@ -134,6 +138,7 @@ class Projector:
 
     async def run(self) -> None:
         """Projects until cancelled."""
+        self._recover_touched()
         try:
             while True:
                 self._wake.clear()
@@ -318,25 +323,32 @@ class Projector:
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
     async def _checkpoint(self) -> None:
-        """Makes everything carried out so far durable, then forgets its effects."""
+        """Makes everything carried out so far durable, then forgets its effects. Who waits is told once directories
+        have their times too, which needs a moment at which this zone is up to date."""
         self._checkpointed = self._clock.monotonic()
         wanted, self._wanted = self._wanted, []
+        settled = True
         if self._dirty:
+            settled = await self._settle_directories()
             await self._make_durable()
+        if not settled:
+            self._wanted = wanted + self._wanted
+            return
         for future in wanted:
             if not future.done():
                 future.set_result(None)
 
     async def _make_durable(self) -> None:
         loop = asyncio.get_running_loop()
-        await self._settle_directories()
         await loop.run_in_executor(self._executor, self._sync)
         through = self.projected
         later = {order for order in self._done if order[0] > through}
+        touched = {rule: sorted(carrier.touched) for rule, carrier in self._carriers.items()}
 
         def note(tables: Tables) -> None:
             outbox.discard(tables, through)
             tables.put(Table.LOCAL, _PROJECTED, DENTRY.pack(through, 0xFFFFFFFF))
+            tables.put(Table.LOCAL, _TOUCHED, msgpack.packb(touched))
 
         await self._transact(note)
         self._done = later
@@ -345,37 +357,38 @@ class Projector:
             del self._packs[pack]
             self._store.release_pack(pack)
 
+    def _recover_touched(self) -> None:
+        """Directories whose entries were changed before this start, and that may not have their times yet."""
+        with self._environment.read() as tables:
+            data = tables.get(Table.LOCAL, _TOUCHED)
+            kept = msgpack.unpackb(data, strict_map_key=False) if data is not None else {}
+            for rule, carrier in self._carriers.items():
+                carrier.touched.update(kept.get(rule, []))
+            place = self._cursor
+            while self._done and (items := outbox.read(tables, place, BATCH_EFFECTS)):
+                for item in items:
+                    if item.order in self._done and item.rule in self._carriers:
+                        self._carriers[item.rule].retrace(item.effect)
+                place = items[-1].order
+
     def _sync(self) -> None:
         for carrier in self._carriers.values():
             carrier.zone.sync()
 
-    async def _settle_directories(self) -> None:
-        """Gives every directory whose entries were changed the modification time that the namespace says."""
+    async def _settle_directories(self) -> bool:
+        """Gives every directory whose entries were changed the modification time that the namespace says. False where
+        the log is ahead of the zone: then paths may mean other directories, and it is done later."""
         loop = asyncio.get_running_loop()
+        settled = True
         for rule, carrier in self._carriers.items():
-            if carrier.touched:
-                touched, carrier.touched = carrier.touched, set()
-                wanted = self._directory_attributes(rule, touched)
-                await loop.run_in_executor(self._executor, _set_directories, carrier, wanted)
-
-    def _directory_attributes(self, rule_number: int, touched: set[bytes]) -> list[tuple[int, bytes, Attributes]]:
-        wanted = []
-        with self._environment.read() as tables:
-            view = View(tables)
-            rule = next((rule for rule in view.rules() if rule.number == rule_number), None)
-            if rule is None:
-                return []
-            for path in sorted(touched, reverse=True):
-                found = view.find(rule.path + b"/" + path if path else rule.path)
-                inode = None if found is None else found[1]
-                if inode is not None and inode.mode != ATTRIBUTES_UNKNOWN:
-                    wanted.append((inode.number, path, inode.attributes))
-        return wanted
-
-
-def _set_directories(carrier: Carrier, wanted: list[tuple[int, bytes, Attributes]]) -> None:
-    for _, path, attributes in wanted:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            status = carrier.zone.status(path)
-            if status.kind is Kind.DIRECTORY and status.mtime_ns != attributes.mtime_ns:
-                carrier.zone.set_attributes(path, Kind.DIRECTORY, attributes)
+            if not carrier.touched:
+                continue
+            with self._environment.read() as tables:
+                view = View(tables)
+                if self._waiting or view.gsn != self._scanned:
+                    settled = False
+                    continue
+                wanted = directory_attributes(view, rule, carrier.touched)
+            carrier.touched = set()
+            await loop.run_in_executor(self._executor, set_directories, carrier, wanted)
+        return settled

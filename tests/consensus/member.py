@@ -9,7 +9,7 @@ from lddp.consensus.config import RaftConfig
 from lddp.consensus.replica import Replica
 from lddp.consensus.wire import REGULAR, Append, Canvass, CanvassReply, Entry, Message, Vote, encode_records
 from lddp.core.tables import Table, Tables
-from lddp.storage.memory import MemoryKeyValue
+from tests.fakes.memory import MemoryKeyValue
 
 from .simulation import SeededRandom, VirtualClock
 

@@ -16,7 +16,7 @@ from lddp.consensus.config import RaftConfig
 from lddp.consensus.replica import Replica
 from lddp.consensus.wire import Message, decode_message, encode_message
 from lddp.core.tables import Table, Tables
-from lddp.storage.memory import MemoryKeyValue
+from tests.fakes.memory import MemoryKeyValue
 
 _APPLIED_KEY = b"applied"
 

@@ -14,7 +14,7 @@ from lddp.consensus.journal import InvariantError, RaftJournal
 from lddp.consensus.wire import Append, Appended, Forward, decode_message, encode_message
 from lddp.core.tables import Table
 from lddp.errors import FormatError
-from lddp.storage.memory import MemoryKeyValue
+from tests.fakes.memory import MemoryKeyValue
 
 from .member import Member, entry
 from .simulation import Group

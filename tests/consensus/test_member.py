@@ -20,7 +20,7 @@ from lddp.links.credentials import Credentials
 from lddp.links.issue import create_authority, issue
 from lddp.links.listener import Listener
 from lddp.storage.environment import Environment
-from lddp.storage.memory import MemoryKeyValue
+from tests.fakes.memory import MemoryKeyValue
 
 DEADLINE_S = 30.0
 

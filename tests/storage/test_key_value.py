@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lddp.core.tables import Table
 from lddp.ports import KeyValue
 from lddp.storage.environment import Environment
-from lddp.storage.memory import MemoryKeyValue
+from tests.fakes.memory import MemoryKeyValue
 
 KEYS = st.binary(min_size=1, max_size=3)
 STEPS = st.lists(

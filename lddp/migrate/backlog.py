@@ -1,0 +1,155 @@
+"""What an observer has still to look at: pending inodes, dirty names, large files, and what could not be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from lddp.core.namespace import RULE
+from lddp.core.records import Kind
+from lddp.core.rules import Rule
+from lddp.core.tables import Table
+from lddp.core.view import View
+from lddp.migrate.dirty import Dirty, Work
+from lddp.migrate.look import Failure
+from lddp.ports import KeyValue
+
+FAILED_LISTED_MAX = 1000
+DIRECTORIES = b"\0"
+FILES = b"\1"
+
+
+class Backlog:
+    """Of one rule. `busy` are inodes that somebody looks at now; `failures` what could not be read, by inode number,
+    which is tried again until it can."""
+
+    def __init__(self, environment: KeyValue, rule: Rule, monotonic: Callable[[], float]) -> None:
+        self._environment = environment
+        self._rule = rule
+        self._monotonic = monotonic
+        self.dirty = Dirty(monotonic)
+        self.busy: set[int] = set()
+        self.large: set[int] = set()
+        """Files whose bytes are to be compared with what the log knows, though they are not pending."""
+        self.jobs = 0
+        """Rounds that run now."""
+        self.failures: dict[int, Failure] = {}
+
+    # -- taking -----------------------------------------------------------------------------------------------------
+
+    def take_pending(self, order: bytes, limit: int) -> list[int]:
+        """Pending inodes that nobody looks at now, DIRECTORIES or FILES; they are busy then."""
+        now = self._monotonic()
+        found: list[int] = []
+        start = RULE.pack(self._rule.number) + order
+        with self._environment.read() as tables:
+            for key, _ in tables.scan(Table.PENDING, start, start + b"\xff"):
+                number = int.from_bytes(key[5:13], "big")
+                if number not in self.busy and self.dirty.is_due(number, now):
+                    found.append(number)
+                    if len(found) >= limit:
+                        break
+        self.busy.update(found)
+        return found
+
+    def take_large(self) -> int:
+        """A file whose bytes are to be read one at a time, which is busy then; 0 where there is none."""
+        now = self._monotonic()
+        number = next((n for n in self.large if n not in self.busy and self.dirty.is_due(n, now)), 0)
+        if number:
+            self.busy.add(number)
+        else:
+            number = next(iter(self.take_pending(FILES, 1)), 0)
+        self.large.discard(number)
+        return number
+
+    def take_dirty(self) -> Work:
+        """All that is dirty and may be looked at now; it is busy then."""
+        work = self.dirty.take(self.busy)
+        if work:
+            self._sort(work)
+            self.busy |= numbers_of(work)
+        return work
+
+    def _sort(self, work: Work) -> None:
+        """What came in as a file and is something else (a void attribute) is looked at under its own name."""
+        with self._environment.read() as tables:
+            view = View(tables)
+            for number in list(work.files):
+                inode = view.inode(number)
+                if inode is not None and inode.kind is Kind.FILE:
+                    continue
+                work.files.discard(number)
+                if inode is not None:
+                    work.names.setdefault(inode.parent or number, set()).add(inode.name)
+
+    # -- adding -----------------------------------------------------------------------------------------------------
+
+    def fail(self, number: int, path: bytes, errno: int) -> None:
+        if len(self.failures) < FAILED_LISTED_MAX or number in self.failures:
+            self.failures[number] = Failure(path, errno)
+        self.dirty.postpone(number)
+
+    def scrub(self) -> None:
+        """Every listed directory is to be compared with the source: what changed while nobody looked is found."""
+        with self._environment.read() as tables:
+            view = View(tables)
+            waiting = [self._rule.root]
+            while waiting:
+                number = waiting.pop()
+                inode = view.inode(number)
+                if inode is None or inode.kind is not Kind.DIRECTORY:
+                    continue
+                if not inode.pending:
+                    self.dirty.compare.add(number)
+                waiting.extend(child for _, child in view.list(number) if _is_directory(view, child))
+
+    def distrust(self, paths: Iterable[bytes]) -> None:
+        """These paths, relative to the rule's root, are looked at again, and the bytes of files among them are read
+        whatever their times say."""
+        with self._environment.read() as tables:
+            view = View(tables)
+            for path in paths:
+                parent = self._rule.root
+                *above, name = path.split(b"/")
+                for part in above:
+                    parent = view.child(parent, part) or parent
+                self.dirty.add_name(parent, name)
+                inode = view.inode(view.child(parent, name)) if name else None
+                if inode is not None and inode.kind is Kind.FILE:
+                    self.dirty.files.add(inode.number)
+
+    # -- is there anything left -------------------------------------------------------------------------------------
+
+    def is_idle(self) -> bool:
+        """Nothing pending, dirty or being looked at, except what cannot be read."""
+        if self.busy or self.jobs or (self.large - self.failures.keys()) or self.dirty.has_other_than(self.failures):
+            return False
+        return all(number in self.failures for number in self._pending())
+
+    def is_scanned(self) -> bool:
+        """Everything that was there has been looked at once; changes may still be on their way."""
+        if self.dirty.compare:
+            return False
+        return all(number in self.failures or self.dirty.is_postponed(number) for number in self._pending())
+
+    def _pending(self) -> Iterable[int]:
+        start, stop = RULE.pack(self._rule.number), RULE.pack(self._rule.number + 1)
+        with self._environment.read() as tables:
+            for key, _ in tables.scan(Table.PENDING, start, stop):
+                yield int.from_bytes(key[5:13], "big")
+
+    def forget_the_gone(self) -> None:
+        """What could not be read and is not there any more is no failure."""
+        with self._environment.read() as tables:
+            view = View(tables)
+            for number in [number for number in self.failures if view.inode(number) is None]:
+                del self.failures[number]
+
+
+def numbers_of(work: Work) -> set[int]:
+    return set(work.names) | work.compare | work.files
+
+
+def _is_directory(view: View, number: int) -> bool:
+    inode = view.inode(number)
+    return inode is not None and inode.kind is Kind.DIRECTORY

@@ -1,0 +1,1 @@
+"""Tests of the pure core: codec, namespace, merge rule, effects, digests."""

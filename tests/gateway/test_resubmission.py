@@ -1,0 +1,135 @@
+"""What a gateway submits again, and what it does not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+from lddp.storage.memory import MemoryKeyValue
+
+from lddp.core.codec import encode
+from lddp.core.records import Barrier, Record
+from lddp.errors import LddpError, LimitError, UnavailableError
+from lddp.gateway import RESUBMIT_AFTER_S, Gateway
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time_ns(self) -> int:
+        return int(self.now * 1e9)
+
+
+class Numbers:
+    def uniform(self, low: float, high: float) -> float:
+        return low
+
+    def token(self, size: int) -> bytes:
+        return b"t" * size
+
+
+class Member:
+    """Takes records and orders nothing by itself."""
+
+    def __init__(self) -> None:
+        self.leader: str | None = "a"
+        self.taken: list[bytes] = []
+        self.failure: LddpError | None = None
+        self.on_leader_change: list[Any] = []
+
+    def submit(self, records: Sequence[bytes]) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.taken += records
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.time = Time()
+        self.member = Member()
+        self.environment = MemoryKeyValue()
+        self.gateway = Gateway(self.environment, 0, self.time, Numbers())
+        self.gateway._member = cast(Any, self.member)
+        self.index = 0
+
+    def record(self) -> Record:
+        return Barrier(self.gateway.next_id(), 1, "rule")
+
+    def post(self) -> Record:
+        record = self.record()
+        self.gateway.post([record])
+        return record
+
+    def fold(self, record: Record) -> None:
+        self.index += 1
+        with self.environment.write() as tables:
+            self.gateway.apply(tables, self.index, [encode(record)])
+        self.gateway.committed(self.index, self.index)
+
+    def late(self) -> list[int]:
+        return [operation.sequence for operation in self.gateway._late()]
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    return Bench()
+
+
+async def test_work_is_not_given_twice_to_a_leader_that_is_only_busy(bench: Bench) -> None:
+    records = []
+    for _ in range(20):
+        records.append(bench.post())
+        bench.time.now += 0.1
+    for number in range(10):
+        bench.fold(records[number])
+        bench.time.now += 0.5
+        assert bench.late() == []
+
+
+async def test_a_record_that_a_later_one_overtook_is_late(bench: Bench) -> None:
+    lost = bench.post()
+    bench.time.now += 0.1
+    later = bench.post()
+    bench.fold(later)
+    assert bench.late() == []
+    bench.time.now += RESUBMIT_AFTER_S
+    assert bench.late() == [lost.id.sequence]
+
+
+async def test_everything_is_late_when_nothing_comes_back_but_less_and_less_often(bench: Bench) -> None:
+    record = bench.post()
+    submitted = []
+    for tick in range(30):
+        bench.time.now += RESUBMIT_AFTER_S
+        late = bench.gateway._late()
+        if late:
+            submitted.append(tick)
+            bench.gateway._resubmit(late)
+    assert submitted[0] <= 1
+    assert 3 <= len(submitted) <= 8
+    assert bench.member.taken == [encode(record)] * (1 + len(submitted))
+
+
+async def test_what_was_refused_is_not_submitted_later(bench: Bench) -> None:
+    earlier = bench.post()
+    for failure in (UnavailableError("full"), LimitError("large")):
+        bench.member.failure = failure
+        with pytest.raises(type(failure)):
+            bench.gateway.post([earlier, bench.record()])
+    bench.member.failure = None
+    bench.time.now += 60.0
+    assert bench.late() == [earlier.id.sequence]
+
+
+async def test_a_change_of_leader_brings_all_of_it_at_once(bench: Bench) -> None:
+    records = [bench.post() for _ in range(3)]
+    bench.member.taken.clear()
+    bench.gateway._leader_changed("b")
+    assert bench.member.taken == [encode(record) for record in records]
+    await asyncio.sleep(0)
