@@ -122,8 +122,10 @@ class ZoneFilesystem(Protocol):
         """Makes it, or gives an existing directory these attributes; another object in its place is removed."""
         ...
 
-    def put_file(self, path: bytes, attributes: Attributes, source: ContentSource) -> Status:
-        """Atomically makes `path` a new regular file with these bytes and attributes."""
+    def put_file(
+        self, path: bytes, attributes: Attributes, source: ContentSource, *, look: bool = True
+    ) -> Status | None:
+        """Atomically makes `path` a new regular file with these bytes and attributes; its status with `look`."""
         ...
 
     def make_node(self, path: bytes, kind: Kind, attributes: Attributes, target: bytes, rdev: int) -> Status: ...

@@ -64,6 +64,9 @@ ARGUMENTS: dict[str, tuple[tuple[str, object], ...]] = {
 BYTES = frozenset({"data", "to", "target", "name", "value"})
 _MODE_MAX = 0o7777
 _ID_MAX = 2**32 - 2
+_KINDS = int(min(r.Kind)), int(max(r.Kind))
+_RENAME_FLAG_MAX = int(max(r.RenameFlag))
+_XATTR_FLAG_MAX = int(max(r.XattrFlag))
 
 
 def content_of(data: bytes) -> r.Content:
@@ -117,7 +120,7 @@ def _make_directory(o: Origin, id: r.OperationId, path: bytes, mode: Any, uid: A
 def _create(
     o: Origin, id: r.OperationId, path: bytes, mode: Any, uid: Any, gid: Any, kind: Any, rdev: Any
 ) -> r.Operation:
-    what = r.Kind(_integer(kind, min(r.Kind), max(r.Kind), "kind"))
+    what = r.Kind(_integer(kind, *_KINDS, "kind"))
     if what in (r.Kind.DIRECTORY, r.Kind.SYMLINK):
         raise UsageError(f"'create' does not make a {what.name.lower()}; use mkdir or symlink")
     owner = _owner(uid, o.uid, "uid"), _owner(gid, o.gid, "gid")
@@ -146,7 +149,7 @@ def _truncate(o: Origin, id: r.OperationId, path: bytes, size: Any) -> r.Operati
 
 
 def _rename(o: Origin, id: r.OperationId, path: bytes, to: Any, flag: Any) -> r.Operation:
-    how = r.RenameFlag(_integer(flag, 0, max(r.RenameFlag), "flag"))
+    how = r.RenameFlag(_integer(flag, 0, _RENAME_FLAG_MAX, "flag"))
     return r.Rename(id, o.zone, o.time_ns, path, checked(_bytes(to, limits.PATH_BYTES_MAX, "to")), how)
 
 
@@ -188,7 +191,7 @@ def _set_attributes(
 def _set_xattr(o: Origin, id: r.OperationId, path: bytes, name: Any, value: Any, flag: Any) -> r.Operation:
     key = _bytes(name, limits.XATTR_NAME_BYTES_MAX, "name")
     data = _bytes(value, limits.XATTR_VALUE_BYTES_MAX, "value")
-    how = r.XattrFlag(_integer(flag, 0, max(r.XattrFlag), "flag"))
+    how = r.XattrFlag(_integer(flag, 0, _XATTR_FLAG_MAX, "flag"))
     return r.SetXattr(id, o.zone, o.time_ns, path, key, data, how)
 
 

@@ -199,7 +199,7 @@ class _Run:
                     return self._receipt(client)
                 case "failed":
                     return self._failure(document)
-                case "live" if self._once and not self._completing:
+                case "live" if self._once and not self._completing and not document["lag"]:
                     self._ask_to_complete()
             time.sleep(POLL_S)
 

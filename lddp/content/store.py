@@ -69,6 +69,8 @@ class Store:
         self._lock = threading.Lock()
         self._keeps: Counter[str] = Counter()
         self._fetch: Fetch | None = None
+        self._latest = (b"", memoryview(b""))
+        """The pack that was read last: the files of one come one after the other."""
         for name in ("", "blobs", "packs", "parts", "incoming", "suspects"):
             os.makedirs(os.path.join(self.directory, name), mode=0o700, exist_ok=True)
         self._blobs_directory = open_directory(self._path("blobs"))
@@ -173,10 +175,14 @@ class Store:
         return FileSource(path, size, lambda: not self._keeps[name])
 
     def _slice(self, content: Content) -> BytesSource | None:
-        pack = self._packs.read(content.pack)
-        if pack is None:
-            return None
-        source = BytesSource(content, memoryview(pack)[content.offset : content.offset + content.size])
+        latest, view = self._latest
+        if latest != content.pack:
+            pack = self._packs.read(content.pack)
+            if pack is None:
+                return None
+            view = memoryview(pack)
+            self._latest = (content.pack, view)
+        source = BytesSource(content, view[content.offset : content.offset + content.size])
         try:
             source.check()
         except CorruptError as error:
@@ -246,6 +252,8 @@ class Store:
         _remove(self._path("parts", content.digest.hex() + PART))
 
     def release_pack(self, pack_id: bytes) -> None:
+        if self._latest[0] == pack_id:
+            self._latest = (b"", memoryview(b""))
         self._packs.release(pack_id)
 
     def held(self) -> tuple[list[bytes], list[bytes]]:

@@ -13,6 +13,8 @@ one directory lost and another gained is moved, not destroyed.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from lddp.core import effects as e
 from lddp.core.facts import Facts
 from lddp.core.namespace import Inode, Namespace
@@ -52,20 +54,26 @@ class _Merge(Facts):
     def run(self) -> None:
         reports = [report for report in self.record.directories if self._is_directory(report)]
         self._take_directories(reports)
+        self._drop_parked((Kind.DIRECTORY,))
         for report in reports:
             self._take_files(report)
         for report in reports:
             for name in report.absent:
                 self._take_absence(report, name)
-        for inode in self._parked.values():
-            if inode.visible:
-                self.emit(e.RemoveEffect(inode.number, b"", inode.kind is Kind.DIRECTORY))
-            if inode.nlink == 0:
-                self._destroy(inode)
+        self._drop_parked(tuple(Kind))
         for report in reports:
             self._finish_directory(report)
         for single in self.record.inodes:
             self._take_inode(single)
+
+    def _drop_parked(self, kinds: Collection[Kind]) -> None:
+        """What was set aside and got no place goes: directories before files are placed, which may have names there."""
+        for inode in [one for one in self._parked.values() if one.kind in kinds]:
+            del self._parked[inode.number]
+            if inode.visible:
+                self.emit(e.RemoveEffect(inode.number, b"", inode.kind is Kind.DIRECTORY))
+            if inode.nlink == 0:
+                self._destroy(inode)
 
     # -- helpers ----------------------------------------------------------------------------------------------------
 
@@ -164,7 +172,7 @@ class _Merge(Facts):
 
     def _is_outdated(self, here: Inode | None, inode: Inode | None) -> bool:
         """Whether the log moved the directory, or changed what stands in its place, after the source looked."""
-        if here is not None and self.is_newer(here):
+        if here is not None and (self.is_newer(here) or here.identity in self._refused):
             return True
         if inode is None or inode.kind is not Kind.DIRECTORY or inode.nlink == 0:
             return False
@@ -225,10 +233,10 @@ class _Merge(Facts):
         """Another object takes this name. The old one waits aside if this observation names it elsewhere, and so does
         everything inside it that this observation names."""
         path = self.names.path_of(parent.number, entry.name)
+        waits = here.nlink == 1 and here.identity != b"" and here.identity in self._named
         if here.kind is Kind.DIRECTORY:
-            self._rescue(here)
+            self._rescue(here, waits)
         self._unlink(parent, entry.name, here)
-        waits = here.nlink == 0 and here.identity != b"" and here.identity in self._named
         if waits:
             self._parked[here.number] = here
             if here.visible:
@@ -240,11 +248,14 @@ class _Merge(Facts):
         elif not waits:
             self._destroy(here)
 
-    def _rescue(self, directory: Inode) -> None:
-        """Sets aside what this observation names and what is inside a directory that loses its place."""
+    def _rescue(self, directory: Inode, waits: bool) -> None:
+        """Sets aside what this observation names and what is inside a directory that loses its place. Where the
+        directory waits aside itself, files stay in it: the name elsewhere may be another one of theirs."""
         for identity in sorted(self._named):
             inode = self.names.by_identity(self.rule.number, identity)
             if inode is None or inode is directory or inode.number in self._parked:
+                continue
+            if waits and inode.kind is not Kind.DIRECTORY:
                 continue
             for parent, name in self.names.names(inode):
                 if self._attached(parent) is not None and self.names.is_inside(parent, directory.number):

@@ -219,20 +219,21 @@ class Looker:
         """With its bytes; without them where it does not hold still."""
         descriptor = self._zone.open_read(path)
         try:
+            seen = (status.size, status.mtime_ns, status.ctime_ns)
             for _ in range(READ_TRIES):
-                before = os.fstat(descriptor)
-                if before.st_size > SMALL_BYTES_MAX or before.st_ino != status.inode:
-                    break
                 xattrs = read_xattrs(descriptor)
-                data = os.pread(descriptor, before.st_size + 1, 0)
+                data = os.pread(descriptor, seen[0] + 1, 0)
                 after = os.fstat(descriptor)
-                if len(data) == before.st_size and is_same(before, after):
+                now = (after.st_size, after.st_mtime_ns, after.st_ctime_ns)
+                if after.st_ino != status.inode or after.st_size > SMALL_BYTES_MAX:
+                    break
+                if len(data) == now[0] and now == seen:
                     attributes = _attributes_of(after, xattrs)
-                    size = after.st_size
                     content = self.pack.add(data)
                     return ObservedEntry(
-                        name, status.handle, Kind.FILE, attributes, size, content, b"", 0, after.st_ctime_ns
+                        name, status.handle, Kind.FILE, attributes, now[0], content, b"", 0, after.st_ctime_ns
                     )
+                seen = now
         finally:
             os.close(descriptor)
         return self._bare(path, name, status, child)

@@ -165,17 +165,6 @@ class Verifier:
         digest = known.digest if known is not None else b""
         if known is not None and not known.sealed:
             digest = found[6]  # type: ignore[assignment]
-        names = (
-            "mode",
-            "owner",
-            "group",
-            "modification time",
-            "extended attributes",
-            "size",
-            "bytes",
-            "target",
-            "rdev",
-        )
         wanted = (*inode.attributes, inode.size, digest, inode.target, inode.rdev)
         for what, one, other in zip(_COMPARED, wanted, found, strict=True):
             if one != other:

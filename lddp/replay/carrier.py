@@ -121,7 +121,7 @@ class Carrier:
                 else:
                     self.kept.add(path)
                 return
-        self.zone.put_file(path, effect.attributes, source)
+        self.zone.put_file(path, effect.attributes, source, look=False)
         self.bytes_written += effect.content.size
         self._trace(effect)
 

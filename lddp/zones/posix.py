@@ -111,7 +111,9 @@ class PosixZone:
             _make_directory(staging, place, attributes.mode & 0o777 if own else 0o700)
             return os.open(place.name, _DIRECTORY, dir_fd=place.fd)
 
-    def put_file(self, path: bytes, attributes: Attributes, source: ContentSource) -> Status:
+    def put_file(
+        self, path: bytes, attributes: Attributes, source: ContentSource, *, look: bool = True
+    ) -> Status | None:
         staging = self._writable()
         taken = source.path_to_take()
         if taken is not None:
@@ -130,6 +132,8 @@ class PosixZone:
             except BaseException:
                 staging.discard(temporary)
                 raise
+            if not look:
+                return None
             status = self._looker.status_of(descriptor)
             assert not foreseen or status.mode == attributes.mode, "the process's umask stays what it was"
             return status

@@ -257,7 +257,7 @@ class FakeZone:
                 self._attach(parent, name, self._new(Kind.DIRECTORY, attributes))
         self._set(self._find(path), attributes)
 
-    def put_file(self, path: bytes, attributes: Attributes, source: ContentSource) -> Status:
+    def put_file(self, path: bytes, attributes: Attributes, source: ContentSource, *, look: bool = True) -> Status:
         self._enter("put_file", path)
         parent, name = self._place(path)
         data = bytearray(source.size)

@@ -1,1 +1,1 @@
-"""Tests of the pure core: codec, namespace, merge rule, effects, digests."""
+"""Tests of the gateway."""

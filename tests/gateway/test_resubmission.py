@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
-from lddp.storage.memory import MemoryKeyValue
 
 from lddp.core.codec import encode
 from lddp.core.records import Barrier, Record
 from lddp.errors import LddpError, LimitError, UnavailableError
 from lddp.gateway import RESUBMIT_AFTER_S, Gateway
+from tests.fakes.memory import MemoryKeyValue
 
 
 class Time:
