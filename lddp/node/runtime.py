@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import logging
 import os
 import signal
@@ -28,7 +29,9 @@ from lddp.content.push import Pusher
 from lddp.content.serve import ContentServer
 from lddp.content.store import Store
 from lddp.content.traffic import Traffic
+from lddp.core.namespace import NUMBER
 from lddp.core.rules import Rule
+from lddp.core.tables import Table, Tables
 from lddp.core.view import View
 from lddp.errors import LddpError
 from lddp.gateway import NO_ZONE, Gateway
@@ -52,6 +55,8 @@ CONTENT_CHANNEL = "content"
 SWITCH_INTERVAL_S = 0.0005
 STOP_TIMEOUT_S = 5.0
 GOSSIP_S = 1.0
+COMPACT_ENTRIES_MIN = 10_000
+COMPACT_ENTRIES_MAX = 100_000
 GC_THRESHOLDS = (50_000, 20, 50)
 """Records make and drop many objects that are in no cycle: looking for cycles often finds nothing."""
 
@@ -111,6 +116,7 @@ class Node:
         """Projected GSN of the other nodes, as they last told."""
         self.writers: set[int] = set()
         self._writer_of: dict[str, int] = {}
+        self._applied_by: dict[str, int] = {}
         self.ready_at = self.gateway.gsn
         self.member.on_message.append(self._message)
         self.backend = NodeBackend(self)
@@ -294,6 +300,7 @@ class Node:
                     driver.complete()
             case "projected":
                 self.heard[peer] = int(message["gsn"])
+                self._applied_by[peer] = int(message["applied"])
                 self._hear_process(peer, int(message["process"]))
 
     async def _gossip(self) -> None:
@@ -302,10 +309,31 @@ class Node:
             projected = self.gateway.gsn if self.projector is None else self.projector.projected
             for peer, about in self.config.peers.items():
                 process = os.getpid() if about.address.path and self.config.peer.path else 0
-                self.member.send(peer, {"type": "projected", "gsn": projected, "process": process})
+                applied = self.member.applied_index
+                message = {"type": "projected", "gsn": projected, "process": process, "applied": applied}
+                self.member.send(peer, message)
+            self._compact()
             for peer in set(self._writer_of) - self.member.connected_peers:
                 self._hear_process(peer, 0)
             await asyncio.sleep(GOSSIP_S if self.member.leader is not None else GOSSIP_S / 20)
+
+    def _compact(self) -> None:
+        """Drops log entries that every node has folded, but for those kept for history."""
+        if set(self._applied_by) != set(self.config.peers):
+            return
+        common = min([self.member.applied_index, *self._applied_by.values()])
+        through = common - self.config.limits.log_entries_kept
+        if through < self.member.first_index + COMPACT_ENTRIES_MIN:
+            return
+        self.member.compact(through)
+
+        def forget(tables: Tables) -> None:
+            for key, value in list(itertools.islice(tables.scan(Table.ENTRY_GSNS), COMPACT_ENTRIES_MAX)):
+                if NUMBER.unpack(value)[0] > through:
+                    break
+                tables.delete(Table.ENTRY_GSNS, key)
+
+        self.member.transact(forget)
 
     def _hear_process(self, peer: str, process: int) -> None:
         """A peer that is reached over a unix socket tells its process, whose changes are no business of a watcher."""

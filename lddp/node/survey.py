@@ -18,6 +18,7 @@ from lddp.migrate.options import Exclusion, MigrationOptions
 from lddp.migrate.verify import Finding, Verifier
 from lddp.node.trees import Trees
 from lddp.ports import KeyValue
+from lddp.replay.extraneous import remove_extraneous
 from lddp.replay.projector import Projector
 
 _log = logging.getLogger(__name__)
@@ -107,10 +108,21 @@ class Surveyor:
             await self._gateway.wait(gsn, REACH_TIMEOUT_S)
             if self._projector is not None:
                 await self._projector.wait_through(gsn, REACH_TIMEOUT_S)
+                await self._remove_extraneous(self._projector, rule)
                 await self._projector.checkpoint()
-        except LddpError as error:
+        except (LddpError, OSError) as error:
             return str(error)
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._verify, rule)
+
+    async def _remove_extraneous(self, projector: Projector, rule: Rule) -> None:
+        options = MigrationOptions.from_bytes(rule.options)
+        carrier = self._trees.carriers.get(rule.number)
+        if carrier is None or not options.delete_extraneous or rule.source == self._gateway.zone:
+            return
+        exclusion = Exclusion(options, self._gateway.clock.time_ns())
+        removed = await projector.exclusively(lambda view: remove_extraneous(view, rule, carrier, exclusion.excludes))
+        for path in removed:
+            _log.info("removed %r, which the source of rule %s does not have", path, rule.name)
 
     def _verify(self, rule: Rule) -> Finding | str:
         exclusion = Exclusion(MigrationOptions.from_bytes(rule.options), self._gateway.clock.time_ns())

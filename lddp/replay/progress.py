@@ -15,6 +15,7 @@ from lddp.replay.outbox import KEY
 _HEADER = struct.Struct(">8s36sQI")
 _MAGIC = b"lddpprg1"
 MARKS_MAX = 65_536
+"""Marks between two checkpoints; the file grows by what is done beyond a checkpoint already."""
 
 
 def boot_id() -> bytes:
@@ -33,7 +34,9 @@ class Progress:
         size = _HEADER.size + MARKS_MAX * KEY.size
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fresh = os.fstat(descriptor).st_size != size
+            found = os.fstat(descriptor).st_size
+            fresh = found < size or (found - _HEADER.size) % KEY.size != 0
+            size = size if fresh else found
             if fresh:
                 os.ftruncate(descriptor, 0)
                 os.ftruncate(descriptor, size)
@@ -56,10 +59,6 @@ class Progress:
             self.done.add(order)
 
     @property
-    def full(self) -> bool:
-        return self._position + KEY.size > len(self._map)
-
-    @property
     def room(self) -> int:
         return (len(self._map) - self._position) // KEY.size
 
@@ -70,6 +69,9 @@ class Progress:
 
     def reset(self, base: tuple[int, int], keep: set[tuple[int, int]]) -> None:
         """Everything up to `base` is durable and out of the outbox; `keep` are effects beyond it that are done too."""
+        wanted = _HEADER.size + KEY.size * (len(keep) + MARKS_MAX)
+        if wanted > len(self._map):
+            self._map.resize(wanted)
         self._map[_HEADER.size :] = bytes(len(self._map) - _HEADER.size)
         _HEADER.pack_into(self._map, 0, _MAGIC, boot_id(), *base)
         self.base, self.done = base, set(keep)

@@ -14,43 +14,33 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-
-import msgpack
+from typing import Any, TypeVar
 
 from lddp.core import effects as e
-from lddp.core.namespace import DENTRY
 from lddp.core.records import Content
-from lddp.core.tables import Table, Tables
+from lddp.core.tables import Tables
 from lddp.core.view import View
-from lddp.errors import UnavailableError, errno_name
+from lddp.errors import LddpError, UnavailableError, errno_name
 from lddp.ports import Clock, ContentSource, ContentStore, KeyValue
 from lddp.replay import outbox
 from lddp.replay.carrier import Carrier
+from lddp.replay.checkpoints import BATCH_EFFECTS, Checkpoints
 from lddp.replay.conflicts import Blocked
 from lddp.replay.outbox import Item
 from lddp.replay.progress import Progress
-from lddp.replay.settling import directory_attributes, set_directories
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
-BATCH_EFFECTS = 1024
 BLOCKED_MAX = 20_000
 OFFERED_MAX = 16_384
 CHECKPOINT_S = 5.0
 RETRY_S = 1.0
 FETCHES_AT_ONCE = 4
-_PROJECTED = b"projected"
-_TOUCHED = b"touched"
 
 Ready = tuple[Item, ContentSource | None]
 
 
-def read_projected(tables: Tables) -> tuple[int, int]:
-    """Place in the log up to which the zone is durably projected."""
-    data = tables.get(Table.LOCAL, _PROJECTED)
-    return (0, 0) if data is None else DENTRY.unpack(data)
-
-
-class Projector:
+class Projector(Checkpoints):
     """`carriers` holds this zone's tree of every rule; `holders` names the nodes to ask for bytes; `transact` runs a
     change in consensus' next transaction."""
 
@@ -65,29 +55,16 @@ class Projector:
         clock: Clock,
         executor: Executor,
     ) -> None:
-        self._environment = environment
-        self._transact = transact
-        self._carriers = carriers
-        self._store = store
+        super().__init__(environment, transact, carriers, store, progress, clock, executor)
         self._holders = holders
-        self._progress = progress
-        self._clock = clock
-        self._executor = executor
         with environment.read() as tables:
-            self._cursor = read_projected(tables)
             self._gsn = self._offered_after = View(tables).gsn
         self._offered: deque[Item] = deque()
-        self._scanned = 0
-        self._waiting: dict[tuple[int, int], Item] = {}
         self._fetches: dict[bytes, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(FETCHES_AT_ONCE)
-        self._wake = asyncio.Event()
         self._moved = asyncio.Condition()
         self._retry_waiting = False
-        self._done = set(progress.done)
-        self._checkpointed = self._clock.monotonic()
-        self._wanted: list[asyncio.Future[None]] = []
-        self._packs: dict[bytes, int] = {}
+        self._exclusive: list[tuple[Callable[[View], Any], asyncio.Future[Any]]] = []
         self.stopped = ""
         """Why this zone does not project now; empty while it does."""
 
@@ -106,11 +83,6 @@ class Projector:
     def poke(self, _gsn: int = 0) -> None:
         """There may be more to do."""
         self._wake.set()
-
-    @property
-    def projected(self) -> int:
-        """GSN up to which every effect has been carried out."""
-        return min(self._waiting)[0] - 1 if self._waiting else self._scanned
 
     def is_projected(self, gsn: int) -> bool:
         """Whether the effects of record `gsn` have been carried out, whatever earlier ones wait for."""
@@ -145,8 +117,10 @@ class Projector:
                 busy = await self._step()
                 await self._tell()
                 late = self._clock.monotonic() - self._checkpointed > CHECKPOINT_S
-                if late or self._progress.room < BATCH_EFFECTS or (self._wanted and not busy):
+                if late or (self._wanted and not busy):
                     await self._checkpoint()
+                if self._exclusive and not busy:
+                    await self._run_exclusive()
                 if not busy:
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(CHECKPOINT_S if self._dirty else None):
@@ -155,16 +129,30 @@ class Projector:
             for task in self._fetches.values():
                 task.cancel()
 
-    async def checkpoint(self) -> None:
-        """Returns when everything carried out before this call is durable, directory times included."""
-        wanted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._wanted.append(wanted)
+    async def exclusively(self, job: Callable[[View], T]) -> T:
+        """Runs a job in the carrying thread at a moment when the files are as its View says, and while nothing else
+        changes them."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._exclusive.append((job, future))
         self._wake.set()
-        await wanted
+        return await future
 
-    @property
-    def _dirty(self) -> bool:
-        return bool(self._done) or any(carrier.touched for carrier in self._carriers.values())
+    async def _run_exclusive(self) -> None:
+        loop = asyncio.get_running_loop()
+        with self._environment.read() as tables:
+            view = View(tables)
+            if self._waiting or view.gsn != self._scanned:
+                return
+            waiting, self._exclusive = self._exclusive, []
+            for job, future in waiting:
+                try:
+                    result = await loop.run_in_executor(self._executor, job, view)
+                except (OSError, LddpError) as error:
+                    if not future.done():
+                        future.set_exception(error)
+                else:
+                    if not future.done():
+                        future.set_result(result)
 
     async def _tell(self) -> None:
         async with self._moved:
@@ -230,7 +218,10 @@ class Projector:
         """Carries effects out in order, however long the filesystem refuses."""
         loop = asyncio.get_running_loop()
         while ready:
-            done, error = await loop.run_in_executor(self._executor, self._carry_batch, ready)
+            if self._progress.room < BATCH_EFFECTS:
+                await self._make_durable()
+            batch = ready[:BATCH_EFFECTS]
+            done, error = await loop.run_in_executor(self._executor, self._carry_batch, batch)
             for item, _ in ready[:done]:
                 self._done.add(item.order)
                 self._release(item)
@@ -319,76 +310,3 @@ class Projector:
         if ready:
             await self._carry(ready)
         return bool(ready)
-
-    # -- checkpoints ------------------------------------------------------------------------------------------------
-
-    async def _checkpoint(self) -> None:
-        """Makes everything carried out so far durable, then forgets its effects. Who waits is told once directories
-        have their times too, which needs a moment at which this zone is up to date."""
-        self._checkpointed = self._clock.monotonic()
-        wanted, self._wanted = self._wanted, []
-        settled = True
-        if self._dirty:
-            settled = await self._settle_directories()
-            await self._make_durable()
-        if not settled:
-            self._wanted = wanted + self._wanted
-            return
-        for future in wanted:
-            if not future.done():
-                future.set_result(None)
-
-    async def _make_durable(self) -> None:
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._executor, self._sync)
-        through = self.projected
-        later = {order for order in self._done if order[0] > through}
-        touched = {rule: sorted(carrier.touched) for rule, carrier in self._carriers.items()}
-
-        def note(tables: Tables) -> None:
-            outbox.discard(tables, through)
-            tables.put(Table.LOCAL, _PROJECTED, DENTRY.pack(through, 0xFFFFFFFF))
-            tables.put(Table.LOCAL, _TOUCHED, msgpack.packb(touched))
-
-        await self._transact(note)
-        self._done = later
-        self._progress.reset((through, 0), later)
-        for pack in [pack for pack, gsn in self._packs.items() if gsn <= through]:
-            del self._packs[pack]
-            self._store.release_pack(pack)
-
-    def _recover_touched(self) -> None:
-        """Directories whose entries were changed before this start, and that may not have their times yet."""
-        with self._environment.read() as tables:
-            data = tables.get(Table.LOCAL, _TOUCHED)
-            kept = msgpack.unpackb(data, strict_map_key=False) if data is not None else {}
-            for rule, carrier in self._carriers.items():
-                carrier.touched.update(kept.get(rule, []))
-            place = self._cursor
-            while self._done and (items := outbox.read(tables, place, BATCH_EFFECTS)):
-                for item in items:
-                    if item.order in self._done and item.rule in self._carriers:
-                        self._carriers[item.rule].retrace(item.effect)
-                place = items[-1].order
-
-    def _sync(self) -> None:
-        for carrier in self._carriers.values():
-            carrier.zone.sync()
-
-    async def _settle_directories(self) -> bool:
-        """Gives every directory whose entries were changed the modification time that the namespace says. False where
-        the log is ahead of the zone: then paths may mean other directories, and it is done later."""
-        loop = asyncio.get_running_loop()
-        settled = True
-        for rule, carrier in self._carriers.items():
-            if not carrier.touched:
-                continue
-            with self._environment.read() as tables:
-                view = View(tables)
-                if self._waiting or view.gsn != self._scanned:
-                    settled = False
-                    continue
-                wanted = directory_attributes(view, rule, carrier.touched)
-            carrier.touched = set()
-            await loop.run_in_executor(self._executor, set_directories, carrier, wanted)
-        return settled

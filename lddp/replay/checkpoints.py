@@ -1,0 +1,147 @@
+"""Checkpoints: what a zone has carried out becomes durable, and its effects are forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+
+import msgpack
+
+from lddp.core.namespace import DENTRY
+from lddp.core.tables import Table, Tables
+from lddp.core.view import View
+from lddp.ports import Clock, ContentStore, KeyValue
+from lddp.replay import outbox
+from lddp.replay.carrier import Carrier
+from lddp.replay.outbox import Item
+from lddp.replay.progress import Progress
+from lddp.replay.settling import directory_attributes, set_directories
+
+BATCH_EFFECTS = 1024
+_PROJECTED = b"projected"
+_TOUCHED = b"touched"
+
+
+def read_projected(tables: Tables) -> tuple[int, int]:
+    """Place in the log up to which the zone is durably projected."""
+    data = tables.get(Table.LOCAL, _PROJECTED)
+    return (0, 0) if data is None else DENTRY.unpack(data)
+
+
+class Checkpoints:
+    """What a projector has done since the last checkpoint, and how it becomes durable."""
+
+    def __init__(
+        self,
+        environment: KeyValue,
+        transact: Callable[[Callable[[Tables], None]], asyncio.Future[None]],
+        carriers: Mapping[int, Carrier],
+        store: ContentStore,
+        progress: Progress,
+        clock: Clock,
+        executor: Executor,
+    ) -> None:
+        self._environment = environment
+        self._transact = transact
+        self._carriers = carriers
+        self._store = store
+        self._progress = progress
+        self._clock = clock
+        self._executor = executor
+        with environment.read() as tables:
+            self._cursor = read_projected(tables)
+        self._scanned = 0
+        self._waiting: dict[tuple[int, int], Item] = {}
+        self._done = set(progress.done)
+        self._checkpointed = clock.monotonic()
+        self._wanted: list[asyncio.Future[None]] = []
+        self._packs: dict[bytes, int] = {}
+        self._wake = asyncio.Event()
+
+    @property
+    def projected(self) -> int:
+        """GSN up to which every effect has been carried out."""
+        return min(self._waiting)[0] - 1 if self._waiting else self._scanned
+
+    async def checkpoint(self) -> None:
+        """Returns when everything carried out before this call is durable, directory times included."""
+        wanted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._wanted.append(wanted)
+        self._wake.set()
+        await wanted
+
+    @property
+    def _dirty(self) -> bool:
+        return bool(self._done) or any(carrier.touched for carrier in self._carriers.values())
+
+    async def _checkpoint(self) -> None:
+        """Makes everything carried out so far durable, then forgets its effects. Who waits is told once directories
+        have their times too, which needs a moment at which this zone is up to date."""
+        self._checkpointed = self._clock.monotonic()
+        wanted, self._wanted = self._wanted, []
+        settled = True
+        if self._dirty:
+            settled = await self._settle_directories()
+            await self._make_durable()
+        if not settled:
+            self._wanted = wanted + self._wanted
+            return
+        for future in wanted:
+            if not future.done():
+                future.set_result(None)
+
+    async def _make_durable(self) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._executor, self._sync)
+        through = self.projected
+        later = {order for order in self._done if order[0] > through}
+        touched = {rule: sorted(carrier.touched) for rule, carrier in self._carriers.items()}
+
+        def note(tables: Tables) -> None:
+            outbox.discard(tables, through)
+            tables.put(Table.LOCAL, _PROJECTED, DENTRY.pack(through, 0xFFFFFFFF))
+            tables.put(Table.LOCAL, _TOUCHED, msgpack.packb(touched))
+
+        await self._transact(note)
+        self._done = later
+        self._progress.reset((through, 0), later)
+        for pack in [pack for pack, gsn in self._packs.items() if gsn <= through]:
+            del self._packs[pack]
+            self._store.release_pack(pack)
+
+    def _recover_touched(self) -> None:
+        """Directories whose entries were changed before this start, and that may not have their times yet."""
+        with self._environment.read() as tables:
+            data = tables.get(Table.LOCAL, _TOUCHED)
+            kept = msgpack.unpackb(data, strict_map_key=False) if data is not None else {}
+            for rule, carrier in self._carriers.items():
+                carrier.touched.update(kept.get(rule, []))
+            place = self._cursor
+            while self._done and (items := outbox.read(tables, place, BATCH_EFFECTS)):
+                for item in items:
+                    if item.order in self._done and item.rule in self._carriers:
+                        self._carriers[item.rule].retrace(item.effect)
+                place = items[-1].order
+
+    def _sync(self) -> None:
+        for carrier in self._carriers.values():
+            carrier.zone.sync()
+
+    async def _settle_directories(self) -> bool:
+        """Gives every directory whose entries were changed the modification time that the namespace says. False where
+        the log is ahead of the zone: then paths may mean other directories, and it is done later."""
+        loop = asyncio.get_running_loop()
+        settled = True
+        for rule, carrier in self._carriers.items():
+            if not carrier.touched:
+                continue
+            with self._environment.read() as tables:
+                view = View(tables)
+                if self._waiting or view.gsn != self._scanned:
+                    settled = False
+                    continue
+                wanted = directory_attributes(view, rule, carrier.touched)
+            carrier.touched = set()
+            await loop.run_in_executor(self._executor, set_directories, carrier, wanted)
+        return settled
