@@ -128,12 +128,17 @@ class Gateway:
             _log.error("record %d of the log is not readable and has no effect: %s", machine.gsn, error)
             return
         outcome, effects = machine.apply(record)
-        if effects and self.zone != NO_ZONE:
+        if effects and self._is_member(machine, effects[0].rule):
             self._items += outbox.append(tables, machine.gsn, self.zone, effects)
         waiter = self._waiters.pop(record.id, None)
         if waiter is not None:
             self._folded_since = max(self._folded_since, waiter.since)
             self._done.append((waiter.future, Applied(machine.gsn, outcome)))
+
+    def _is_member(self, machine: StateMachine, number: int) -> bool:
+        """Whether this node's zone has a tree of the rule that a record's effects are about."""
+        rule = machine.rules.get(number)
+        return rule is not None and rule.member(self.zone) is not None
 
     def committed(self, _first: int, _last: int) -> None:
         """The transaction of the last folds is durable: outcomes become known."""

@@ -24,17 +24,20 @@ def main(names: tuple[str, ...], rounds: int, scratch: Path | None, entries: int
     """Measure NAMES (all, when none is given) and print ratios, medians over the rounds."""
     report = Report()
     report.note(f"at the start: {load_text()}")
-    with tempfile.TemporaryDirectory(prefix="lddp-bench-", dir=scratch) as home:
-        context = Context(report, rounds, Path(home), entries)
-        with context.stack:
-            for name in names or NAMES:
-                progress(name)
-                import_module(f"cluster.bench.{name}").run(context)
-    report.note(f"at the end: {load_text()}")
-    if as_json:
-        print_json(report)
-    else:
-        print_table(report)
+    try:
+        with tempfile.TemporaryDirectory(prefix="lddp-bench-", dir=scratch) as home:
+            context = Context(report, rounds, Path(home), entries)
+            with context.stack:
+                for name in names or NAMES:
+                    progress(name)
+                    import_module(f"cluster.bench.{name}").run(context)
+    finally:
+        # What was measured before something failed is shown all the same.
+        report.note(f"at the end: {load_text()}")
+        if as_json:
+            print_json(report)
+        else:
+            print_table(report)
 
 
 main()

@@ -69,13 +69,15 @@ def _kill(pid: int, process: subprocess.Popen[bytes] | None) -> None:
 
 def _start(config: str, endpoint: str) -> tuple[subprocess.Popen[bytes], float]:
     """The node's process and the seconds until it was ready."""
-    with open(Path(config).parent / "node.log", "ab") as log:
+    file = Path(config).parent / "node.log"
+    with open(file, "ab") as log:
         before = time.monotonic()
         process = subprocess.Popen([*COMMAND, config], stdout=log, stderr=log)
     while not _is_ready(endpoint):
         if process.poll() is not None or time.monotonic() - before > LIMIT_S:
             process.kill()
-            raise RuntimeError("the node did not get ready; see its log")
+            last = file.read_text("utf-8", "replace").splitlines()[-1:]
+            raise RuntimeError(f"the node did not get ready; the last line of its log: {last}")
         time.sleep(POLL_S)
     return process, time.monotonic() - before
 

@@ -301,7 +301,9 @@ class Observer:
                 path, descriptor, before = looker.open_file(inode)
             except Moved:
                 self.dirty.postpone(number)
-                self.dirty.add_name(inode.parent, inode.name)
+                self.backlog.large.add(number)
+                for parent, name in view.links(inode):
+                    self.dirty.add_name(parent, name)
                 return
             except OSError as error:
                 self._fail(number, view.path(inode), error)

@@ -220,7 +220,11 @@ class Rounds:
         try:
             path, descriptor, found = looker.open_file(inode)
         except Moved:
-            _moved(left, inode)
+            # It may live on under a name that is not in the log yet.
+            left.postponed.add(number)
+            left.again.files.add(number)
+            for parent, name in view.links(inode):
+                left.again.names.setdefault(parent, set()).add(name)
             return
         except OSError as error:
             left.failures.append((number, Failure(view.path(inode), error.errno or 0)))

@@ -68,11 +68,14 @@ class NodeBackend:
     async def submit_many(
         self, records: Sequence[Record], timeout_s: float, *, visible: bool = True
     ) -> list[tuple[int, Outcome]]:
+        if self._node.witness:
+            raise UnavailableError("a witness takes no operations; ask another node")
         applied = await self._node.gateway.submit_many(records, timeout_s)
         projector = self._node.projector if visible else None
-        done = [one.gsn for one in applied if not one.outcome.errno]
-        if projector is not None and done:
-            await projector.wait(max(done), timeout_s)
+        if projector is not None:
+            for one in applied:
+                if not one.outcome.errno:
+                    await projector.wait(one.gsn, timeout_s)
         return [(one.gsn, one.outcome) for one in applied]
 
     async def barrier(self, timeout_s: float) -> int:

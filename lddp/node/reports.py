@@ -123,7 +123,7 @@ class Reports:
                 "http": peer.http or None,
                 "connected": name in node.member.connected_peers,
                 "leader": node.member.leader == name,
-                "projected": node.heard.get(name),
+                "projected": node.gossip.projected.get(name),
             }
             for name, peer in sorted(node.config.peers.items())
         ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import itertools
 import logging
 import os
 import signal
@@ -29,9 +28,7 @@ from lddp.content.push import Pusher
 from lddp.content.serve import ContentServer
 from lddp.content.store import Store
 from lddp.content.traffic import Traffic
-from lddp.core.namespace import NUMBER
 from lddp.core.rules import Rule
-from lddp.core.tables import Table, Tables
 from lddp.core.view import View
 from lddp.errors import LddpError
 from lddp.gateway import NO_ZONE, Gateway
@@ -41,6 +38,7 @@ from lddp.links.listener import Listener
 from lddp.migrate.observer import Observer
 from lddp.migrate.options import Exclusion, MigrationOptions
 from lddp.node.backend import NodeBackend
+from lddp.node.gossip import Gossip
 from lddp.node.migration import MigrationDriver
 from lddp.node.survey import Surveyor
 from lddp.node.system import SystemClock, SystemRandom
@@ -54,9 +52,6 @@ _log = logging.getLogger(__name__)
 CONTENT_CHANNEL = "content"
 SWITCH_INTERVAL_S = 0.0005
 STOP_TIMEOUT_S = 5.0
-GOSSIP_S = 1.0
-COMPACT_ENTRIES_MIN = 10_000
-COMPACT_ENTRIES_MAX = 100_000
 GC_THRESHOLDS = (50_000, 20, 50)
 """Records make and drop many objects that are in no cycle: looking for cycles often finds nothing."""
 
@@ -112,11 +107,7 @@ class Node:
             self.nodes_by_zone,
         )
         self.drivers: dict[int, MigrationDriver] = {}
-        self.heard: dict[str, int] = {}
-        """Projected GSN of the other nodes, as they last told."""
-        self.writers: set[int] = set()
-        self._writer_of: dict[str, int] = {}
-        self._applied_by: dict[str, int] = {}
+        self.gossip = Gossip(self.gateway, self.member, self.projector, config)
         self.ready_at = self.gateway.gsn
         self.member.on_message.append(self._message)
         self.backend = NodeBackend(self)
@@ -241,7 +232,7 @@ class Node:
         await self.listener.start()
         if self.projector is not None:
             self._spawn(self.projector.run())
-        self._spawn(self._gossip())
+        self._spawn(self.gossip.run())
         await self._server.start()
         self._refresh(self.gateway.gsn)
 
@@ -271,7 +262,7 @@ class Node:
                     self.trees.zones[number],
                     self._observer,
                     self.surveyor.survey,
-                    self.writers,
+                    self.gossip.writers,
                 )
                 self.drivers[number] = driver
                 task = asyncio.get_running_loop().create_task(driver.run())
@@ -298,51 +289,8 @@ class Node:
                 driver = self.drivers.get(int(message["rule"]))
                 if driver is not None:
                     driver.complete()
-            case "projected":
-                self.heard[peer] = int(message["gsn"])
-                self._applied_by[peer] = int(message["applied"])
-                self._hear_process(peer, int(message["process"]))
-
-    async def _gossip(self) -> None:
-        """Tells the others how far this node is, and drops what nobody needs any more from the log."""
-        while True:
-            projected = self.gateway.gsn if self.projector is None else self.projector.projected
-            for peer, about in self.config.peers.items():
-                process = os.getpid() if about.address.path and self.config.peer.path else 0
-                applied = self.member.applied_index
-                message = {"type": "projected", "gsn": projected, "process": process, "applied": applied}
-                self.member.send(peer, message)
-            self._compact()
-            for peer in set(self._writer_of) - self.member.connected_peers:
-                self._hear_process(peer, 0)
-            await asyncio.sleep(GOSSIP_S if self.member.leader is not None else GOSSIP_S / 20)
-
-    def _compact(self) -> None:
-        """Drops log entries that every node has folded, but for those kept for history."""
-        if set(self._applied_by) != set(self.config.peers):
-            return
-        common = min([self.member.applied_index, *self._applied_by.values()])
-        through = common - self.config.limits.log_entries_kept
-        if through < self.member.first_index + COMPACT_ENTRIES_MIN:
-            return
-        self.member.compact(through)
-
-        def forget(tables: Tables) -> None:
-            for key, value in list(itertools.islice(tables.scan(Table.ENTRY_GSNS), COMPACT_ENTRIES_MAX)):
-                if NUMBER.unpack(value)[0] > through:
-                    break
-                tables.delete(Table.ENTRY_GSNS, key)
-
-        self.member.transact(forget)
-
-    def _hear_process(self, peer: str, process: int) -> None:
-        """A peer that is reached over a unix socket tells its process, whose changes are no business of a watcher."""
-        old = self._writer_of.pop(peer, 0)
-        if old != process:
-            self.writers.discard(old)
-        if process:
-            self._writer_of[peer] = process
-            self.writers.add(process)
+            case "progress":
+                self.gossip.hear(peer, message)
 
     async def stop(self) -> None:
         """Stops in the reverse order. What was not acknowledged is unknown to its clients."""

@@ -57,6 +57,7 @@ class Checkpoints:
         self._checkpointed = clock.monotonic()
         self._wanted: list[asyncio.Future[None]] = []
         self._packs: dict[bytes, int] = {}
+        self._background: asyncio.Task[int] | None = None
         self._wake = asyncio.Event()
 
     @property
@@ -92,11 +93,31 @@ class Checkpoints:
                 future.set_result(None)
 
     async def _make_durable(self) -> None:
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._executor, self._sync)
-        through = self.projected
-        later = {order for order in self._done if order[0] > through}
-        touched = {rule: sorted(carrier.touched) for rule, carrier in self._carriers.items()}
+        """Waits for a checkpoint under way, then makes one while nothing is carried out."""
+        await self._end_background()
+        self._forget(await self._sync_through(self.projected, self._touched()))
+
+    async def _start_background(self) -> None:
+        """A checkpoint beside the projection: syncing a filesystem can take long, and nobody should wait for it."""
+        self._checkpointed = self._clock.monotonic()
+        if self._dirty and self._background is None:
+            await self._settle_directories()
+            self._background = asyncio.get_running_loop().create_task(
+                self._sync_through(self.projected, self._touched())
+            )
+
+    async def _end_background(self) -> None:
+        if self._background is not None:
+            self._forget(await self._background)
+            self._background = None
+
+    def _touched(self) -> dict[int, list[bytes]]:
+        return {rule: sorted(carrier.touched) for rule, carrier in self._carriers.items()}
+
+    async def _sync_through(self, through: int, touched: dict[int, list[bytes]]) -> int:
+        """Everything carried out up to GSN `through` becomes durable and leaves the outbox. `touched` are directories
+        that do not have their times yet."""
+        await asyncio.get_running_loop().run_in_executor(None, self._sync)
 
         def note(tables: Tables) -> None:
             outbox.discard(tables, through)
@@ -104,8 +125,12 @@ class Checkpoints:
             tables.put(Table.LOCAL, _TOUCHED, msgpack.packb(touched))
 
         await self._transact(note)
-        self._done = later
-        self._progress.reset((through, 0), later)
+        return through
+
+    def _forget(self, through: int) -> None:
+        """A checkpoint is done. To be called while nothing is being carried out: the marks are made anew."""
+        self._done = {order for order in self._done if order[0] > through}
+        self._progress.reset((through, 0), self._done)
         for pack in [pack for pack, gsn in self._packs.items() if gsn <= through]:
             del self._packs[pack]
             self._store.release_pack(pack)
@@ -125,7 +150,7 @@ class Checkpoints:
                 place = items[-1].order
 
     def _sync(self) -> None:
-        for carrier in self._carriers.values():
+        for carrier in list(self._carriers.values()):
             carrier.zone.sync()
 
     async def _settle_directories(self) -> bool:

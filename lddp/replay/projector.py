@@ -21,7 +21,7 @@ from lddp.core.records import Content
 from lddp.core.tables import Tables
 from lddp.core.view import View
 from lddp.errors import LddpError, UnavailableError, errno_name
-from lddp.ports import Clock, ContentSource, ContentStore, KeyValue
+from lddp.ports import Clock, ContentSource, ContentStore, KeyValue, Sleep
 from lddp.replay import outbox
 from lddp.replay.carrier import Carrier
 from lddp.replay.checkpoints import BATCH_EFFECTS, Checkpoints
@@ -54,9 +54,11 @@ class Projector(Checkpoints):
         progress: Progress,
         clock: Clock,
         executor: Executor,
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
         super().__init__(environment, transact, carriers, store, progress, clock, executor)
         self._holders = holders
+        self._sleep = sleep
         with environment.read() as tables:
             self._gsn = self._offered_after = View(tables).gsn
         self._offered: deque[Item] = deque()
@@ -117,8 +119,12 @@ class Projector(Checkpoints):
                 busy = await self._step()
                 await self._tell()
                 late = self._clock.monotonic() - self._checkpointed > CHECKPOINT_S
-                if late or (self._wanted and not busy):
+                if self._background is not None and self._background.done():
+                    await self._end_background()
+                if self._wanted and not busy:
                     await self._checkpoint()
+                elif late:
+                    await self._start_background()
                 if self._exclusive and not busy:
                     await self._run_exclusive()
                 if not busy:
@@ -126,7 +132,7 @@ class Projector(Checkpoints):
                         async with asyncio.timeout(CHECKPOINT_S if self._dirty else None):
                             await self._wake.wait()
         finally:
-            for task in self._fetches.values():
+            for task in [*self._fetches.values(), *([self._background] if self._background else [])]:
                 task.cancel()
 
     async def exclusively(self, job: Callable[[View], T]) -> T:
@@ -236,7 +242,7 @@ class Projector(Checkpoints):
                 _log.error("this zone has stopped projecting: %s; it goes on by itself once that is mended", reason)
             self.stopped = reason
             await self._tell()
-            await asyncio.sleep(RETRY_S)
+            await self._sleep(RETRY_S)
 
     def _release(self, item: Item) -> None:
         """The bytes of an effect that was carried out are in the zone's own file now."""
@@ -275,7 +281,7 @@ class Projector(Checkpoints):
                     break
                 except UnavailableError as error:
                     _log.info("bytes for inode %d: %s", item.effect.inode, error)
-                    await asyncio.sleep(RETRY_S / 4)
+                    await self._sleep(RETRY_S / 4)
         finally:
             self._fetches.pop(content.digest, None)
             self._retry_waiting = True

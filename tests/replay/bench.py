@@ -302,12 +302,14 @@ def describe_zone(zone: FakeZone) -> dict[bytes, tuple[object, ...]]:
     for prefix, inode in found:
         below = prefix + b"/" if prefix else b""
         found += [(below + name, child) for name, child in inode.entries.items()]
+    found.sort(key=lambda item: item[0])
     firsts: dict[int, bytes] = {}
-    for path, inode in sorted(found, key=lambda item: item[0]):
+    for path, inode in found:
         firsts.setdefault(inode.number, path)
     return {
-        path: (i.kind, i.attributes, bytes(i.data), i.target, i.rdev, firsts[i.number]) for path, i in sorted(found, key=lambda item: item[0])
-    }  # fmt: skip
+        path: (inode.kind, inode.attributes, bytes(inode.data), inode.target, inode.rdev, firsts[inode.number])
+        for path, inode in found
+    }
 
 
 def describe_model(model: Zone) -> dict[bytes, tuple[object, ...]]:

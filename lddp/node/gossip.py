@@ -1,0 +1,88 @@
+"""What nodes tell each other beside the log: how far they are. Lost messages do no harm; the next one says more."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from typing import Any
+
+from lddp.config import NodeConfig
+from lddp.consensus.member import RaftMember
+from lddp.core.namespace import NUMBER
+from lddp.core.tables import Table, Tables
+from lddp.gateway import Gateway
+from lddp.replay.projector import Projector
+
+EVERY_S = 1.0
+WITHOUT_LEADER_S = 0.05
+COMPACT_ENTRIES_MIN = 10_000
+COMPACT_ENTRIES_MAX = 100_000
+
+
+class Gossip:
+    """Tells peers this node's progress and keeps what they tell."""
+
+    def __init__(self, gateway: Gateway, member: RaftMember, projector: Projector | None, config: NodeConfig) -> None:
+        self._gateway = gateway
+        self._member = member
+        self._projector = projector
+        self._config = config
+        self.projected: dict[str, int] = {}
+        """Projected GSN of the other nodes, as they last told."""
+        self.writers: set[int] = set()
+        """Processes of nodes on this host, whose changes are no business of a watcher: they write their own zones."""
+        self._process_of: dict[str, int] = {}
+        self._applied_by: dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            self._tell()
+            for peer in set(self._process_of) - self._member.connected_peers:
+                self._hear_process(peer, 0)
+            self._compact()
+            await asyncio.sleep(EVERY_S if self._member.leader is not None else WITHOUT_LEADER_S)
+
+    def _tell(self) -> None:
+        projected = self._gateway.gsn if self._projector is None else self._projector.projected
+        for peer, about in self._config.peers.items():
+            local = about.address.path and self._config.peer.path
+            message = {
+                "type": "progress",
+                "gsn": projected,
+                "applied": self._member.applied_index,
+                "process": os.getpid() if local else 0,
+            }
+            self._member.send(peer, message)
+
+    def hear(self, peer: str, message: dict[str, Any]) -> None:
+        self.projected[peer] = int(message["gsn"])
+        self._applied_by[peer] = int(message["applied"])
+        self._hear_process(peer, int(message["process"]))
+
+    def _hear_process(self, peer: str, process: int) -> None:
+        old = self._process_of.pop(peer, 0)
+        if old != process:
+            self.writers.discard(old)
+        if process:
+            self._process_of[peer] = process
+            self.writers.add(process)
+
+    def _compact(self) -> None:
+        """Drops log entries that every node has folded, but for those kept for history."""
+        if set(self._applied_by) != set(self._config.peers):
+            return
+        common = min([self._member.applied_index, *self._applied_by.values()])
+        through = common - self._config.limits.log_entries_kept
+        if through < self._member.first_index + COMPACT_ENTRIES_MIN:
+            return
+        self._member.compact(through)
+
+        def forget(tables: Tables) -> None:
+            for key, value in list(itertools.islice(tables.scan(Table.ENTRY_GSNS), COMPACT_ENTRIES_MAX)):
+                if NUMBER.unpack(value)[0] > through:
+                    break
+                tables.delete(Table.ENTRY_GSNS, key)
+
+        self._member.transact(forget)
