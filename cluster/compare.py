@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from cluster.trees import DEEP, SOCKET
+from cluster.trees import DEEP
 
 BLOCKS_SLACK = 1024
 """512-byte blocks by which the space of a sparse file may differ: holes are found in pieces."""
@@ -32,7 +32,6 @@ def _by_rsync(source: Path, target: Path) -> list[str]:
             "--itemize-changes",
             "--modify-window=-1",
             f"--exclude=/{os.fsdecode(DEEP)}/*",
-            "--exclude=/" + os.fsdecode(SOCKET),
             f"{source}/",
             f"{target}/",
         ],
@@ -40,6 +39,7 @@ def _by_rsync(source: Path, target: Path) -> list[str]:
         check=False,
     )
     lines = [line.decode(errors="backslashreplace") for line in (found.stdout + found.stderr).splitlines() if line]
+    lines = [line for line in lines if line[1:2] != "S"]  # sockets, which are not migrated
     if found.returncode and not lines:
         lines.append(f"ended with {found.returncode}")
     return lines
@@ -47,7 +47,6 @@ def _by_rsync(source: Path, target: Path) -> list[str]:
 
 def _by_walk(source: Path, target: Path) -> Iterator[str]:
     one, other = facts(os.fsencode(source)), facts(os.fsencode(target))
-    one.pop(SOCKET, None)
     for path in sorted(one.keys() | other.keys()):
         name = path.decode(errors="backslashreplace")
         if path not in other:
@@ -92,6 +91,8 @@ def _walk(directory: int, above: bytes, found: dict[bytes, Facts], names: dict[t
     for entry in sorted(map(os.fsencode, os.listdir(directory))):
         path = above + b"/" + entry if above else entry
         status = os.stat(entry, dir_fd=directory, follow_symlinks=False)
+        if stat.S_ISSOCK(status.st_mode):
+            continue  # not migrated
         found[path] = _facts(directory, entry, status)
         if stat.S_ISDIR(status.st_mode):
             below = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import subprocess
 import time
@@ -35,6 +36,7 @@ def run(context: Context) -> None:
 
 def _shape(report: Report, shape: Shape, goal: float, rounds: int, scratch: Path) -> None:
     times: dict[str, list[float]] = {"lddp": [], "rsync": [], "cp": [], "own": [], "verify": []}
+    times |= {"lddp CPU": [], "rsync CPU": [], "cp CPU": []}
     peers = {"rsync": ["rsync", "-a"], "cp": ["cp", "-a"]}
     order = ["rsync", "lddp", "cp"]
     for number in range(rounds):
@@ -46,22 +48,31 @@ def _shape(report: Report, shape: Shape, goal: float, rounds: int, scratch: Path
                 if name == "lddp":
                     _lddp(disk, times)
                 else:
-                    before = time.monotonic()
+                    before, used = time.monotonic(), children_seconds()
                     subprocess.run([*peers[name], f"{disk / 'source'}/.", f"{disk / 'target'}/"], check=True)
                     times[name].append(time.monotonic() - before)
+                    times[f"{name} CPU"].append(children_seconds() - used)
                 if count(disk / "target") != (shape.files, shape.bytes):
                     raise RuntimeError(f"{name} did not copy everything")
     what = shape.name
     report.at_most("migrate", what, "s", times["lddp"], "rsync -a", times["rsync"], goal)
     report.plain("migrate", what, "s", times["lddp"], "cp -a", times["cp"])
+    report.plain("migrate", f"{what}, processor time", "s", times["lddp CPU"], "rsync -a", times["rsync CPU"])
     report.plain("migrate", f"{what}, copy_seconds of the receipt", "s", times["own"])
     report.plain("migrate", f"{what}, verification (verify_seconds)", "s", times["verify"])
+
+
+def children_seconds() -> float:
+    """Processor time of all children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _lddp(disk: Path, times: dict[str, list[float]]) -> None:
     output = disk / "output"
     with migrating(disk / "source", disk / "target", "--once", "--json", output=output) as running:
         times["lddp"].append(running.wait_copied())
+        times["lddp CPU"].append(running.processor_seconds())
         running.process.wait()
         running.check()
     receipt = receipt_of(output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -77,6 +78,17 @@ class Running:
                 if self.process.poll() == 0:
                     raise RuntimeError("lddp migrate ended before its target was seen to hold all") from None
             time.sleep(POLL_S)
+
+    def processor_seconds(self) -> float:
+        """Processor time of the command and its nodes so far."""
+        described = self.cluster()
+        if described is None:
+            raise RuntimeError("lddp migrate has ended")
+        ticks = 0
+        for pid in (self.process.pid, *described["pids"].values()):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def metric(self, client: Client, name: str) -> float:
         """The sum of a metric over its labels."""

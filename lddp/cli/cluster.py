@@ -57,7 +57,10 @@ def down(directory: Path, as_json: bool) -> None:
 
     if not directory.exists():
         raise UsageError(f"{directory} does not exist; give the directory of 'lddp cluster up'")
-    ended = processes.down(directory, read_cluster(directory))
+    described = read_cluster(directory)
+    if described.get("command") == "migrate":
+        raise UsageError(f"the nodes of {directory} belong to a running 'lddp migrate'; end that with Ctrl-C")
+    ended = processes.down(directory, described)
     if as_json:
         write_line(json.dumps({"ended": ended}).encode())
     else:

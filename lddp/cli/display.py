@@ -29,6 +29,12 @@ def size_text(count: float) -> str:
     return ""
 
 
+def printable(text: str) -> str:
+    """One line that any terminal can show: control characters and bytes that are not UTF-8 are written as escapes."""
+    shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in shown)
+
+
 def duration_text(seconds: float | None) -> str:
     if seconds is None:
         return "-"
@@ -123,12 +129,16 @@ class PlainDisplay:
     def __init__(self) -> None:
         self._next = 0.0
         self._phase = ""
+        self._problem = ""
 
     def progress(self, state: dict[str, Any]) -> None:
         now = time.monotonic()
         if state["phase"] != self._phase or now >= self._next:
             self._next, self._phase = now + PLAIN_EVERY_S, state["phase"]
             self.say(line_of(state))
+        if state["problem"] != self._problem:
+            self._problem = state["problem"]
+            self.say(f"problem: {printable(self._problem)}" if self._problem else "the problem is gone")
 
     def say(self, message: str) -> None:
         sys.stdout.write(message + "\n")
@@ -139,12 +149,13 @@ class PlainDisplay:
 
 
 def line_of(state: dict[str, Any]) -> str:
+    unreadable = f"  unreadable {state['failed']}" if state["failed"] else ""
     return (
         f"{state['phase']:<10} {state['dirs_migrated']}/{state['dirs_seen']} dirs"
         f"  {state['files_migrated']}/{state['files_seen']} files"
         f"  {size_text(state['bytes_migrated'])}/{size_text(state['bytes_seen'])}"
         f"  {size_text(state['bytes_per_second'])}/s  eta {duration_text(state['eta_seconds'])}"
-        f"  changes {state['changes']}  lag {state['lag']}"
+        f"  changes {state['changes']}  lag {state['lag']}{unreadable}"
     )
 
 
@@ -156,7 +167,7 @@ class RichDisplay:
         from rich.live import Live
 
         self._console = Console()
-        self._title = f"{source}  →  {target}"
+        self._title = f"{printable(source)}  →  {printable(target)}"
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
         self._live.start()
 
@@ -167,12 +178,13 @@ class RichDisplay:
         from rich.panel import Panel
         from rich.progress_bar import ProgressBar
         from rich.table import Table
+        from rich.text import Text
 
         table = Table.grid(padding=(0, 2))
-        table.add_column(justify="right", style="dim")
+        table.add_column(justify="right", style="dim", min_width=11)
         table.add_column(min_width=28)
         table.add_column(justify="right", style="dim")
-        table.add_column()
+        table.add_column(min_width=12)
         total = max(state["bytes_seen"], 1)
         share = state["bytes_migrated"] / total if state["bytes_seen"] else float(state["phase"] != "starting")
         table.add_row("phase", f"[bold]{state['phase']}[/bold]", "elapsed", duration_text(state["elapsed_seconds"]))
@@ -193,8 +205,8 @@ class RichDisplay:
         if state["failed"]:
             table.add_row("[red]unreadable[/red]", f"[red]{state['failed']:,}[/red]", "", "")
         if state["problem"]:
-            table.add_row("[red]problem[/red]", f"[red]{state['problem']}[/red]", "", "")
-        return Panel(table, title=self._title, title_align="left", border_style="cyan", expand=False)
+            table.add_row("[red]problem[/red]", Text(printable(state["problem"]), style="red"), "", "")
+        return Panel(table, title=Text(self._title), title_align="left", border_style="cyan", expand=False)
 
     def say(self, message: str) -> None:
         self._console.print(message, highlight=False, markup=False)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lddp.config import NodeConfig, Role, load
-from lddp.errors import UsageError
+from lddp.errors import ConfigError, UsageError
 
 AUTHORITY = "authority"
 TOKEN = "token"
@@ -50,6 +50,12 @@ def create(directory: Path, ecosystem: str) -> None:
     _write(directory / TOKEN, secrets.token_urlsafe(32) + "\n")
 
 
+def remove(directory: Path) -> None:
+    """Takes back `create`, for an ecosystem without nodes."""
+    shutil.rmtree(directory / AUTHORITY, ignore_errors=True)
+    (directory / TOKEN).unlink(missing_ok=True)
+
+
 def ecosystem_of(directory: Path) -> str:
     """The id in the authority's certificate. Raises UsageError where there is no authority."""
     from cryptography import x509
@@ -67,7 +73,7 @@ def ecosystem_of(directory: Path) -> str:
 
 def nodes_of(directory: Path) -> dict[str, NodeConfig]:
     """The nodes whose files are in the ecosystem's directory, by name."""
-    files = sorted(directory.glob(f"*/{CONFIG}"))
+    files = sorted(file for file in directory.glob(f"*/{CONFIG}") if not file.parent.name.startswith("."))
     configs = [load(file, {}) for file in files]
     return {config.name: config for config in configs}
 
@@ -86,10 +92,17 @@ def add_node(directory: Path, plan: NodePlan) -> Path:
     number = _zone_number(plan, known)
     shutil.rmtree(building, ignore_errors=True)
     ecosystem = ecosystem_of(directory)
-    issue(str(directory / AUTHORITY), str(building), node=plan.name)
-    _write(building / TOKEN, (directory / TOKEN).read_text("ascii"))
-    _write(building / CONFIG, _render(plan, number, ecosystem, known))
-    load(building / CONFIG, {})
+    try:
+        issue(str(directory / AUTHORITY), str(building), node=plan.name)
+        _write(building / TOKEN, (directory / TOKEN).read_text("ascii"))
+        _write(building / CONFIG, _render(plan, number, ecosystem, known))
+        load(building / CONFIG, {})
+    except ConfigError as error:
+        shutil.rmtree(building, ignore_errors=True)
+        raise UsageError(str(error).replace(os.fspath(building / CONFIG), f"node {plan.name}")) from None
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
     text = _peer_table(plan.name, plan.peer, plan.role, plan.zone, number, plan.http)
     for name, config in known.items():
         if plan.name not in config.peers:

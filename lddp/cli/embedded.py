@@ -33,7 +33,7 @@ from lddp.config import (
     TlsConfig,
     ZoneConfig,
 )
-from lddp.errors import LddpError, UsageError
+from lddp.errors import LddpError, StorageError, UsageError
 
 SOURCE, TARGET, WITNESS = "source", "target", "witness"
 NAMES = (SOURCE, TARGET, WITNESS)
@@ -42,6 +42,9 @@ STOP_S = 10.0
 RESTARTS_MAX = 1000
 QUICK_DEATH_S = 3.0
 QUICK_DEATHS_MAX = 5
+ROOM_BYTES_MIN = 16 * 1024 * 1024
+"""With less than this free, a node that has died is not started again: it could not write its database."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 
@@ -62,6 +65,8 @@ class Embedded:
         self.endpoints: dict[str, str] = {}
         self._configs: dict[str, NodeConfig] = {}
         self.restarts = 0
+        self.problem = ""
+        """Why a node that has died is not started again; empty while all run."""
 
     # -- state ------------------------------------------------------------------------------------------------------
 
@@ -78,13 +83,15 @@ class Embedded:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(
-                f"another 'lddp migrate' of {self.target} is running; stop it first, or watch it with 'lddp status'"
+                f"another 'lddp migrate' of {self.target} is running; stop it first, or watch it with"
+                f" 'lddp status --cluster {self.state}'"
             ) from None
         self._identify()
 
     def _identify(self) -> None:
         file = self.state / "migrate.json"
         known: dict[str, Any] = {}
+        inode = os.stat(self.source).st_ino
         if file.exists():
             try:
                 known = json.loads(file.read_text())
@@ -95,8 +102,18 @@ class Embedded:
                     f"{self.target} is the target of {known.get('source')!r} already;"
                     f" remove {self.state} to migrate {self.source} there"
                 )
+            if known.get("source_inode", inode) != inode:
+                # Following it would remove from the target what an unmounted or replaced source does not have.
+                raise UsageError(
+                    f"{self.source} is not the directory that was migrated before; if its filesystem is not mounted,"
+                    f" mount it; else remove {self.state} to start afresh"
+                )
         else:
-            known = {"source": os.fspath(self.source), "ecosystem": f"migrate-{secrets.token_hex(6)}"}
+            known = {
+                "source": os.fspath(self.source),
+                "source_inode": inode,
+                "ecosystem": f"migrate-{secrets.token_hex(6)}",
+            }
             temporary = file.with_suffix(".new")
             temporary.write_text(json.dumps(known))
             os.replace(temporary, file)
@@ -152,9 +169,18 @@ class Embedded:
         (self.state / name).mkdir(mode=0o700, exist_ok=True)
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
-        if pid == 0:
-            os._exit(_child(self._configs[name], self.state / f"{name}.log"))
+        # A signal between the fork and the node's own handlers must not run this process's handlers in the child.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    code = _child(self._configs[name], self.state / f"{name}.log")
+                finally:
+                    os._exit(code)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         self.pids[name] = pid
         self._born[name] = time.monotonic()
 
@@ -164,6 +190,8 @@ class Embedded:
             "endpoints": list(self.endpoints.values()),
             "token_file": os.fspath(self.state / "token"),
             "pids": self.pids,
+            "nodes": [{"name": name, "endpoint": endpoint, "pid": None} for name, endpoint in self.endpoints.items()],
+            "command": "migrate",
         }
         temporary = self.state / "cluster.json.new"
         temporary.write_text(json.dumps(document, indent=2))
@@ -171,22 +199,42 @@ class Embedded:
 
     def revive(self) -> list[str]:
         """Forks nodes again that have died; their names. Raises UsageError where one dies at every start."""
-        died = []
         for name, pid in list(self.pids.items()):
             ended, status = os.waitpid(pid, os.WNOHANG)
-            if not ended:
-                continue
-            died.append(name)
-            quick = time.monotonic() - self._born[name] < QUICK_DEATH_S and not os.WIFSIGNALED(status)
-            self._quick_deaths[name] = self._quick_deaths.get(name, 0) + 1 if quick else 0
-            if self._quick_deaths[name] >= QUICK_DEATHS_MAX or (quick and os.waitstatus_to_exitcode(status) == 2):
+            if ended:
                 del self.pids[name]
-                raise UsageError(f"the {name} node ends at its start: {self.last_words(name)}")
+                self._note_death(name, status)
+        missing = [name for name in self.endpoints if name not in self.pids]
+        if missing and self._is_full():
+            self.problem = f"{self.state.parent} is full; free some space there, and it goes on by itself"
+            return []
+        self.problem = ""
+        for name in missing:
             self.restarts += 1
             self._fork(name)
-        if died:
-            self._write_cluster()
-        return died
+        if missing:
+            with contextlib.suppress(OSError):
+                self._write_cluster()
+        return missing
+
+    def _note_death(self, name: str, status: int) -> None:
+        """Raises UsageError or StorageError for a node that would only die again."""
+        quick = time.monotonic() - self._born[name] < QUICK_DEATH_S and not os.WIFSIGNALED(status)
+        code = 0 if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
+        if self._is_full():
+            return
+        self._quick_deaths[name] = self._quick_deaths.get(name, 0) + 1 if quick else 0
+        if quick and code == UsageError.exit_code:
+            raise UsageError(f"the {name} node ends at its start: {self.last_words(name)}")
+        if self._quick_deaths[name] >= QUICK_DEATHS_MAX:
+            raise StorageError(
+                f"the {name} node ends at its start: {self.last_words(name)}; or remove {self.state} to start afresh,"
+                " what the target has is kept and compared"
+            )
+
+    def _is_full(self) -> bool:
+        status = os.statvfs(self.state)
+        return status.f_bavail * status.f_frsize < ROOM_BYTES_MIN
 
     def last_words(self, name: str) -> str:
         """The last line of a node's log."""
@@ -231,13 +279,15 @@ def _reap(pid: int, deadline: float) -> None:
 
 def _child(config: NodeConfig, log: Path) -> int:
     """In the forked process: becomes a node; its exit code."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     from lddp.node import run
 
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     libc.prctl(_PR_SET_NAME, f"lddp-{config.name}".encode(), 0, 0, 0)
     os.setsid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)

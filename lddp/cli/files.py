@@ -139,8 +139,14 @@ def put(session: Session, local: str, path: str, mode: str | None, if_absent: bo
 
 def _send(session: Session, file: Any, path: bytes, mode: str, headers: dict[str, str]) -> None:
     query = {"mode": mode}
-    with session.client.request("PUT", file_path(path), query, file, headers, change=True) as answer:
-        document = answer.json()
+    try:
+        with session.client.request("PUT", file_path(path), query, file, headers, change=True) as answer:
+            document = answer.json()
+    except OperationError as error:
+        if error.errno != errno.ESTALE or "If-None-Match" not in headers:
+            raise
+        name = os.fsdecode(path)
+        raise OperationError(errno.EEXIST, f"{name!r} exists; leave out --if-absent to replace it") from None
     if session.as_json:
         session.document(document)
 
@@ -156,6 +162,8 @@ def get(session: Session, path: str, local: str | None, part: str | None) -> Non
     target = Path(local) if local is not None else Path(os.fsdecode(os.path.basename(where)))
     if target.is_dir():
         target = target / os.fsdecode(os.path.basename(where))
+    if not target.parent.is_dir():
+        raise UsageError(f"{target.parent} is not a directory; make it first, or name another LOCAL")
     headers = {}
     if part is not None:
         if not re.fullmatch(r"[0-9]+-[0-9]*|-[0-9]+", part):
@@ -256,6 +264,8 @@ def rm(session: Session, paths: tuple[str, ...], recursive: bool, force: bool) -
         where = namespace_path(path)
         if where == b"/":
             raise UsageError("the root of the namespace is not removed; name something below it")
+        if recursive:
+            _refuse_rules(session.client, where)
         row = _stat_or_none(session.client, where) if recursive else None
         if recursive and row is not None and row["kind"] == "directory":
             _remove_below(session.client, where)
@@ -267,6 +277,17 @@ def rm(session: Session, paths: tuple[str, ...], recursive: bool, force: bool) -
             document = {"existed": False}
         if session.as_json:
             session.json_line({"path": path, **document})
+
+
+def _refuse_rules(client: Client, path: bytes) -> None:
+    """A rule's own directory cannot be removed, so what is in it must not be removed on the way there."""
+    for rule in client.get("/v1/rules")["rules"]:
+        root = str(rule["path"]).encode("utf-8", "surrogateescape")
+        if root == path or root.startswith(path + b"/"):
+            raise UsageError(
+                f"{os.fsdecode(path)!r} holds the rule {rule['name']}; remove that with 'lddp rule remove', or name"
+                " what is below it"
+            )
 
 
 def _remove_below(client: Client, top: bytes) -> None:

@@ -13,7 +13,7 @@ import click
 from lddp.cli import ecosystem
 from lddp.cli.options import write_line
 from lddp.config import Role
-from lddp.errors import ConfigError, UsageError
+from lddp.errors import UsageError
 
 
 @click.command()
@@ -68,8 +68,11 @@ def init(
         ecosystem.create(directory, name or f"lddp-{secrets.token_hex(6)}")
     try:
         file = ecosystem.add_node(directory, plan)
-    except ConfigError as error:
-        raise UsageError(str(error)) from None
+    except BaseException:
+        if not join:
+            # A mistake in the options of the first node leaves nothing behind that would refuse the corrected command.
+            ecosystem.remove(directory)
+        raise
     described = {"ecosystem": ecosystem.ecosystem_of(directory), "node": label, "config": str(file)}
     if as_json:
         write_line(json.dumps(described, indent=2).encode())

@@ -104,6 +104,9 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the whole help; only newer click has it
+            sys.stderr.write(error.format_message() + "\n")
+            return USAGE
         where = error.ctx.command_path if error.ctx is not None else "lddp"
         message = error.format_message().rstrip(".")
         complain(message if ";" in message else f"{message}; see '{where} --help'")

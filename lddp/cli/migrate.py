@@ -13,8 +13,17 @@ from typing import Any
 import click
 
 from lddp.cli.client import Client
-from lddp.cli.display import JsonDisplay, Meter, PlainDisplay, RichDisplay, make_display, receipt_lines
-from lddp.cli.embedded import SOURCE, TARGET, Embedded
+from lddp.cli.display import (
+    JsonDisplay,
+    Meter,
+    PlainDisplay,
+    RichDisplay,
+    make_display,
+    printable,
+    receipt_lines,
+)
+from lddp.cli.embedded import SOURCE, TARGET, ZONES, Embedded
+from lddp.cli.options import SIZE
 from lddp.config import LimitsConfig
 from lddp.errors import LddpError, NotAllowedError, UnavailableError, UsageError
 
@@ -24,6 +33,7 @@ POLL_S = 0.1
 START_TIMEOUT_S = 60.0
 INTERRUPTED = 130
 SHOWN_MAX = 20
+AGE = click.IntRange(0)
 STOPPED_STATES = {"created": "start", "stopped": "start", "paused": "resume", "failed": "start"}
 
 
@@ -50,15 +60,17 @@ def check_paths(source: Path, target: Path) -> tuple[Path, Path, Path]:
     if not parent.is_dir():
         raise UsageError(f"{parent} does not exist; make it first, or choose another DST")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise NotAllowedError(f"{parent} is not writable for this user; state and staging are kept there")
+        raise NotAllowedError(
+            f"{parent} is not writable for this user; state and staging are kept there: choose another DST"
+        )
     if not os.access(source, os.R_OK | os.X_OK):
-        raise NotAllowedError(f"{source} is not readable for this user")
+        raise NotAllowedError(f"{source} is not readable for this user; run as a user who may read it")
     return source, target, parent / f".{target.name}.lddp"
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("source", metavar="SRC", type=click.Path(path_type=Path, readable=False))
+@click.argument("target", metavar="DST", type=click.Path(path_type=Path, readable=False))
 @click.option("--once", is_flag=True, help="End when scanned, drained and verified.")
 @click.option(
     "--on-existing",
@@ -70,11 +82,11 @@ def check_paths(source: Path, target: Path) -> tuple[Path, Path, Path]:
 @click.option("--delete-extraneous", is_flag=True, help="Remove from DST what SRC does not have.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out paths that match; may repeat.")
 @click.option("--exclude-regex", multiple=True, metavar="REGEX", help="Leave out paths that match; may repeat.")
-@click.option("--min-size", type=int, default=0, help="Leave out smaller files, in bytes.")
-@click.option("--max-size", type=int, default=0, help="Leave out larger files, in bytes.")
-@click.option("--min-age", type=int, default=0, help="Leave out files modified less long ago, in seconds.")
-@click.option("--max-age", type=int, default=0, help="Leave out files modified longer ago, in seconds.")
-@click.option("--bwlimit", type=int, default=0, help="Bytes a second to send at most; 0 is no limit.")
+@click.option("--min-size", type=SIZE, default=0, help="Leave out smaller files; bytes, or 10K, 10M, 10G.")
+@click.option("--max-size", type=SIZE, default=0, help="Leave out larger files.")
+@click.option("--min-age", type=AGE, default=0, help="Leave out files modified less long ago, in seconds.")
+@click.option("--max-age", type=AGE, default=0, help="Leave out files modified longer ago, in seconds.")
+@click.option("--bwlimit", type=SIZE, default=0, help="Bytes a second to send at most; 0 is no limit.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON lines.")
 def migrate(source: Path, target: Path, once: bool, as_json: bool, **settings: Any) -> None:
     """Migrate the live tree SRC to DST while programs go on changing SRC.
@@ -116,6 +128,8 @@ class _Run:
         self._meter = Meter()
         self._drained_at = 0.0
         self._completing = False
+        self._last: dict[str, Any] = {}
+        """The migration's document as it was shown last."""
 
     def run(self) -> int:
         """The exit code."""
@@ -155,7 +169,8 @@ class _Run:
                     break
             except LddpError as error:
                 if time.monotonic() > deadline:
-                    raise UnavailableError(f"the nodes did not get ready: {error}") from None
+                    reason = self._embedded.problem or error
+                    raise UnavailableError(f"the nodes did not get ready: {reason}") from None
                 time.sleep(POLL_S / 5)
         rules = client.get("/v1/rules")["rules"]
         if not any(rule["name"] == RULE for rule in rules):
@@ -191,12 +206,15 @@ class _Run:
             try:
                 document = self._document()
             except UnavailableError:
+                if self._embedded.problem and self._last:
+                    self._show({**self._last, "problem": self._embedded.problem})
                 time.sleep(POLL_S)
                 continue
-            self._show(document)
+            self._last = document
+            self._show({**document, "problem": document.get("problem") or self._embedded.problem})
             match document["state"]:
                 case "completed":
-                    return self._receipt(client)
+                    return self._receipt(client, document)
                 case "failed":
                     return self._failure(document)
                 case "live" if self._once and not self._completing and not document["lag"]:
@@ -229,27 +247,40 @@ class _Run:
         assert self._display is not None
         self._display.progress(self._meter.state(document, document["lag"], document["target_problem"]))
 
-    def _receipt(self, client: Client) -> int:
+    def _receipt(self, client: Client, document: dict[str, Any]) -> int:
         assert self._display is not None
+        self._display.close()
         receipt = client.get("/v1/receipts")["receipts"][0]
+        finding = (document.get("findings") or {}).get(str(ZONES[TARGET]), {})
+        extraneous, count = finding.get("extraneous", []), finding.get("extraneous_count", 0)
         scanned = (self._drained_at or time.monotonic()) - self._began
         verified = time.monotonic() - self._began - scanned
         if isinstance(self._display, JsonDisplay):
-            self._display.receipt({**receipt, "copy_seconds": round(scanned, 3), "verify_seconds": round(verified, 3)})
+            seconds = {"copy_seconds": round(scanned, 3), "verify_seconds": round(verified, 3)}
+            self._display.receipt({**receipt, **seconds, "extraneous_count": count, "extraneous": extraneous})
             return 0 if receipt["holds"] else 1
         lines = receipt_lines(receipt)
+        if count:
+            lines.append(f"Besides, DST holds {count:,} entries that SRC does not have, which were left alone:")
+            lines += [f"  {printable(one['path'])}" for one in extraneous[:SHOWN_MAX]]
         lines.append(f"Copied in {scanned:.1f} s; every byte read again and compared in {verified:.1f} s.")
         self._display.say("\n".join(lines))
         return 0 if receipt["holds"] else 1
 
     def _failure(self, document: dict[str, Any]) -> int:
         assert self._display is not None
+        self._display.close()
         lines = [f"Failed: {document['detail'] or document['problem']}."]
         for failure in (document.get("failed_paths") or [])[:SHOWN_MAX]:
-            lines.append(f"  {failure['errno']}  {failure['path']}")
+            lines.append(f"  {failure['errno']}  {printable(failure['path'])}")
+        names = {str(number): name for name, number in ZONES.items()}
+        kinds: set[str] = set()
         for zone, finding in sorted((document.get("findings") or {}).items()):
             for difference in finding.get("differences", [])[:SHOWN_MAX]:
-                lines.append(f"  zone {zone}: {difference['path']}: {difference['what']}")
+                kinds.add(difference["what"])
+                lines.append(f"  {names[zone]}: {printable(difference['path']) or '.'}: {difference['what']}")
+        if kinds & {"owner", "group"} and os.geteuid() != 0:
+            lines.append("Only root can give files to their owners; run as root to have them the same.")
         lines.append("Run the same command again to go on.")
         self._display.say("\n".join(lines))
         return 1

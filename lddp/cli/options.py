@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,23 @@ TIMEOUT_S_DEFAULT = 30.0
 CLUSTER_FILE = "cluster.json"
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click only
+    """A number of bytes: 0 or more, plain or with K, M, G or T for powers of 1024."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"([0-9]{1,15})([KMGT]?)(?:i?B)?", str(value).strip(), re.IGNORECASE)
+        if found is None:
+            self.fail(f"{value!r} is not a size; write bytes, or a number with K, M, G or T", param, ctx)
+        return int(found[1]) << (10 * " KMGT".index(found[2].upper() or " "))
+
+
+SIZE = Size()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from lddp.cli.options import Session, client_options, namespace_path, table, wri
 from lddp.errors import UnavailableError, UsageError
 
 ENDED = frozenset({"completed", "aborted", "failed", "stopped"})
+STATES = ("created", "running", "live", "paused", "stopped", "completed", "aborted", "failed")
 POLL_S = 0.5
 
 
@@ -186,7 +187,7 @@ for _name, _text in {
 
 @migration.command("status")
 @click.argument("rule", required=False)
-@click.option("--wait", "wanted", help="Wait until the migration is in this state, for example live.")
+@click.option("--wait", "wanted", type=click.Choice(STATES), help="Wait until the migration is in this state.")
 @client_options
 def status(session: Session, rule: str | None, wanted: str | None) -> int:
     """Show a migration with its progress, or all."""

@@ -66,7 +66,7 @@ class Intake:
 
     def _take(self, view: View, event: Event) -> None:
         target = self._find(view, event.target)
-        if target is not None and target.kind is Kind.FILE and event.flags & _OF_THE_FILE:
+        if target is not None and target.kind is not Kind.DIRECTORY and event.flags & _OF_THE_FILE:
             # Whatever its name is by now. A write through a mapping moves no time, so the bytes are read in any case.
             self._observer.dirty.files.add(target.number)
             if not event.flags & ~_OF_THE_FILE:
@@ -94,10 +94,8 @@ class Intake:
             self._observer.note_unknown(_identity(event.target))
         elif target.kind is Kind.DIRECTORY:
             dirty.add_name(target.number, b"")
-        elif target.kind is Kind.FILE:
-            dirty.files.add(target.number)
         else:
-            dirty.add_name(target.parent, target.name)
+            dirty.files.add(target.number)
 
 
 def _identity(kernel_handle: bytes) -> bytes:

@@ -71,7 +71,7 @@ class Backlog:
         return work
 
     def _sort(self, work: Work) -> None:
-        """What came in as a file and is something else (a void attribute) is looked at under its own name."""
+        """What came in as a file and is something else (a void attribute) is looked at under its names."""
         with self._environment.read() as tables:
             view = View(tables)
             for number in list(work.files):
@@ -80,7 +80,8 @@ class Backlog:
                     continue
                 work.files.discard(number)
                 if inode is not None:
-                    work.names.setdefault(inode.parent or number, set()).add(inode.name)
+                    for parent, name in view.links(inode):
+                        work.names.setdefault(parent or number, set()).add(name)
 
     # -- adding -----------------------------------------------------------------------------------------------------
 

@@ -67,9 +67,13 @@ class MigrationDriver:
         self._complete = asyncio.Event()
         self._changed = asyncio.Event()
         self.problem = ""
+        self._outdated = False
         self._quiet_s = QUIET_S
 
-    def state_changed(self) -> None:
+    def follow(self, rule: Rule) -> None:
+        """The log has moved on: `rule` is what it says now. Other options take effect at once."""
+        if rule != self.rule:
+            self.rule, self._outdated = rule, True
         self._changed.set()
 
     def complete(self) -> None:
@@ -101,6 +105,7 @@ class MigrationDriver:
 
     async def _active(self) -> None:
         """Observes as long as the state asks for it."""
+        self._outdated = False
         member = self.rule.member(self._gateway.zone)
         assert member is not None, "the source of a rule is a member of it"
         root_path = member.local_path
@@ -136,7 +141,7 @@ class MigrationDriver:
             self.observer = self.watcher = self.intake = None
 
     async def _until_inactive(self) -> None:
-        while self.state() in _ACTIVE:
+        while self.state() in _ACTIVE and not self._outdated:
             self._changed.clear()
             await self._changed.wait()
 

@@ -197,8 +197,7 @@ class Node:
 
     def _observer(self, rule: Rule, zone: PosixZone) -> Observer:
         options = MigrationOptions.from_bytes(rule.options)
-        if options.bandwidth:
-            self.limiter.set_rate(options.bandwidth)
+        self.limiter.set_rate(options.bandwidth or self.config.limits.bandwidth_bytes_per_second or None)
         return Observer(
             self.gateway,
             self.environment,
@@ -272,8 +271,8 @@ class Node:
         for number in [number for number in self.drivers if number not in self.trees.rules]:
             del self.drivers[number]
             self._driving.pop(number).cancel()
-        for driver in self.drivers.values():
-            driver.state_changed()
+        for number, driver in self.drivers.items():
+            driver.follow(self.trees.rules[number])
 
     def ask_to_complete(self, rule: Rule) -> None:
         """Tells the source of a rule to compare the zones and complete its migration."""

@@ -63,7 +63,7 @@ class Checkpoints:
     @property
     def projected(self) -> int:
         """GSN up to which every effect has been carried out."""
-        return min(self._waiting)[0] - 1 if self._waiting else self._scanned
+        return min(self._scanned, min(self._waiting)[0] - 1) if self._waiting else self._scanned
 
     async def checkpoint(self) -> None:
         """Returns when everything carried out before this call is durable, directory times included."""
@@ -82,9 +82,13 @@ class Checkpoints:
         self._checkpointed = self._clock.monotonic()
         wanted, self._wanted = self._wanted, []
         settled = True
-        if self._dirty:
-            settled = await self._settle_directories()
-            await self._make_durable()
+        try:
+            if self._dirty:
+                settled = await self._settle_directories()
+                await self._make_durable()
+        except OSError:
+            self._wanted = wanted + self._wanted
+            raise
         if not settled:
             self._wanted = wanted + self._wanted
             return
@@ -107,9 +111,9 @@ class Checkpoints:
             )
 
     async def _end_background(self) -> None:
-        if self._background is not None:
-            self._forget(await self._background)
-            self._background = None
+        background, self._background = self._background, None
+        if background is not None:
+            self._forget(await background)
 
     def _touched(self) -> dict[int, list[bytes]]:
         return {rule: sorted(carrier.touched) for rule, carrier in self._carriers.items()}
@@ -167,6 +171,6 @@ class Checkpoints:
                     settled = False
                     continue
                 wanted = directory_attributes(view, rule, carrier.touched)
-            carrier.touched = set()
             await loop.run_in_executor(self._executor, set_directories, carrier, wanted)
+            carrier.touched = set()
         return settled

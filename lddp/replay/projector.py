@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
@@ -119,12 +119,17 @@ class Projector(Checkpoints):
                 busy = await self._step()
                 await self._tell()
                 late = self._clock.monotonic() - self._checkpointed > CHECKPOINT_S
-                if self._background is not None and self._background.done():
-                    await self._end_background()
-                if self._wanted and not busy:
-                    await self._checkpoint()
-                elif late:
-                    await self._start_background()
+                try:
+                    if self._background is not None and self._background.done():
+                        await self._end_background()
+                    if self._wanted and not busy:
+                        await self._checkpoint()
+                        self.stopped = ""
+                    elif late:
+                        await self._start_background()
+                except OSError as error:
+                    await self._refused(error, "a checkpoint")
+                    self._wake.set()
                 if self._exclusive and not busy:
                     await self._run_exclusive()
                 if not busy:
@@ -167,7 +172,7 @@ class Projector(Checkpoints):
     async def _step(self) -> bool:
         """Carries out what can be; whether there is more to do at once."""
         retried = False
-        if self._retry_waiting:
+        if self._retry_waiting or (self._waiting and not self._fetches):
             self._retry_waiting = False
             retried = await self._retry()
         if len(self._waiting) >= BLOCKED_MAX:
@@ -175,7 +180,7 @@ class Projector(Checkpoints):
         items, gsn = self._next_items()
         if items:
             fresh = [item for item in items if item.order not in self._done]
-            ready = self._plan(fresh)
+            ready = self._plan(fresh, self._waiting.values())
             await self._carry(ready)
             self._cursor = items[-1].order
         full = len(items) == BATCH_EFFECTS
@@ -195,10 +200,10 @@ class Projector(Checkpoints):
             items = outbox.read(tables, self._cursor, BATCH_EFFECTS)
         return items, gsn
 
-    def _plan(self, items: list[Item]) -> list[Ready]:
-        """Splits into what can be done now, in order, and what waits."""
+    def _plan(self, items: list[Item], behind: Iterable[Item]) -> list[Ready]:
+        """Splits into what can be done now, in order, and what waits, if only for something `behind` which it is."""
         blocked = Blocked()
-        for item in self._waiting.values():
+        for item in behind:
             blocked.add(item.rule, item.effect)
         ready: list[Ready] = []
         for item in items:
@@ -225,24 +230,36 @@ class Projector(Checkpoints):
         loop = asyncio.get_running_loop()
         while ready:
             if self._progress.room < BATCH_EFFECTS:
-                await self._make_durable()
+                try:
+                    await self._make_durable()
+                except OSError as failure:
+                    await self._refused(failure, "a checkpoint")
+                    continue
             batch = ready[:BATCH_EFFECTS]
             done, error = await loop.run_in_executor(self._executor, self._carry_batch, batch)
             for item, _ in ready[:done]:
                 self._done.add(item.order)
+                self._waiting.pop(item.order, None)
                 self._release(item)
             ready = ready[done:]
             if error is None:
                 self.stopped = ""
                 continue
+            if isinstance(error, UnavailableError):
+                # Another file was made of the same bytes meanwhile, and took them.
+                ready = self._plan([item for item, _ in ready], self._earlier(ready[0][0]))
+                continue
             path = getattr(ready[0][0].effect, "path", b"") or getattr(ready[0][0].effect, "to", b"")
-            name = errno_name(error.errno or 0)
-            reason = f"{name} at {path.decode(errors='backslashreplace')!r}: {error.strerror or error}"
-            if reason != self.stopped:
-                _log.error("this zone has stopped projecting: %s; it goes on by itself once that is mended", reason)
-            self.stopped = reason
-            await self._tell()
-            await self._sleep(RETRY_S)
+            await self._refused(error, repr(path.decode(errors="backslashreplace")))
+
+    async def _refused(self, error: OSError, where: str) -> None:
+        """Says what the filesystem does not let this zone do, and pauses."""
+        reason = f"{errno_name(error.errno or 0)} at {where}: {error.strerror or error}"
+        if reason != self.stopped:
+            _log.error("this zone has stopped projecting: %s; it goes on by itself once that is mended", reason)
+        self.stopped = reason
+        await self._tell()
+        await self._sleep(RETRY_S)
 
     def _release(self, item: Item) -> None:
         """The bytes of an effect that was carried out are in the zone's own file now."""
@@ -253,13 +270,17 @@ class Projector(Checkpoints):
             elif content.inline is None and content.size:
                 self._store.release(content)
 
-    def _carry_batch(self, ready: list[Ready]) -> tuple[int, OSError | None]:
-        """In the executor: how many were carried out, and what stopped the next."""
+    def _earlier(self, item: Item) -> list[Item]:
+        return [waiting for order, waiting in self._waiting.items() if order < item.order]
+
+    def _carry_batch(self, ready: list[Ready]) -> tuple[int, OSError | UnavailableError | None]:
+        """In the executor: how many were carried out, and what stopped the next: the filesystem, or that its bytes are
+        not here any more."""
         carriers, mark = self._carriers, self._progress.mark
         for count, (item, source) in enumerate(ready):
             try:
                 carriers[item.rule].carry(item.effect, source)
-            except OSError as error:
+            except (OSError, UnavailableError) as error:
                 return count, error
             mark(item.order)
         return len(ready), None
@@ -279,8 +300,9 @@ class Projector(Checkpoints):
                     async with self._slots:
                         await self._store.fetch(content, item.effect.inode, self._holders(item.rule))
                     break
-                except UnavailableError as error:
-                    _log.info("bytes for inode %d: %s", item.effect.inode, error)
+                except (LddpError, OSError) as error:
+                    level = logging.INFO if isinstance(error, UnavailableError) else logging.WARNING
+                    _log.log(level, "bytes for inode %d: %s", item.effect.inode, error)
                     await self._sleep(RETRY_S / 4)
         finally:
             self._fetches.pop(content.digest, None)
@@ -288,17 +310,25 @@ class Projector(Checkpoints):
             self._wake.set()
 
     def _is_superseded(self, item: Item) -> bool:
-        """Whether the log replaces or removes these bytes later, so that they need not come."""
-        if not isinstance(item.effect, e.PutFileEffect):
+        """Whether the log replaces or removes these bytes later, so that they need not come. What it only changes in
+        part needs them."""
+        effect = item.effect
+        if not isinstance(effect, e.PutFileEffect):
             return False
         with self._environment.read() as tables:
-            inode = View(tables).inode(item.effect.inode)
-        return inode is None or inode.content is None or inode.content.digest != item.effect.content.digest
+            inode = View(tables).inode(effect.inode)
+        if inode is None or inode.content is None:
+            return True
+        if inode.content.sealed:
+            return inode.content.digest != effect.content.digest
+        return any(
+            isinstance(later.effect, e.PutFileEffect) and later.effect.inode == effect.inode and later.order > item.order
+            for later in self._waiting.values()
+        )
 
     async def _retry(self) -> bool:
         """Looks again at everything that waits, in order."""
         items = [self._waiting[order] for order in sorted(self._waiting)]
-        self._waiting.clear()
         kept: list[Item] = []
         for item in items:
             effect = item.effect
@@ -310,9 +340,10 @@ class Projector(Checkpoints):
                 self._carriers[item.rule].skipped.add(effect.inode)
                 self._progress.mark(item.order)
                 self._done.add(item.order)
+                del self._waiting[item.order]
             else:
                 kept.append(item)
-        ready = self._plan(kept)
+        ready = self._plan(kept, ())
         if ready:
             await self._carry(ready)
         return bool(ready)

@@ -156,8 +156,11 @@ class PosixZone:
     def _take_file(
         self, staging: Staging, path: bytes, attributes: Attributes, taken: bytes, size: int
     ) -> Status | None:
-        """Moves a file into place; None if it is not one that can be moved."""
-        descriptor = os.open(taken, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        """Moves a file into place; None if it is not one that can be moved, or not there any more."""
+        try:
+            descriptor = os.open(taken, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
         try:
             found = os.fstat(descriptor)
             # With a second name it would change when that is written to.
