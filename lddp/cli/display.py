@@ -168,7 +168,8 @@ class RichDisplay:
 
         self._console = Console()
         self._title = f"{printable(source)}  →  {printable(target)}"
-        self._live = Live(console=self._console, auto_refresh=False, transient=False)
+        # Streams stay as they are: nodes are forked from this process and write to their own logs.
+        self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
         self._live.start()
 
     def progress(self, state: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ one directory lost and another gained is moved, not destroyed.
 from __future__ import annotations
 
 from collections.abc import Collection
+from operator import itemgetter
 
 from lddp.core import effects as e
 from lddp.core.facts import Facts
@@ -249,9 +250,10 @@ class _Merge(Facts):
             self._destroy(here)
 
     def _rescue(self, directory: Inode, waits: bool) -> None:
-        """Sets aside what this observation names and what is inside a directory that loses its place. Where the
-        directory waits aside itself, files stay in it: the name elsewhere may be another one of theirs."""
-        for identity in sorted(self._named):
+        """Sets aside what this observation names and what is inside a directory that loses its place, the deepest
+        first. Where the directory waits aside itself, files stay in it: the name elsewhere may be another of theirs."""
+        found: list[tuple[int, bytes, Inode, int, bytes]] = []
+        for identity in self._named:
             inode = self.names.by_identity(self.rule.number, identity)
             if inode is None or inode is directory or inode.number in self._parked:
                 continue
@@ -260,11 +262,13 @@ class _Merge(Facts):
             for parent, name in self.names.names(inode):
                 if self._attached(parent) is not None and self.names.is_inside(parent, directory.number):
                     path = self.names.path_of(parent, name)
-                    self._unlink(self.names.must(parent), name, inode)
-                    self._parked[inode.number] = inode
-                    if inode.visible:
-                        self.emit(e.ParkEffect(inode.number, path))
+                    found.append((-path.count(b"/"), path, inode, parent, name))
                     break
+        for _, path, inode, parent, name in sorted(found, key=itemgetter(0, 1)):
+            self._unlink(self.names.must(parent), name, inode)
+            self._parked[inode.number] = inode
+            if inode.visible:
+                self.emit(e.ParkEffect(inode.number, path))
 
     def _make(self, parent: Inode, entry: ObservedEntry) -> None:
         kind, content = entry.kind, entry.content

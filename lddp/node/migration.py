@@ -171,7 +171,8 @@ class MigrationDriver:
                     return
             await self._change(MigrationAction.FAIL, self._disagreement())
         except UnavailableError as error:
-            _log.warning("verification waits: %s", error)
+            self.problem = f"verification waits: {error}"
+            _log.warning("%s", self.problem)
             self._complete.set()
             await asyncio.sleep(RETRY_S)
         finally:

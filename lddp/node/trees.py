@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -57,9 +58,7 @@ class Trees:
                 zone = PosixZone(local_path, None, observe_only=True)
             else:
                 os.makedirs(local_path, mode=0o755, exist_ok=True)
-                staging = self._staging / f"rule-{rule.number}"
-                staging.mkdir(mode=0o700, parents=True, exist_ok=True)
-                zone = PosixZone(local_path, bytes(staging))
+                zone = PosixZone(local_path, bytes(self._staging_for(rule, Path(os.fsdecode(local_path)))))
                 zone.discard_leftovers()
         except OSError as error:
             problem = f"rule {rule.name}: {os.fsdecode(local_path)!r} cannot be opened: {error.strerror}"
@@ -72,6 +71,17 @@ class Trees:
         if not observe_only:
             options = MigrationOptions.from_bytes(rule.options)
             self.carriers[rule.number] = Carrier(zone, OnExisting(options.on_existing))
+
+    def _staging_for(self, rule: Rule, root: Path) -> Path:
+        """A directory on the tree's own filesystem, from which files can be renamed into place: the node's staging
+        directory, else beside the tree, else in it, where it is hidden from replication."""
+        hidden = f".{root.name}.lddp-{rule.number}"
+        device = root.stat().st_dev
+        for staging in (self._staging / f"rule-{rule.number}", root.parent / hidden, root / hidden):
+            if staging.parent.stat().st_dev == device:
+                staging.mkdir(mode=0o700, parents=True, exist_ok=True)
+                return staging
+        raise OSError(errno.EXDEV, "no staging directory can be made on its filesystem")
 
     def locate(self, content: Content, number: int) -> int | None:
         """An open descriptor of the file that is believed to hold these bytes, for another node that lacks them."""

@@ -14,6 +14,7 @@ from lddp.replay.existing import OnExisting, is_as_wanted
 
 _log = logging.getLogger(__name__)
 DRIFT_LISTED_MAX = 1000
+_DRIFT = frozenset((errno.ENOTDIR, errno.EISDIR, errno.EXDEV, errno.ELOOP))
 
 
 class Carrier:
@@ -54,9 +55,17 @@ class Carrier:
             if effect.inode not in self.skipped:
                 self._note_drift(effect)
         except OSError as error:
-            if error.errno not in (errno.ENOTDIR, errno.EISDIR, errno.EXDEV, errno.ELOOP):
+            if error.errno not in _DRIFT and not self._is_of_another_kind(effect, error):
                 raise
             self._note_drift(effect)
+
+    def _is_of_another_kind(self, effect: e.Effect, error: OSError) -> bool:
+        """Whether an effect was refused because something else has the name of its file."""
+        if isinstance(effect, e.SetAttributesEffect | e.WriteEffect | e.TruncateEffect):
+            return error.errno == errno.EINVAL
+        if isinstance(effect, e.LinkEffect) and error.errno == errno.EPERM:
+            return self.zone.status(effect.path).kind is Kind.DIRECTORY
+        return False
 
     def _note_drift(self, effect: e.Effect) -> None:
         path: bytes = getattr(effect, "path", b"") or getattr(effect, "to", b"")
@@ -136,7 +145,7 @@ class Carrier:
     def _rename(self, effect: e.RenameEffect, _: ContentSource | None) -> None:
         try:
             self.zone.rename(effect.path, effect.to)
-        finally:
+        finally:  # it may be done already, by a process that was killed before it could say so
             if effect.directory:
                 self._made.clear()
             self._trace(effect)
@@ -148,13 +157,17 @@ class Carrier:
         self.touched |= {to + item[len(path) :] for item in moved}
 
     def _park(self, effect: e.ParkEffect, _: ContentSource | None) -> None:
-        self.zone.park(effect.path, b"%d" % effect.inode)
-        self._made.clear()
-        self._trace(effect)
+        try:
+            self.zone.park(effect.path, b"%d" % effect.inode)
+        finally:
+            self._made.clear()
+            self._trace(effect)
 
     def _unpark(self, effect: e.UnparkEffect, _: ContentSource | None) -> None:
-        self.zone.unpark(b"%d" % effect.inode, effect.to)
-        self._trace(effect)
+        try:
+            self.zone.unpark(b"%d" % effect.inode, effect.to)
+        finally:
+            self._trace(effect)
 
     def _remove(self, effect: e.RemoveEffect, _: ContentSource | None) -> None:
         if not effect.path:

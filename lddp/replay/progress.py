@@ -50,6 +50,8 @@ class Progress:
         if self.survived:
             self._load()
         self._position = _HEADER.size + KEY.size * len(self.done)
+        if not self.survived:
+            self.reset((0, 0), set())
 
     def _load(self) -> None:
         for position in range(_HEADER.size, len(self._map), KEY.size):

@@ -91,7 +91,7 @@ def test_conditional_put(served: Served, lddp: Lddp, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"1")
     local = str(tmp_path / "x")
     version = json.loads(ok(lddp("put", local, "/f", "--if-absent", "--json")))["version"]
-    assert "changed since you read it" in error(lddp("put", local, "/f", "--if-absent"), 1)
+    assert "exists; leave out --if-absent" in error(lddp("put", local, "/f", "--if-absent"), 1)
     ok(lddp("put", local, "/f", "--if-version", str(version)))
     error(lddp("put", local, "/f", "--if-version", str(version)), 1)
     error(lddp("put", local, "/f", "--if-version", "1", "--if-absent"), 2)
