@@ -261,6 +261,7 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, help="where the trees are made; a temporary one if not given")
     parser.add_argument("--keep", action="store_true", help="keep the trees of seeds that pass too")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # nothing is left running
     base = options.directory or Path(tempfile.mkdtemp(prefix="lddp-storm-"))
     base.mkdir(parents=True, exist_ok=True)
     failed = [seed for seed in options.seeds if not _one(seed, options, base)]

@@ -27,6 +27,7 @@ PATHS_MAX = 20_000
 _VIOLENT = ("remove_tree", "leave", "come_back")
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -393,6 +394,7 @@ def main() -> int:
     parser.add_argument("--calm", action="store_true", help="nothing that removes whole trees or moves them out")
     options = parser.parse_args()
     ended = False
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)  # never without the one who started it
 
     def end(*_: object) -> None:
         nonlocal ended

@@ -110,9 +110,13 @@ def _show(session: Session, record: dict[str, Any]) -> None:
     rest = "  ".join(
         f"{key}={text_of(value)}"
         for key, value in record.items()
-        if key not in ("index", "kind", "path") and not key.endswith("_base64") and value not in (None, "", [])
+        if key not in ("index", "record", "event", "path")
+        and not key.endswith("_base64")
+        and value not in (None, "", [])
     )
-    write_name(f"{record.get('index')}  {record.get('kind')}  {record.get('path', '')}  {rest}".rstrip())
+    write_name(
+        f"{record.get('index')}  {record.get('record', record.get('event'))}  {record.get('path', '')}  {rest}".rstrip()
+    )
 
 
 def _follow(session: Session) -> None:
@@ -122,7 +126,7 @@ def _follow(session: Session) -> None:
             if line.startswith(b"event: "):
                 kind = line[7:].decode().strip()
             elif line.startswith(b"data: "):
-                _show(session, {"kind": kind, **json.loads(line[6:])})
+                _show(session, {"event": kind, **json.loads(line[6:])})
 
 
 @click.command()

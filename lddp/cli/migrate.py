@@ -134,7 +134,9 @@ class _Run:
     def run(self) -> int:
         """The exit code."""
         self._embedded.open()
-        import lddp.node  # noqa: F401 - imported once, before the nodes are forked
+        from lddp.node import warm_up
+
+        warm_up()
 
         interrupted = False
         signal.signal(signal.SIGTERM, _raise_interrupted)
@@ -261,7 +263,7 @@ class _Run:
             return 0 if receipt["holds"] else 1
         lines = receipt_lines(receipt)
         if count:
-            lines.append(f"Besides, DST holds {count:,} entries that SRC does not have, which were left alone:")
+            lines.append(f"Besides, DST holds what SRC does not have, and it was left alone ({count:,}):")
             lines += [f"  {printable(one['path'])}" for one in extraneous[:SHOWN_MAX]]
         lines.append(f"Copied in {scanned:.1f} s; every byte read again and compared in {verified:.1f} s.")
         self._display.say("\n".join(lines))

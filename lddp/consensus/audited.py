@@ -30,7 +30,7 @@ def load_raft(monotonic: Callable[[], float], create_journal: Callable[[Any], An
     A copy each, because these are module names in PySyncObj: two members in one process (tests, the simulator) have
     a clock and a journal each. Raises UsageError where the installed files are not the audited ones.
     """
-    code, directory = _audited_code()
+    code, directory = audited_code()
     module = ModuleType(f"{_PACKAGE}.syncobj")
     module.__package__ = _PACKAGE
     module.__file__ = os.path.join(directory, "syncobj.py")
@@ -79,7 +79,8 @@ class _QuietLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 @cache
-def _audited_code() -> tuple[CodeType, str]:
+def audited_code() -> tuple[CodeType, str]:
+    """The checked source of PySyncObj, compiled, and the directory of its package. Read once a process."""
     found = importlib.util.find_spec(_PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise UsageError("pysyncobj is not installed; install pysyncobj==0.3.17")

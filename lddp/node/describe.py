@@ -111,7 +111,7 @@ def receipt_document(
 
 def record_document(gsn: int, record: r.Record) -> Document:
     """One record of the log, without its bytes."""
-    document: dict[str, Any] = {"index": gsn, "kind": type(record).__name__}
+    document: dict[str, Any] = {"index": gsn, "record": type(record).__name__}
     if isinstance(record, r.Observation):
         document["zone"] = record.zone
         document["as_of"] = record.as_of

@@ -18,6 +18,7 @@ import uvloop
 from lddp.admin.app import build_app, read_token
 from lddp.admin.server import Server
 from lddp.config import NodeConfig, Role
+from lddp.consensus.audited import audited_code
 from lddp.consensus.config import RaftConfig
 from lddp.consensus.member import RaftMember
 from lddp.content.connections import Connections
@@ -335,6 +336,11 @@ async def serve(config: NodeConfig) -> int:
     finally:
         with contextlib.suppress(LddpError):
             await node.stop()
+
+
+def warm_up() -> None:
+    """What every node of a process does at its start, done once before several nodes are forked."""
+    audited_code()
 
 
 def run(config: NodeConfig) -> int:

@@ -179,7 +179,7 @@ class FakeBackend:
         self.outcomes[record.id] = (self.gsn, outcome)
         path = getattr(record, "path", b"")
         kind = type(record).__name__
-        self.records.append({"index": self.gsn, "kind": kind, **named("path", path), "errno": outcome.errno})
+        self.records.append({"index": self.gsn, "record": kind, **named("path", path), "errno": outcome.errno})
         for queue in self.listeners:
             queue.put_nowait([Event(self.gsn, "operation", {"record": kind, **named("path", path)})])
         return self.gsn, outcome

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from lddp.consensus.audited import _audited_code
+from lddp.consensus.audited import audited_code
 
 from .simulation import VirtualClock
 
@@ -14,7 +14,7 @@ REGULAR = b"\x00"
 
 
 def stock_module(clock: VirtualClock) -> ModuleType:
-    code, _ = _audited_code()
+    code, _ = audited_code()
     module = ModuleType("pysyncobj.syncobj")
     module.__package__ = "pysyncobj"
     exec(code, module.__dict__)

@@ -157,3 +157,17 @@ async def test_what_waits_for_bytes_survives_a_restart(bench: Bench) -> None:
     await bench.supply(late)
     await bench.settled()
     bench.assert_equal()
+
+
+@pytest.mark.xfail(reason="after a power cut names are all that tells files apart, and renames have moved them")
+async def test_renames_that_run_again_after_a_power_cut(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = Records()
+    bench.submit_all([make.put(b"a", b"five"), make.put(b"b", b"six")])
+    await bench.settled()
+    bench.submit_all([make.rename(b"a", b"c"), make.rename(b"b", b"a")])
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    monkeypatch.setattr("lddp.replay.progress.boot_id", lambda: b"another boot".ljust(36))
+    await bench.restart()
+    await bench.settled()
+    bench.carrier.drift.clear()
+    bench.assert_equal()

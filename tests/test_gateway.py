@@ -1,0 +1,354 @@
+"""The gateway: how records get their outcomes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+
+from lddp import gateway as module
+from lddp.core.codec import encode
+from lddp.core.namespace import NUMBER
+from lddp.core.records import Barrier, MakeDirectory, OperationId, Record
+from lddp.core.tables import Table
+from lddp.errors import OutcomeUnknownError, UnavailableError
+from lddp.gateway import NO_ZONE, Applied, Gateway
+from lddp.replay.outbox import Item
+from tests.core.support import TARGET, create_rule
+from tests.fakes.memory import MemoryKeyValue
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now = 50.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time_ns(self) -> int:
+        return int(self.now * 1e9)
+
+
+class Numbers:
+    def __init__(self) -> None:
+        self.drawn = 0
+
+    def uniform(self, low: float, high: float) -> float:
+        return (low + high) / 2
+
+    def token(self, size: int) -> bytes:
+        self.drawn += 1
+        return bytes([self.drawn]) * size
+
+
+class FakeMember:
+    """Consensus as the gateway sees it. What is submitted stays in `queue` until the test orders it."""
+
+    def __init__(self, environment: MemoryKeyValue) -> None:
+        self.environment = environment
+        self.leader: str | None = "somebody"
+        self.queue: list[bytes] = []
+        self.on_leader_change: list[Any] = []
+        self.full = False
+        self.index = 0
+
+    def submit(self, records: Sequence[bytes]) -> None:
+        if self.full:
+            raise UnavailableError("the inbox is full")
+        self.queue += records
+
+    def change_leader(self, leader: str | None) -> None:
+        self.leader = leader
+        for callback in self.on_leader_change:
+            callback(leader)
+
+
+class Node:
+    """A gateway with its database. `order` and `commit` do what consensus does in one tick."""
+
+    def __init__(self, zone: int = TARGET, witness: bool = False, numbers: Numbers | None = None) -> None:
+        self.environment = MemoryKeyValue()
+        self.time = Time()
+        self.gateway = Gateway(self.environment, zone, self.time, numbers or Numbers(), witness)
+        self.member = FakeMember(self.environment)
+        self.gateway.start(cast(Any, self.member))
+        self.effects: list[tuple[list[Item], int]] = []
+        self.gateway.on_effects.append(lambda items, gsn: self.effects.append((items, gsn)))
+        self.reached: list[int] = []
+        self.gateway.on_applied.append(self.reached.append)
+
+    def fold(self, records: Sequence[bytes]) -> None:
+        self.member.index += 1
+        with self.environment.write() as tables:
+            self.gateway.apply(tables, self.member.index, records)
+
+    def commit(self) -> None:
+        self.gateway.committed(self.member.index, self.member.index)
+
+    def order(self, records: Sequence[bytes] | None = None) -> None:
+        """One entry, of all that was submitted where nothing is given, folded and durable."""
+        if records is None:
+            records, self.member.queue = self.member.queue, []
+        self.fold(records)
+        self.commit()
+
+    def directory(self, name: bytes) -> Record:
+        return MakeDirectory(self.gateway.next_id(), TARGET, 5, b"/data/" + name, 0o755, 0, 0)
+
+
+@pytest.fixture
+async def node() -> Any:
+    node = Node()
+    node.order([encode(create_rule())])
+    yield node
+    await node.gateway.stop()
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+# -- outcomes ---------------------------------------------------------------------------------------------------------
+
+
+async def test_each_record_gets_its_own_outcome(node: Node) -> None:
+    records = [node.directory(b"a"), node.directory(b"a"), node.directory(b"b/c"), node.directory(b"b")]
+    futures = node.gateway.post(records)
+    assert node.member.queue == [encode(record) for record in records]
+    node.order()
+    applied = [future.result() for future in futures]
+    assert [one.gsn for one in applied] == [2, 3, 4, 5]
+    assert [one.outcome.errno for one in applied] == [0, 17, 2, 0]
+    assert node.gateway.gsn == node.reached[-1] == 5
+
+
+async def test_records_of_others_are_folded_without_a_waiter(node: Node) -> None:
+    own = node.directory(b"own")
+    (future,) = node.gateway.post([own])
+    foreign = MakeDirectory(OperationId(b"other node", 1), 3, 5, b"/data/theirs", 0o755, 0, 0)
+    node.order([encode(foreign), encode(own)])
+    assert future.result().gsn == 3
+    with node.gateway.view() as view:
+        assert view.resolve(b"/data/theirs") is not None
+
+
+async def test_nobody_hears_of_an_outcome_that_is_not_durable(node: Node) -> None:
+    (future,) = node.gateway.post([node.directory(b"a")])
+    waiting = asyncio.get_running_loop().create_task(node.gateway.wait(2, 5.0))
+    node.fold(node.member.queue)
+    await settle()
+    assert not future.done()
+    assert not waiting.done()
+    assert node.gateway.gsn == 1
+    assert len(node.effects) == 1
+    node.commit()
+    assert future.result().gsn == 2
+    await waiting
+    items, gsn = node.effects[1]
+    assert (gsn, {item.order[0] for item in items}) == (2, {2})
+
+
+async def test_submit_and_submit_many(node: Node) -> None:
+    task = asyncio.get_running_loop().create_task(
+        node.gateway.submit_many([node.directory(b"a"), node.directory(b"b")], 5.0)
+    )
+    single = asyncio.get_running_loop().create_task(node.gateway.submit(node.directory(b"c"), 5.0))
+    await settle()
+    node.order()
+    assert [one.gsn for one in await task] == [2, 3]
+    assert await single == Applied(4, (await single).outcome)
+
+
+async def test_effects_of_other_zones_are_not_kept() -> None:
+    node = Node(zone=99)
+    node.order([encode(create_rule())])
+    (future,) = node.gateway.post([node.directory(b"a")])
+    node.order()
+    assert future.result().outcome.errno == 0
+    assert [gsn for _, gsn in node.effects] == [1, 2]
+    await node.gateway.stop()
+
+
+# -- once -------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_same_id_posted_twice_is_one_record(node: Node) -> None:
+    record = node.directory(b"a")
+    first, again = node.gateway.post([record])[0], node.gateway.post([record, node.directory(b"b")])[0]
+    assert first is again
+    assert len(node.member.queue) == 2
+    node.order()
+    assert first.result().gsn == 2
+
+
+async def test_a_retry_after_the_outcome_gets_the_first_one(node: Node) -> None:
+    record = node.directory(b"a")
+    (first,) = node.gateway.post([record])
+    node.order()
+    (again,) = node.gateway.post([record])
+    node.order()
+    assert first is not again
+    assert (again.result().outcome, again.result().gsn) == (first.result().outcome, 3)
+    with node.gateway.view() as view:
+        assert len(view.list(view.rules()[0].root)) == 1
+
+
+async def test_a_record_that_was_ordered_twice_resolves_once(node: Node) -> None:
+    record = node.directory(b"a")
+    (future,) = node.gateway.post([record])
+    node.order([encode(record), encode(record)])
+    assert future.result() == Applied(2, future.result().outcome)
+    assert node.gateway.gsn == 3
+
+
+async def test_a_new_leader_is_given_what_has_no_outcome_yet(node: Node) -> None:
+    records = [node.directory(name) for name in (b"a", b"b", b"c")]
+    futures = node.gateway.post(records)
+    node.order(node.member.queue[:1])
+    node.member.queue.clear()  # lost with the old leader
+    node.member.change_leader(None)
+    assert node.member.queue == []
+    node.member.change_leader("new")
+    assert node.member.queue == [encode(record) for record in records[1:]]
+    node.order()
+    assert [future.result().outcome.errno for future in futures] == [0, 0, 0]
+
+
+async def test_a_resubmission_that_is_refused_is_made_later(node: Node) -> None:
+    (future,) = node.gateway.post([node.directory(b"a")])
+    node.member.queue.clear()
+    node.member.full = True
+    node.member.change_leader("new")
+    node.member.full = False
+    node.member.change_leader("newer")
+    node.order()
+    assert future.result().outcome.errno == 0
+
+
+async def test_ids_of_two_starts_differ() -> None:
+    numbers = Numbers()
+    one, other = Node(numbers=numbers), Node(numbers=numbers)
+    ids = {node.gateway.next_id() for node in (one, other) for _ in range(3)}
+    assert len(ids) == 6
+    for node in (one, other):
+        await node.gateway.stop()
+
+
+# -- unknown ----------------------------------------------------------------------------------------------------------
+
+
+async def test_after_the_deadline_the_outcome_is_unknown_and_a_retry_is_safe(node: Node) -> None:
+    record = node.directory(b"a")
+    with pytest.raises(OutcomeUnknownError, match="same id"):
+        await node.gateway.submit(record, 0.0)
+    node.member.change_leader("new")
+    assert node.member.queue == [encode(record)]  # given up: not submitted again
+    (again,) = node.gateway.post([record])
+    node.order()  # both of them
+    assert again.result().outcome.errno == 0
+    assert again.result().gsn == 2
+    assert node.gateway.gsn == 3
+
+
+async def test_a_cancelled_caller_harms_nothing(node: Node) -> None:
+    task = asyncio.get_running_loop().create_task(node.gateway.submit(node.directory(b"a"), 5.0))
+    await settle()
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    node.order()
+    assert node.gateway.gsn == 2
+
+
+async def test_a_node_that_stops_tells_who_waits(node: Node) -> None:
+    (future,) = node.gateway.post([node.directory(b"a")])
+    waiting = asyncio.get_running_loop().create_task(node.gateway.wait(99, 5.0))
+    await settle()
+    await node.gateway.stop()
+    with pytest.raises(OutcomeUnknownError, match="stopped"):
+        await future
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_too_much_waits_already(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITING_MAX", 2)
+    futures = node.gateway.post([node.directory(b"a"), node.directory(b"b")])
+    with pytest.raises(UnavailableError, match="waiting to be ordered"):
+        node.gateway.post([node.directory(b"c")])
+    assert len(node.member.queue) == 2
+    node.order()
+    assert all(future.done() for future in futures)
+    node.gateway.post([node.directory(b"c")])
+
+
+# -- the log ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_record_that_cannot_be_read_takes_a_number_and_harms_nothing(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    (future,) = node.gateway.post([node.directory(b"a")])
+    damaged = bytearray(encode(node.directory(b"x")))
+    damaged[-1] ^= 1
+    node.order([b"", bytes(damaged), b"noise", *node.member.queue])
+    assert future.result().gsn == 5
+    assert caplog.text.count("not readable") == 3
+    with node.gateway.view() as view:
+        assert [name for name, _ in view.list(view.rules()[0].root)] == [b"a"]
+
+
+async def test_a_large_record_of_this_node_is_the_same_decoded_or_not(node: Node) -> None:
+    """What a node submitted itself is not decoded when it comes back."""
+    other = Node()
+    other.order([encode(create_rule())])
+    record = MakeDirectory(node.gateway.next_id(), TARGET, 5, b"/data/" + b"n" * 200, 0o755, 0, 0)
+    large = Barrier(node.gateway.next_id(), 5, "x" * 5000)
+    futures = node.gateway.post([record, large])
+    entry = list(node.member.queue)
+    node.order()
+    other.order(entry)
+    assert [future.done() for future in futures] == [True, True]
+    assert not node.gateway._own
+    assert node.gateway.gsn == other.gateway.gsn == 3
+    with node.gateway.view() as view, other.gateway.view() as its:
+        assert view.digest(1) == its.digest(1)
+    await other.gateway.stop()
+
+
+async def test_a_witness_counts_and_folds_nothing() -> None:
+    witness = Node(zone=NO_ZONE, witness=True)
+    witness.order([encode(create_rule()), b"noise"])
+    witness.order([encode(witness.directory(b"a"))])
+    assert witness.gateway.gsn == 3
+    with witness.environment.read() as tables:
+        assert [table for table in Table if list(tables.scan(table))] == [Table.META, Table.ENTRY_GSNS]
+        found = {NUMBER.unpack(k)[0]: NUMBER.unpack(v)[0] for k, v in tables.scan(Table.ENTRY_GSNS)}
+        assert found == {1: 1, 3: 2}
+    assert witness.effects == [([], 2), ([], 3)]
+    await witness.gateway.stop()
+
+
+async def test_the_count_goes_on_after_a_restart(node: Node) -> None:
+    again = Gateway(node.environment, TARGET, node.time, Numbers())
+    assert again.gsn == again.machine.gsn == 1
+    assert [rule.name for rule in again.machine.rules.values()] == ["data"]
+
+
+async def test_waiting_for_an_index(node: Node) -> None:
+    await node.gateway.wait(1, 0.0)
+    with pytest.raises(UnavailableError, match="this node is at 1, not at 2"):
+        await node.gateway.wait(2, 0.0)
+    early, late = (asyncio.get_running_loop().create_task(node.gateway.wait(gsn, 5.0)) for gsn in (2, 3))
+    await settle()
+    node.gateway.post([node.directory(b"a")])
+    node.order()
+    await early
+    assert not late.done()
+    node.gateway.post([node.directory(b"b")])
+    node.order()
+    await late
