@@ -200,6 +200,7 @@ class StateMachine:
         self._drop_tree(rule.root)
         del self._by_number[rule.number]
         del self._by_path[rule.path]
+        self._namespace.directory_moves += 1
         self.tables.delete(Table.RULES, RULE.pack(rule.number))
         for key in (b"sum:", b"totals:"):
             self.tables.delete(Table.META, key + RULE.pack(rule.number))
@@ -227,6 +228,7 @@ class StateMachine:
             return errno.ENOENT
         changed = rule._replace(options=record.options)
         self._by_number[rule.number] = self._by_path[rule.path] = changed
+        self._namespace.directory_moves += 1
         self.tables.put(Table.RULES, RULE.pack(rule.number), encode_rule(changed))
         return 0
 

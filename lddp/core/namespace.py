@@ -56,6 +56,8 @@ class Inode:
     stamp: int = 0
     parent: int = 0
     name: bytes = b""
+    leaf: int = 0
+    """Its leaf of the digest while the fields are as they were when it was computed; 0 where it is not known."""
 
     @property
     def attributes(self) -> Attributes:
@@ -146,6 +148,8 @@ class Namespace:
         self.sums: dict[int, int] = {}
         self.totals: dict[int, list[int]] = {}
         self._changed_rules: set[int] = set()
+        self.directory_moves = 0
+        """Counts the times that a directory lost a name: what was known of paths before may be wrong after."""
         self.prior: dict[int, int] = {}
         """Version before the current record of each inode that it edited."""
 
@@ -176,6 +180,7 @@ class Namespace:
         if number not in self._unsettled:
             self._unsettled[number] = inode
             self._account(inode, -1)
+            inode.leaf = 0
 
     def add(self, inode: Inode) -> None:
         """A new inode, not yet named by any entry."""
@@ -268,6 +273,7 @@ class Namespace:
             self.tables.delete(Table.LINKS, NUMBER.pack(child.number) + key)
         if child.kind is Kind.DIRECTORY:
             self._paths.clear()
+            self.directory_moves += 1
 
     def confirm(self, parent: Inode, name: bytes, child: Inode, gsn: int) -> None:
         """The entry is as new as record `gsn`, which says that it is still so."""
@@ -343,7 +349,9 @@ class Namespace:
         self._changed_rules.add(rule)
 
     def _account(self, inode: Inode, sign: int) -> None:
-        self._sum(inode.rule, sign * leaf(inode))
+        if not inode.leaf:
+            inode.leaf = leaf(inode)
+        self._sum(inode.rule, sign * inode.leaf)
         totals = self.totals.setdefault(inode.rule, list(Totals()))
         match inode.kind:
             case Kind.DIRECTORY:

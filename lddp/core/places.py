@@ -12,6 +12,8 @@ from lddp.core.namespace import ATTRIBUTES_UNKNOWN, Inode, Namespace
 from lddp.core.records import Content, Kind
 from lddp.core.rules import Rule
 
+PARENTS_MAX = 4096
+
 
 class Refused(Exception):
     """An operation meets an errno."""
@@ -30,6 +32,22 @@ class Place(NamedTuple):
     child: Inode | None
 
 
+class _Parent(NamedTuple):
+    """A directory that a path was resolved to; `depth` is the number of the path's components."""
+
+    rule: Rule
+    parent: int
+    depth: int
+
+
+def _check_name(part: bytes) -> None:
+    """Refused with EINVAL or ENAMETOOLONG for what cannot be a component."""
+    if part in (b"", b".", b"..") or b"\0" in part:
+        raise Refused(errno.EINVAL)
+    if len(part) > limits.NAME_BYTES_MAX:
+        raise Refused(errno.ENAMETOOLONG)
+
+
 def split(path: bytes) -> list[bytes]:
     """Components of an absolute path. Refused with EINVAL or ENAMETOOLONG."""
     if len(path) > limits.PATH_BYTES_MAX:
@@ -40,10 +58,7 @@ def split(path: bytes) -> list[bytes]:
     if len(parts) > limits.PATH_COMPONENTS_MAX:
         raise Refused(errno.ENAMETOOLONG)
     for part in parts:
-        if part in (b"", b".", b".."):
-            raise Refused(errno.EINVAL)
-        if len(part) > limits.NAME_BYTES_MAX:
-            raise Refused(errno.ENAMETOOLONG)
+        _check_name(part)
     return parts
 
 
@@ -66,26 +81,44 @@ class Places:
         self._rules = rules
         self._effects: list[e.ScopedEffect] = []
         self._gsn = 0
+        self._parents: dict[bytes, _Parent] = {}
+        self._parents_as_of = 0
 
     # -- resolving --------------------------------------------------------------------------------------------------
 
     def _locate(self, record: r.Operation, path: bytes) -> Place:
-        found = find_rule(self._rules, split(path))
+        above, _, name = path.rpartition(b"/")
+        known = self._known_parents().get(above)
+        if known is not None and known.depth < limits.PATH_COMPONENTS_MAX and len(path) <= limits.PATH_BYTES_MAX:
+            _check_name(name)
+            parent = self._names.must(known.parent)
+            return Place(known.rule, parent, name, self._child(record, known.rule, parent, name))
+        parts = split(path)
+        found = find_rule(self._rules, parts)
         if found is None:
             raise Refused(errno.ENOENT)
-        rule, parts = found
+        rule, below = found
         if rule.observe_only:
             raise Refused(errno.EROFS)
-        root = self._names.must(rule.root)
-        if not parts:
-            return Place(rule, None, b"", root)
-        parent = root
-        for part in parts[:-1]:
+        parent = self._names.must(rule.root)
+        if not below:
+            return Place(rule, None, b"", parent)
+        for part in below[:-1]:
             child = self._child(record, rule, parent, part)
             if child is None:
                 raise Refused(errno.ENOENT)
             parent = child
-        return Place(rule, parent, parts[-1], self._child(record, rule, parent, parts[-1]))
+        if parent.kind is Kind.DIRECTORY:
+            self._parents[above] = _Parent(rule, parent.number, len(parts) - 1)
+        return Place(rule, parent, below[-1], self._child(record, rule, parent, below[-1]))
+
+    def _known_parents(self) -> dict[bytes, _Parent]:
+        """Directories by path, as far as they were resolved since a directory last lost a name."""
+        moves = self._names.directory_moves
+        if moves != self._parents_as_of or len(self._parents) > PARENTS_MAX:
+            self._parents.clear()
+            self._parents_as_of = moves
+        return self._parents
 
     def _child(self, record: r.Operation, rule: Rule, parent: Inode, name: bytes) -> Inode | None:
         if parent.kind is not Kind.DIRECTORY:

@@ -6,7 +6,7 @@ SESSION_WINDOW_RECORDS later records and then forgotten, in batches at fixed GSN
 
 from __future__ import annotations
 
-import msgpack
+import struct
 
 from lddp.core.limits import SESSION_WINDOW_RECORDS
 from lddp.core.namespace import NUMBER
@@ -14,11 +14,13 @@ from lddp.core.records import OperationId, Outcome
 from lddp.core.tables import Table, Tables
 
 FORGET_EVERY_RECORDS = 1024
-_pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+_OUTCOME = struct.Struct(">QIQQ")
+"""GSN, errno, inode, version."""
 
 
 def _key(operation: OperationId) -> bytes:
-    return len(operation.session).to_bytes(1, "big") + operation.session + NUMBER.pack(operation.sequence)
+    session, sequence = operation
+    return b"%c%b%b" % (len(session), session, NUMBER.pack(sequence))
 
 
 def recall(tables: Tables, operation: OperationId) -> tuple[int, Outcome] | None:
@@ -26,13 +28,13 @@ def recall(tables: Tables, operation: OperationId) -> tuple[int, Outcome] | None
     data = tables.get(Table.OUTCOMES, _key(operation))
     if data is None:
         return None
-    gsn, number, inode, version = msgpack.unpackb(data, use_list=False)
+    gsn, number, inode, version = _OUTCOME.unpack(data)
     return gsn, Outcome(number, inode, version)
 
 
 def remember(tables: Tables, operation: OperationId, gsn: int, outcome: Outcome) -> None:
     key = _key(operation)
-    tables.put(Table.OUTCOMES, key, _pack((gsn, outcome.errno, outcome.inode, outcome.version)))
+    tables.put(Table.OUTCOMES, key, _OUTCOME.pack(gsn, outcome.errno, outcome.inode, outcome.version))
     tables.put(Table.OUTCOMES_BY_GSN, NUMBER.pack(gsn), key)
 
 

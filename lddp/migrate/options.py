@@ -36,13 +36,14 @@ class MigrationOptions:
     bandwidth: int = 0
 
     def to_bytes(self) -> bytes:
-        data: bytes = msgpack.packb(asdict(self), use_bin_type=True)
+        data: bytes = msgpack.packb(asdict(self), use_bin_type=True, unicode_errors="surrogateescape")
         return data
 
     @staticmethod
     def from_bytes(data: bytes) -> MigrationOptions:
         """Options of a rule. Settings that this version does not know are an error, because they could not be kept."""
-        return MigrationOptions.from_mapping(msgpack.unpackb(data, raw=False) if data else {})
+        values = msgpack.unpackb(data, raw=False, unicode_errors="surrogateescape") if data else {}
+        return MigrationOptions.from_mapping(values)
 
     @staticmethod
     def from_mapping(values: dict[str, Any]) -> MigrationOptions:

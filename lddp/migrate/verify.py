@@ -70,6 +70,8 @@ class Verifier:
         self._is_source = is_source
         self._seen: dict[int, int] = {}
         """Filesystem inode of every namespace inode with several names."""
+        self._owners: dict[tuple[int, int], int] = {}
+        """Namespace inode of every filesystem inode with several names."""
         self.finding = Finding(view.gsn, view.digest(rule.number))
 
     def run(self) -> Finding:
@@ -130,6 +132,10 @@ class Verifier:
                 return
             if inode.nlink > 1 or status.links > 1:
                 self._seen[inode.number] = status.inode
+            if status.links > 1:
+                owner = self._owners.setdefault((status.device, status.inode), inode.number)
+                if owner != inode.number:
+                    self.finding.differ(path, "the same file as another name")
         try:
             self._add_leaf(inode, path, status)
         except OSError as error:

@@ -30,6 +30,8 @@ class Gossip:
         self._config = config
         self.projected: dict[str, int] = {}
         """Projected GSN of the other nodes, as they last told."""
+        self.durable: dict[str, int] = {}
+        """The same, as far as it would survive a power cut there."""
         self.writers: set[int] = set()
         """Processes of nodes on this host, whose changes are no business of a watcher: they write their own zones."""
         self._process_of: dict[str, int] = {}
@@ -46,11 +48,13 @@ class Gossip:
 
     def _tell(self) -> None:
         projected = self._gateway.gsn if self._projector is None else self._projector.projected
+        durable = 0 if self._projector is None else self._projector.durable
         for peer, about in self._config.peers.items():
             local = about.address.path and self._config.peer.path
             message = {
                 "type": "progress",
                 "gsn": projected,
+                "durable": durable,
                 "applied": self._member.applied_index,
                 "process": os.getpid() if local else 0,
             }
@@ -58,6 +62,9 @@ class Gossip:
 
     def hear(self, peer: str, message: dict[str, Any]) -> None:
         self.projected[peer] = int(message["gsn"])
+        self.durable[peer] = int(message.get("durable", 0))
+        if self._projector is not None and self._projector.retained is not None:
+            self._projector.retained.release_due()
         self._applied_by[peer] = int(message["applied"])
         self._hear_process(peer, int(message["process"]))
 

@@ -46,6 +46,7 @@ from lddp.node.system import SystemClock, SystemRandom
 from lddp.node.trees import Trees
 from lddp.replay.progress import Progress
 from lddp.replay.projector import Projector
+from lddp.replay.retained import Retained
 from lddp.storage.environment import Environment
 from lddp.zones.posix import PosixZone
 
@@ -180,6 +181,8 @@ class Node:
             self.clock,
             self.carrying,
         )
+        with self.environment.read() as tables:
+            projector.retained = Retained(self.store, self._durable_everywhere, tables)
         self.gateway.on_effects.append(projector.offer)
         self.gateway.on_applied.append(projector.poke)
         return projector
@@ -191,6 +194,18 @@ class Node:
             return []
         zones = sorted((member.zone for member in rule.members), key=lambda zone: zone != rule.source)
         return [self.nodes_by_zone[zone] for zone in zones if zone in self.nodes_by_zone]
+
+    def _durable_everywhere(self, rule_number: int) -> int:
+        """The GSN up to which every zone that has a rule's tree to write is durably projected."""
+        rule = self.trees.rules.get(rule_number)
+        assert self.projector is not None, "asked for by this node's projector"
+        if rule is None:
+            return self.projector.durable
+        writing = [member.zone for member in rule.members if not member.observe_only]
+        others = [
+            self.gossip.durable.get(self.nodes_by_zone[zone], 0) for zone in writing if zone in self.nodes_by_zone
+        ]
+        return min([self.projector.durable, *others])
 
     def peers_of(self, rule: Rule) -> list[str]:
         """The other nodes whose zones are members of a rule."""

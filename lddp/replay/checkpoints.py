@@ -16,6 +16,7 @@ from lddp.replay import outbox
 from lddp.replay.carrier import Carrier
 from lddp.replay.outbox import Item
 from lddp.replay.progress import Progress
+from lddp.replay.retained import Retained
 from lddp.replay.settling import directory_attributes, set_directories
 
 BATCH_EFFECTS = 1024
@@ -51,6 +52,10 @@ class Checkpoints:
         self._executor = executor
         with environment.read() as tables:
             self._cursor = read_projected(tables)
+        self.durable = self._cursor[0]
+        """GSN up to which every effect has been carried out and would survive a power cut."""
+        self.retained: Retained | None = None
+        """What other zones may still ask for; None: nothing is kept for them."""
         self._scanned = 0
         self._waiting: dict[tuple[int, int], Item] = {}
         self._done = set(progress.done)
@@ -121,18 +126,22 @@ class Checkpoints:
     async def _sync_through(self, through: int, touched: dict[int, list[bytes]]) -> int:
         """Everything carried out up to GSN `through` becomes durable and leaves the outbox. `touched` are directories
         that do not have their times yet."""
+        retained = None if self.retained is None else self.retained.snapshot()
         await asyncio.get_running_loop().run_in_executor(None, self._sync)
 
         def note(tables: Tables) -> None:
             outbox.discard(tables, through)
             tables.put(Table.LOCAL, _PROJECTED, DENTRY.pack(through, 0xFFFFFFFF))
             tables.put(Table.LOCAL, _TOUCHED, msgpack.packb(touched))
+            if retained is not None:
+                Retained.write(tables, retained)
 
         await self._transact(note)
         return through
 
     def _forget(self, through: int) -> None:
         """A checkpoint is done. To be called while nothing is being carried out: the marks are made anew."""
+        self.durable = through
         self._done = {order for order in self._done if order[0] > through}
         self._progress.reset((through, 0), self._done)
         for pack in [pack for pack, gsn in self._packs.items() if gsn <= through]:
@@ -151,6 +160,8 @@ class Checkpoints:
                 for item in items:
                     if item.order in self._done and item.rule in self._carriers:
                         self._carriers[item.rule].retrace(item.effect)
+                        if self.retained is not None and self.retained.concerns(item.effect):
+                            self.retained.used(item)
                 place = items[-1].order
 
     def _sync(self) -> None:

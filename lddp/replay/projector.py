@@ -217,6 +217,8 @@ class Projector(Checkpoints):
             source: ContentSource | None = None
             if isinstance(effect, e.PutFileEffect | e.WriteEffect):
                 source = self._store.open(effect.content)
+                if source is not None and self.retained is not None and self.retained.concerns(effect):
+                    self.retained.hold(item)
                 if source is None:
                     blocked.add(item.rule, effect)
                     self._waiting[item.order] = item
@@ -265,7 +267,9 @@ class Projector(Checkpoints):
         """The bytes of an effect that was carried out are in the zone's own file now."""
         if isinstance(item.effect, e.PutFileEffect | e.WriteEffect):
             content = item.effect.content
-            if content.pack:
+            if self.retained is not None and self.retained.concerns(item.effect):
+                self.retained.used(item)
+            elif content.pack:
                 self._packs[content.pack] = max(item.order[0], self._packs.get(content.pack, 0))
             elif content.inline is None and content.size:
                 self._store.release(content)
@@ -322,7 +326,9 @@ class Projector(Checkpoints):
         if inode.content.sealed:
             return inode.content.digest != effect.content.digest
         return any(
-            isinstance(later.effect, e.PutFileEffect) and later.effect.inode == effect.inode and later.order > item.order
+            isinstance(later.effect, e.PutFileEffect)
+            and later.effect.inode == effect.inode
+            and later.order > item.order
             for later in self._waiting.values()
         )
 

@@ -1,0 +1,130 @@
+"""A migration with all its parts: real nodes, real files, a source that changes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from lddp.core.records import MigrationAction
+from lddp.node import migration as module
+from tests.node.trees import describe, fill
+from tests.node.trio import SOURCE, TARGET, Trio
+
+LIVE = """
+printf more >> d/large
+truncate -s 100 sparse
+printf 'another file' > replacement && mv replacement d/small
+mkdir -p new/er && printf new > new/er/file
+ln hard new/hard
+rm fifo absolute
+ln -s elsewhere absolute
+chmod 640 many/007
+rm -r d/in
+mv many/000 new/zero
+"""
+
+
+@pytest.fixture
+async def trio(tmp_path: Path) -> AsyncIterator[Trio]:
+    trio = Trio(tmp_path)
+    fill(trio.source)
+    await trio.start()
+    yield trio
+    await trio.close()
+
+
+def assert_holds(trio: Trio) -> None:
+    """There is a receipt, made by nobody's memory, and this process sees the same."""
+    (receipt, *_) = trio.nodes[TARGET].backend.receipts("data")
+    assert receipt["holds"]
+    assert [zone["zone"] for zone in receipt["zones"]] == [SOURCE, TARGET]
+    assert describe(trio.target) == describe(trio.source)
+
+
+async def test_a_live_source_from_the_start_to_the_receipt(trio: Trio) -> None:
+    await trio.migrate()
+    await trio.state("live")
+    await trio.outside(LIVE)
+    await trio.caught_up()
+    assert (trio.target / "new" / "er" / "file").read_bytes() == b"new"
+    assert (trio.target / "d" / "small").read_bytes() == b"another file"
+    assert os.stat(trio.target / "new" / "hard").st_nlink == 3
+
+    # A renamed directory stays a rename.
+    before, inode = trio.content_bytes(), os.stat(trio.target / "many").st_ino
+    await trio.outside("mv many new/moved")
+    await trio.caught_up()
+    assert os.stat(trio.target / "new" / "moved").st_ino == inode
+    assert len(os.listdir(trio.target / "new" / "moved")) == 199
+    assert not (trio.target / "many").exists()
+    assert trio.content_bytes() == before
+
+    # While it is paused nobody looks; what happened meanwhile is found afterwards.
+    await trio.change(MigrationAction.PAUSE)
+    await trio.until(lambda: trio.driver.observer is None)
+    await trio.outside("printf paused > d/paused; mv new/moved many; rm new/zero")
+    assert trio.migration()["state"] == "paused"
+    assert not (trio.target / "d" / "paused").exists()
+    await trio.change(MigrationAction.RESUME)
+    await trio.caught_up()
+    assert (trio.target / "d" / "paused").read_bytes() == b"paused"
+    assert os.stat(trio.target / "many").st_ino == inode
+
+    await trio.state("live")
+    await trio.change(MigrationAction.COMPLETE)
+    document = await trio.state("completed", "failed")
+    assert document["state"] == "completed", document
+    assert_holds(trio)
+
+
+async def test_a_target_that_restarts(trio: Trio) -> None:
+    await trio.migrate()
+    await trio.until(lambda: trio.migration()["files_seen"] > 10)
+    await trio.stop(TARGET)
+    await trio.outside(LIVE)
+    await trio.start(TARGET)
+    await trio.state("live")
+    await trio.outside("printf again >> many/100; mv d e")
+    await trio.caught_up()
+    await trio.stop(TARGET)
+    await trio.start(TARGET)
+    await trio.change(MigrationAction.COMPLETE)
+    document = await trio.state("completed", "failed")
+    assert document["state"] == "completed", document
+    assert_holds(trio)
+
+
+async def test_a_source_that_restarts(trio: Trio) -> None:
+    await trio.migrate()
+    await trio.until(lambda: trio.migration()["files_seen"] > 10)
+    await trio.stop(SOURCE)
+    await trio.outside(LIVE)
+    await trio.start(SOURCE)
+    await trio.state("live")
+    await trio.change(MigrationAction.COMPLETE)
+    document = await trio.state("completed", "failed")
+    assert document["state"] == "completed", document
+    assert_holds(trio)
+
+
+async def test_a_byte_that_somebody_changed_in_the_target(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Same size, same times: only reading tells. The migration does not claim to be complete, and says where."""
+    monkeypatch.setattr(module, "RETRY_S", 0.001)
+    await trio.migrate()
+    await trio.state("live")
+    await trio.caught_up()
+    path = trio.target / "many" / "123"
+    found = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"X")
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+    await trio.change(MigrationAction.COMPLETE)
+    document = await trio.state("completed", "failed")
+    assert (document["state"], document["detail"]) == ("failed", "the zones differ in 1 places")
+    (difference,) = document["findings"]["1"]["differences"]
+    assert (difference["path"], difference["what"]) == ("many/123", "bytes")
+    assert document["findings"]["0"]["difference_count"] == 0
+    assert trio.nodes[TARGET].backend.receipts("data") == []
