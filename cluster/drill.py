@@ -205,7 +205,10 @@ def _suspicious(home: Path) -> Iterator[str]:
 
 # -- the table --------------------------------------------------------------------------------------------------------
 
-HEAD = "seed   operations    ops/s  refused  retries  again in log  kills  gap p50  gap max  longest wait  violations"
+HEAD = (
+    "seed   operations    ops/s  refused  retries  again in log  batches mixed  kills  gap p50  gap max  longest wait"
+    "  violations"
+)
 
 
 def row(seed: int, drill: Drill, violations: int) -> str:
@@ -216,7 +219,7 @@ def row(seed: int, drill: Drill, violations: int) -> str:
     waited = f"{drill.stalled:.2f} s" if gaps else "-"
     return (
         f"{seed:4} {count:12} {count / max(drill.seconds, 1e-9):8.0f} {refused:8} {drill.history.retries:8}"
-        f" {drill.doubles:13} {len(gaps):6} {middle:>8} {most:>8} {waited:>13} {violations:11}"
+        f" {drill.doubles:13} {drill.out_of_order:14} {len(gaps):6} {middle:>8} {most:>8} {waited:>13} {violations:11}"
     )
 
 

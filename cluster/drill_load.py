@@ -26,6 +26,8 @@ from cluster.drill_nodes import ROOT, Cluster
 
 BATCH_MAX = 16
 LARGE_BYTES_MAX = 64 * 1024
+COMMON = tuple(random.Random(size).randbytes(size) for size in (20_000, 40_000, 60_000))
+"""Large contents that come again and again, so that one content is used by several files at once."""
 SERVER_TIMEOUT_S = 5.0
 CLIENT_TIMEOUT_S = 10.0
 PAUSE_S = 0.02
@@ -104,7 +106,8 @@ class Chooser:
         (name,) = self._chance.choices(list(self._makers), self._weights)
         arguments = self._makers[name][1]()
         if alone and name in ("put", "append") and self._chance.random() < 0.1:
-            arguments["data"] = self._bytes(LARGE_BYTES_MAX)
+            common = self._chance.random() < 0.5
+            arguments["data"] = self._chance.choice(COMMON) if common else self._bytes(LARGE_BYTES_MAX)
         return name, self._path(made=name not in MAKING), arguments
 
     def _path(self, made: bool = False) -> bytes:

@@ -28,6 +28,7 @@ from cluster import compare, trees
 LIVE_TIMEOUT_S = 180.0
 END_TIMEOUT_S = 240.0
 SHOWN_MAX = 40
+_COMMAND = (sys.executable, "-m", "lddp.cli.main", "migrate")
 SUSPICIOUS = ("Traceback", " C lddp", " E lddp", "not as the log left it", "AssertionError", "it differs")
 
 
@@ -53,7 +54,7 @@ class Migration:
         self.messages: list[str] = []
         self._errors = open(errors, "wb")  # noqa: SIM115 - closed with the process
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "lddp.cli.main", "migrate", str(source), str(target), "--once", "--json"],
+            [*_COMMAND, str(source), str(target), "--once", "--json", "--delete-extraneous"],
             stdout=subprocess.PIPE,
             stderr=self._errors,
         )

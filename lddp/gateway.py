@@ -38,7 +38,7 @@ RESENT_BYTES_MAX = ENTRY_BYTES_MAX // 4
 
 
 class Applied(NamedTuple):
-    """A record's place in the log and what was decided about it."""
+    """A record's place in the log and what was decided about it; for a retry, those of the first try."""
 
     gsn: int
     outcome: Outcome
@@ -133,7 +133,7 @@ class Gateway:
         waiter = self._waiters.pop(record.id, None)
         if waiter is not None:
             self._folded_since = max(self._folded_since, waiter.since)
-            self._done.append((waiter.future, Applied(machine.gsn, outcome)))
+            self._done.append((waiter.future, Applied(machine.decided, outcome)))
 
     def _is_member(self, machine: StateMachine, number: int) -> bool:
         """Whether this node's zone has a tree of the rule that a record's effects are about."""
@@ -291,6 +291,9 @@ class Gateway:
             await asyncio.wait_for(future, timeout_s)
         except TimeoutError:
             raise UnavailableError(f"this node is at {self.gsn}, not at {gsn}, after {timeout_s:g} s") from None
+        finally:
+            with contextlib.suppress(ValueError):  # it has been reached
+                self._gsn_waiters.remove((gsn, future))
 
     async def barrier(self, timeout_s: float) -> int:
         """A GSN such that this node's state holds everything acknowledged anywhere before the call."""

@@ -192,7 +192,7 @@ async def test_a_retry_after_the_outcome_gets_the_first_one(node: Node) -> None:
     (again,) = node.gateway.post([record])
     node.order()
     assert first is not again
-    assert (again.result().outcome, again.result().gsn) == (first.result().outcome, 3)
+    assert again.result().outcome == first.result().outcome
     with node.gateway.view() as view:
         assert len(view.list(view.rules()[0].root)) == 1
 
@@ -343,6 +343,7 @@ async def test_waiting_for_an_index(node: Node) -> None:
     await node.gateway.wait(1, 0.0)
     with pytest.raises(UnavailableError, match="this node is at 1, not at 2"):
         await node.gateway.wait(2, 0.0)
+    assert node.gateway._gsn_waiters == []  # nobody waits for it any more
     early, late = (asyncio.get_running_loop().create_task(node.gateway.wait(gsn, 5.0)) for gsn in (2, 3))
     await settle()
     node.gateway.post([node.directory(b"a")])

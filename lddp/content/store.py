@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
@@ -69,6 +69,9 @@ class Store:
         self._lock = threading.Lock()
         self._keeps: Counter[str] = Counter()
         self._fetch: Fetch | None = None
+        self._sent: deque[tuple[bytes, int]] = deque()
+        self._sent_bytes = 0
+        self._sent_bytes_max = memory_bytes_max // 2
         self._latest = (b"", memoryview(b""))
         """The pack that was read last: the files of one come one after the other."""
         for name in ("", "blobs", "packs", "parts", "incoming", "suspects"):
@@ -149,6 +152,17 @@ class Store:
         """Keeps a pack; on disk when memory is full or, synced, when `durable`."""
         if durable or not self._packs.add_to_memory(pack_id, data):
             await self.disk.run(self._packs.spill, pack_id, data, durable, self._packs_directory)
+
+    def keep_recent(self, pack_id: bytes, data: bytes) -> None:
+        """Keeps a pack that this node has sent, for a peer that loses it before it could use it. The latest ones are
+        kept, as many as have room."""
+        while self._sent and self._sent_bytes + len(data) > self._sent_bytes_max:
+            oldest, size = self._sent.popleft()
+            self._sent_bytes -= size
+            self._packs.release(oldest)
+        if self._packs.add_to_memory(pack_id, data):
+            self._sent.append((pack_id, len(data)))
+            self._sent_bytes += len(data)
 
     # -- reading ----------------------------------------------------------------------------------------------------
 

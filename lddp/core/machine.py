@@ -41,6 +41,8 @@ class StateMachine:
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
         self.gsn = _number(tables.get(Table.META, _GSN))
+        self.decided = self.gsn
+        """GSN at which the outcome of the last applied record was decided: an earlier one where it was a retry."""
         self.milestones: dict[int, dict[int, bytes]] = {}
         """Digest by rule at the latest milestone GSN, since this object was made."""
         self._rules_made = _number(tables.get(Table.META, _RULES_MADE))
@@ -68,6 +70,7 @@ class StateMachine:
     def apply(self, record: r.Record) -> tuple[Outcome, list[e.ScopedEffect]]:
         """The record's outcome and what zones must do; its GSN is `self.gsn` afterwards."""
         self.gsn += 1
+        self.decided = self.gsn
         self._namespace.prior.clear()
         if isinstance(record, r.Observation):
             outcome, effects = self._observations.apply(record, self.gsn)
@@ -81,6 +84,7 @@ class StateMachine:
     def _apply_once(self, record: r.Operation | r.Control) -> tuple[Outcome, list[e.ScopedEffect]]:
         earlier = sessions.recall(self.tables, record.id)
         if earlier is not None:
+            self.decided = earlier[0]
             return earlier[1], []
         outcome, effects = self._dispatch(record)
         if outcome.errno != errno.EAGAIN:

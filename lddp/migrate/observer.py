@@ -78,6 +78,7 @@ class Observer:
         peers: Sequence[str],
         as_of: Callable[[int], int],
         executor: Executor,
+        keep_pack: Callable[[bytes, bytes], None],
         token: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._gateway = gateway
@@ -89,6 +90,7 @@ class Observer:
         self._peers = list(peers)
         self._as_of = as_of
         self._executor = executor
+        self._keep_pack = keep_pack
         self._rounds = Rounds(environment, zone, rule, exclusion, as_of, token)
         self.backlog = Backlog(environment, rule, gateway.clock.monotonic)
         self.dirty = self.backlog.dirty
@@ -223,7 +225,9 @@ class Observer:
         try:
             pack = shipment.pack
             if pack.size and self._peers:
-                await self._pusher.push_pack(pack.id, pack.bytes(), False, self._peers)
+                data = pack.bytes()
+                self._keep_pack(pack.id, data)
+                await self._pusher.push_pack(pack.id, data, False, self._peers)
             self.counters.content_bytes += pack.size
             record = Observation(
                 self._gateway.next_id(),

@@ -14,7 +14,7 @@ from lddp.core.places import Refused
 from lddp.core.records import Kind, MigrationAction, OperationId, Outcome, Record, ZoneMember
 from lddp.core.rules import NO_SOURCE, Rule, read_receipt, receipt_gsns
 from lddp.core.view import View
-from lddp.errors import OperationError, UnavailableError, UsageError, errno_text
+from lddp.errors import OperationError, OutcomeUnknownError, UnavailableError, UsageError, errno_text
 from lddp.migrate.options import MigrationOptions
 from lddp.node.describe import entry_of, receipt_document, rule_document
 from lddp.node.history import History
@@ -70,21 +70,29 @@ class NodeBackend:
     ) -> list[tuple[int, Outcome]]:
         if self._node.witness:
             raise UnavailableError("a witness takes no operations; ask another node")
+        deadline = self._node.clock.monotonic() + timeout_s
         applied = await self._node.gateway.submit_many(records, timeout_s)
         projector = self._node.projector if visible else None
         if projector is not None:
-            for one in applied:
-                if not one.outcome.errno:
-                    await projector.wait(one.gsn, timeout_s)
+            try:
+                for one in applied:
+                    if not one.outcome.errno:
+                        await projector.wait(one.gsn, max(0.0, deadline - self._node.clock.monotonic()))
+            except UnavailableError as error:
+                # It is ordered: that it surely did not happen, as UnavailableError says, would be wrong.
+                raise OutcomeUnknownError(
+                    f"ordered, but not visible here yet ({error}); ask again with the same id"
+                ) from None
         return [(one.gsn, one.outcome) for one in applied]
 
     async def barrier(self, timeout_s: float) -> int:
         return await self._node.gateway.barrier(timeout_s)
 
     async def wait(self, index: int, timeout_s: float) -> None:
+        deadline = self._node.clock.monotonic() + timeout_s
         await self._node.gateway.wait(index, timeout_s)
         if self._node.projector is not None:
-            await self._node.projector.wait(index, timeout_s)
+            await self._node.projector.wait_through(index, max(0.0, deadline - self._node.clock.monotonic()))
 
     # -- the namespace and its files --------------------------------------------------------------------------------
 

@@ -54,6 +54,7 @@ _log = logging.getLogger(__name__)
 CONTENT_CHANNEL = "content"
 SWITCH_INTERVAL_S = 0.0005
 STOP_TIMEOUT_S = 5.0
+OPEN_AGAIN_S = 1.0
 GC_THRESHOLDS = (50_000, 20, 50)
 """Records make and drop many objects that are in no cycle: looking for cycles often finds nothing."""
 
@@ -183,6 +184,7 @@ class Node:
         )
         with self.environment.read() as tables:
             projector.retained = Retained(self.store, self._durable_everywhere, tables)
+        projector.awaits = self.trees.problems.__contains__
         self.gateway.on_effects.append(projector.offer)
         self.gateway.on_applied.append(projector.poke)
         return projector
@@ -224,6 +226,7 @@ class Node:
             self.peers_of(rule),
             self._as_of(rule),
             self.threads,
+            self.store.keep_recent,
         )
 
     def _as_of(self, rule: Rule) -> Callable[[int], int]:
@@ -248,8 +251,18 @@ class Node:
         if self.projector is not None:
             self._spawn(self.projector.run())
         self._spawn(self.gossip.run())
+        self._spawn(self._open_again())
         await self._server.start()
         self._refresh(self.gateway.gsn)
+
+    async def _open_again(self) -> None:
+        """Tries again to open the trees that could not be opened."""
+        while True:
+            await asyncio.sleep(OPEN_AGAIN_S)
+            if self.trees.problems:
+                self._refresh(self.gateway.gsn)
+                if self.projector is not None:
+                    self.projector.poke()
 
     def _spawn(self, coroutine: object) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)  # type: ignore[arg-type]

@@ -35,7 +35,9 @@ BLOCKED_MAX = 20_000
 OFFERED_MAX = 16_384
 CHECKPOINT_S = 5.0
 RETRY_S = 1.0
-FETCHES_AT_ONCE = 4
+RETRY_SHARE = 4.0
+"""Pause between two looks at what waits, as a multiple of the time that a look took."""
+FETCHES_AT_ONCE = 8
 
 Ready = tuple[Item, ContentSource | None]
 
@@ -66,9 +68,12 @@ class Projector(Checkpoints):
         self._slots = asyncio.Semaphore(FETCHES_AT_ONCE)
         self._moved = asyncio.Condition()
         self._retry_waiting = False
+        self._retry_at = 0.0
         self._exclusive: list[tuple[Callable[[View], Any], asyncio.Future[Any]]] = []
         self.stopped = ""
         """Why this zone does not project now; empty while it does."""
+        self.awaits: Callable[[int], bool] = lambda _rule: False
+        """Whether a rule without a carrier will have one, once its tree can be opened: its effects wait for that."""
 
     def offer(self, items: list[Item], gsn: int) -> None:
         """Effects that have just been put into the outbox, up to GSN `gsn`: while this zone keeps up, they need not be
@@ -172,9 +177,13 @@ class Projector(Checkpoints):
     async def _step(self) -> bool:
         """Carries out what can be; whether there is more to do at once."""
         retried = False
-        if self._retry_waiting or (self._waiting and not self._fetches):
+        if self._waiting and (not self._fetches or (self._retry_waiting and self._clock.monotonic() > self._retry_at)):
             self._retry_waiting = False
+            began = self._clock.monotonic()
             retried = await self._retry()
+            # Looking at all that waits costs more the more it is: not after every single fetch.
+            now = self._clock.monotonic()
+            self._retry_at = now + RETRY_SHARE * (now - began)
         if len(self._waiting) >= BLOCKED_MAX:
             return retried
         items, gsn = self._next_items()
@@ -209,6 +218,9 @@ class Projector(Checkpoints):
         for item in items:
             effect = item.effect
             if item.rule not in self._carriers:
+                if self.awaits(item.rule):
+                    blocked.add(item.rule, effect)
+                    self._waiting[item.order] = item
                 continue
             if blocked and blocked.hits(item.rule, effect):
                 blocked.add(item.rule, effect)
@@ -231,12 +243,7 @@ class Projector(Checkpoints):
         """Carries effects out in order, however long the filesystem refuses."""
         loop = asyncio.get_running_loop()
         while ready:
-            if self._progress.room < BATCH_EFFECTS:
-                try:
-                    await self._make_durable()
-                except OSError as failure:
-                    await self._refused(failure, "a checkpoint")
-                    continue
+            await self._make_room(BATCH_EFFECTS)
             batch = ready[:BATCH_EFFECTS]
             done, error = await loop.run_in_executor(self._executor, self._carry_batch, batch)
             for item, _ in ready[:done]:
@@ -253,6 +260,14 @@ class Projector(Checkpoints):
                 continue
             path = getattr(ready[0][0].effect, "path", b"") or getattr(ready[0][0].effect, "to", b"")
             await self._refused(error, repr(path.decode(errors="backslashreplace")))
+
+    async def _make_room(self, count: int) -> None:
+        """Until so many marks can be made."""
+        while self._progress.room < count:
+            try:
+                await self._make_durable()
+            except OSError as error:
+                await self._refused(error, "a checkpoint")
 
     async def _refused(self, error: OSError, where: str) -> None:
         """Says what the filesystem does not let this zone do, and pauses."""
@@ -336,10 +351,12 @@ class Projector(Checkpoints):
         """Looks again at everything that waits, in order."""
         items = [self._waiting[order] for order in sorted(self._waiting)]
         kept: list[Item] = []
+        await self._make_room(len(items))
         for item in items:
             effect = item.effect
             if (
                 isinstance(effect, e.PutFileEffect)
+                and item.rule in self._carriers
                 and self._store.open(effect.content) is None
                 and self._is_superseded(item)
             ):

@@ -133,3 +133,13 @@ async def test_a_change_of_leader_brings_all_of_it_at_once(bench: Bench) -> None
     bench.gateway._leader_changed("b")
     assert bench.member.taken == [encode(record) for record in records]
     await asyncio.sleep(0)
+
+
+async def test_a_retry_is_told_the_place_of_the_first_try(bench: Bench) -> None:
+    record = bench.post()
+    bench.fold(record)
+    bench.fold(bench.post())
+    (again,) = bench.gateway.post([record])
+    bench.fold(record)
+    assert again.result().gsn == 1
+    assert bench.gateway.gsn == 3

@@ -11,6 +11,7 @@ import pytest
 from tests.migrate.world import World
 
 IS_ROOT = os.geteuid() == 0
+root_only = pytest.mark.skipif(not IS_ROOT, reason="only root may open files by their handles")
 
 
 def fill(top: Path) -> None:
@@ -24,7 +25,6 @@ def fill(top: Path) -> None:
     os.link(top / "d" / "packed", top / "linked")
     os.symlink("d/nowhere", top / "symlink")
     os.mkfifo(top / "fifo", 0o640)
-    os.fspath(top)
     with open(os.fsencode(top) + b"/\xff\xfe", "wb") as file:
         file.write(b"not UTF-8")
     os.setxattr(top / "d" / "small", "user.colour", b"green")

@@ -34,7 +34,10 @@ def test_a_scan_brings_everything_over(scanned: World) -> None:
 def test_where_bytes_travel(scanned: World) -> None:
     """Very small files in the record, small ones in a pack, large ones by themselves."""
     entries = {
-        entry.name: entry for shipment in scanned.shipments for report in shipment.directories for entry in report.entries
+        entry.name: entry
+        for shipment in scanned.shipments
+        for report in shipment.directories
+        for entry in report.entries
     }
     tiny, packed, large = entries[b"small"].content, entries[b"packed"].content, entries[b"large"].content
     assert tiny is not None and tiny.inline == b"small"

@@ -9,7 +9,10 @@ import pytest
 from lddp.core.records import DirectoryReport
 from lddp.migrate import rounds as module
 from lddp.migrate.look import SMALL_BYTES_MAX
+from tests.migrate.conftest import root_only
 from tests.migrate.world import World
+
+pytestmark = root_only
 
 
 def sent(world: World) -> int:

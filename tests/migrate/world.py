@@ -37,7 +37,9 @@ NOW_NS = 2_000_000_000 * 10**9
 class World:
     """The target is real too, unless it is not asked for."""
 
-    def __init__(self, directory: Path, options: MigrationOptions | None = None, zone: SourceZone | None = None) -> None:
+    def __init__(
+        self, directory: Path, options: MigrationOptions | None = None, zone: SourceZone | None = None
+    ) -> None:
         self.source = directory / "source"
         self.target = directory / "target"
         for path in (self.source, self.target, directory / "staging"):

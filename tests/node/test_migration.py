@@ -11,7 +11,9 @@ import pytest
 from lddp.core.records import MigrationAction
 from lddp.node import migration as module
 from tests.node.trees import describe, fill
-from tests.node.trio import SOURCE, TARGET, Trio
+from tests.node.trio import PATIENCE_S, SOURCE, TARGET, Trio
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may open files by their handles")
 
 LIVE = """
 printf more >> d/large
@@ -28,7 +30,8 @@ mv many/000 new/zero
 
 
 @pytest.fixture
-async def trio(tmp_path: Path) -> AsyncIterator[Trio]:
+async def trio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Trio]:
+    monkeypatch.setattr("lddp.node.survey.ASK_AGAIN_S", 0.2)  # a question to a node that restarts is lost
     trio = Trio(tmp_path)
     fill(trio.source)
     await trio.start()
@@ -104,6 +107,28 @@ async def test_a_source_that_restarts(trio: Trio) -> None:
     await trio.outside(LIVE)
     await trio.start(SOURCE)
     await trio.state("live")
+    await trio.change(MigrationAction.COMPLETE)
+    document = await trio.state("completed", "failed")
+    assert document["state"] == "completed", document
+    assert_holds(trio)
+
+
+async def test_a_target_that_cannot_be_opened_at_first(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its effects wait for the tree; the source goes on, and the target says why it does not."""
+    monkeypatch.setattr("lddp.node.runtime.OPEN_AGAIN_S", 0.05)
+    trio.target.write_bytes(b"in the way")
+    await trio.migrate()
+    await trio.state("live")
+    target = trio.nodes[TARGET]
+    await target.gateway.wait(trio.nodes[SOURCE].gateway.gsn, PATIENCE_S)
+    (problem,) = target.backend.status()["problems"]
+    assert str(trio.target) in problem
+    assert "File exists" in problem
+    assert target.projector is not None
+    assert target.projector.projected < target.gateway.gsn
+    trio.target.unlink()
+    await trio.caught_up()
+    assert target.backend.status()["problems"] == []
     await trio.change(MigrationAction.COMPLETE)
     document = await trio.state("completed", "failed")
     assert document["state"] == "completed", document

@@ -44,7 +44,7 @@ class Inline(Executor):
         future: Future[Any] = Future()
         try:
             future.set_result(work(*args, **kwargs))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it, as in a thread
             future.set_exception(error)
         return future
 

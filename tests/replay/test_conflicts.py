@@ -26,7 +26,7 @@ def conflicts(waiting: e.Effect, later: e.Effect) -> bool:
     return not isinstance(later, e.SetAttributesEffect) and any(is_above(other, one) for one, other in ordered)
 
 
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 2), EFFECTS), max_size=6), st.integers(1, 2), EFFECTS)
 def test_hits_what_a_look_at_every_pair_finds(waiting: list[tuple[int, e.Effect]], rule: int, later: e.Effect) -> None:
     blocked = Blocked()

@@ -14,7 +14,6 @@ from lddp.core.records import (
     Append,
     Attributes,
     Content,
-    Kind,
     Link,
     MakeDirectory,
     OperationId,
@@ -30,7 +29,7 @@ from lddp.core.records import (
 from lddp.errors import UnavailableError
 from lddp.replay import projector as module
 from tests.core.support import SOURCE, content
-from tests.replay.bench import PATIENCE_S, Bench
+from tests.replay.bench import PATIENCE_S, RULE, Bench
 
 ATTRIBUTES = Attributes(0o644, 0, 0, 5)
 
@@ -280,6 +279,19 @@ async def test_what_somebody_else_removed_is_drift_and_stops_nothing(bench: Benc
     await bench.settled()
     assert bench.carrier.drift == [b"a"]
     assert sorted(bench.zone.root.entries) == [b"d"]
+
+
+async def test_effects_wait_for_a_tree_that_cannot_be_opened(bench: Bench, make: Records) -> None:
+    carriers = {RULE: bench.carrier}
+    bench.projector._carriers = {}
+    bench.projector.awaits = lambda rule: rule == RULE
+    bench.submit_all([make.directory(b"d"), make.put(b"d/a", b"1"), make.put(b"d/a", b"2")])
+    with pytest.raises(UnavailableError):
+        await bench.projector.wait_through(bench.gsn - 2, 0.01)
+    await bench.restart()
+    bench.projector._carriers, bench.projector.awaits = carriers, lambda rule: False
+    await bench.settled()
+    bench.assert_equal()
 
 
 # -- directory times --------------------------------------------------------------------------------------------------

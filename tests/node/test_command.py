@@ -1,0 +1,146 @@
+"""`lddp migrate --once` as a program, above all where it is used wrongly: one line, an exit code, and SRC untouched."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lddp.cli.main import run
+from tests.node.trees import describe
+
+NOBODY = 65534
+TIMEOUT_S = 90
+
+
+def migrate(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lddp.cli.main", "migrate", "--once", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+
+
+class Here:
+    """The command in this process, for what is refused before anything begins."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        code = run(["migrate", "--once", *map(str, arguments)])
+        return subprocess.CompletedProcess([], code, *self._capsys.readouterr())
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str]) -> Here:
+    return Here(capsys)
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:
+    """The exit code, and one line that says all of this."""
+    assert result.returncode == code, result
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith("lddp: ")
+    assert "Traceback" not in result.stdout + result.stderr
+    for part in parts:
+        assert part in result.stderr
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+    """A small SRC, which nothing may write to, and a DST that is not there yet."""
+    source = tmp_path / "from"
+    (source / "d").mkdir(parents=True)
+    for number in range(20):
+        (source / "d" / f"{number}").write_bytes(b"%d" % number * 100)
+    os.symlink("d/7", source / "link")
+    before, times = describe(source), [os.lstat(path).st_ctime_ns for path in sorted(source.rglob("*"))]
+    yield source, tmp_path / "to"
+    assert describe(source) == before
+    assert [os.lstat(path).st_ctime_ns for path in sorted(source.rglob("*"))] == times
+
+
+def test_paths_that_cannot_work(pair: tuple[Path, Path], here: Here) -> None:
+    source, target = pair
+    file = source / "d" / "7"
+    assert_refused(here(source, source / "d" / "to"), 2, "is inside SRC", "choose a target outside")
+    assert_refused(here(source / "d", source), 2, "is inside DST")
+    assert_refused(here(source, source), 2, "the same directory")
+    assert_refused(here(target, source), 2, f"{target} does not exist")
+    assert_refused(here(file, target), 2, "is not a directory")
+    assert_refused(here(source, file.parent.parent.parent / "no" / "to"), 2, "make it first")
+    (target.parent / "a file").write_bytes(b"")
+    assert_refused(here(source, target.parent / "a file"), 2, "exists and is not a directory")
+    (target.parent / "alias").symlink_to(source)
+    assert_refused(here(source, target.parent / "alias" / "to"), 2, "is inside SRC")
+    assert not target.exists()
+    assert sorted(path.name for path in target.parent.iterdir()) == ["a file", "alias", "from"]
+
+
+def test_settings_that_cannot_be_used(pair: tuple[Path, Path], here: Here) -> None:
+    source, target = pair
+    assert_refused(here(source, target, "--exclude-regex", "("), 2, "'('", "not valid")
+    assert_refused(here(source, target, "--on-existing", "rename"), 2, "rename")
+    assert not target.exists()
+
+
+def test_a_target_without_rights() -> None:
+    top = Path(tempfile.mkdtemp(prefix="lddp-"))
+    try:
+        top.chmod(0o755)
+        (top / "from").mkdir()
+        (top / "closed").mkdir(mode=0o555)
+        script = (
+            "import os, sys, lddp.cli.main as m, lddp.cli.migrate\n"
+            f"if os.geteuid() == 0: os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
+            "sys.exit(m.run(sys.argv[1:]))"
+        )
+        command = [sys.executable, "-c", script, "migrate", "--once", str(top / "from"), str(top / "closed" / "to")]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        assert_refused(result, 4, "is not writable for this user", "choose another DST")
+        assert list((top / "closed").iterdir()) == []
+    finally:
+        shutil.rmtree(top)
+
+
+def test_from_the_first_run_to_a_damaged_database(pair: tuple[Path, Path]) -> None:
+    source, target = pair
+    state = target.parent / ".to.lddp"
+    first = migrate(source, target, "--json")
+    assert first.returncode == 0, first
+    receipt = json.loads(first.stdout.splitlines()[-1])
+    assert receipt["holds"] is True
+    assert describe(target) == describe(source)
+
+    with (state / "lock").open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert_refused(migrate(source, target), 2, "another 'lddp migrate'", "stop it first")
+
+    other = target.parent / "another source"
+    other.mkdir()
+    assert_refused(migrate(other, target), 2, "is the target of", str(source), "remove")
+
+    identified = (state / "migrate.json").read_bytes()
+    (state / "migrate.json").write_bytes(b"{")
+    assert_refused(migrate(source, target), 2, "migrate.json is damaged")
+    (state / "migrate.json").write_bytes(identified)
+
+    database = state / "target" / "data" / "data.mdb"
+    whole = database.read_bytes()
+    for damaged in (b"noise" * 5000, whole[: len(whole) // 3]):
+        database.write_bytes(damaged)
+        result = migrate(source, target)
+        assert result.returncode in (1, 2), result
+        assert_refused(result, result.returncode, "target", "data.mdb", "afresh")
+        assert database.read_bytes() == damaged
+    assert describe(target) == describe(source)
+    database.write_bytes(whole)
+    again = migrate(source, target)
+    assert again.returncode == 0, again
+    assert describe(target) == describe(source)
