@@ -117,7 +117,16 @@ def refusal(record: CreateRule, rules: list[Rule]) -> int:
         return errno.EINVAL
     if any(rule.name == record.name or overlaps(rule.path, record.path) for rule in rules):
         return errno.EEXIST
+    if any(_share_a_tree(member, other) for rule in rules for other in rule.members for member in record.members):
+        return errno.EEXIST
     return 0
+
+
+def _share_a_tree(one: ZoneMember, other: ZoneMember) -> bool:
+    """Whether two rules would meet in one zone's files; only where both just look is that harmless."""
+    if one.zone != other.zone or (one.observe_only and other.observe_only):
+        return False
+    return overlaps(one.local_path, other.local_path)
 
 
 def _migration_key(rule: int) -> bytes:

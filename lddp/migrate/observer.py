@@ -200,6 +200,9 @@ class Observer:
                 await asyncio.gather(*shipping)
             self._finish(numbers, left)
         finally:
+            for task in shipping:
+                task.cancel()
+            await asyncio.gather(*shipping, return_exceptions=True)
             self.backlog.jobs -= 1
             self.backlog.busy -= numbers
             if not self.backlog.jobs:

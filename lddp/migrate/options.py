@@ -60,7 +60,16 @@ class MigrationOptions:
         return options
 
     def check(self) -> None:
-        """UsageError for a pattern or policy that cannot be used."""
+        """UsageError for a pattern or policy that cannot be used, or a value of another type."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            plain = type(field.default)
+            texts = plain is tuple and type(value) is tuple and all(type(item) is str for item in value)
+            if not texts and (plain is tuple or type(value) is not plain):
+                wanted = "a list of texts" if plain is tuple else f"of type {plain.__name__}"
+                raise UsageError(f"option {field.name} is {wanted}, not {value!r}")
+            if plain is int and value < 0:
+                raise UsageError(f"option {field.name} is not negative, not {value!r}")
         if self.on_existing not in {policy.value for policy in OnExisting}:
             raise UsageError(f"on_existing is one of {', '.join(OnExisting)}; not {self.on_existing!r}")
         for pattern in self.exclude_regex:

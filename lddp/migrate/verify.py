@@ -49,6 +49,8 @@ class Finding:
     differences: list[tuple[bytes, str]] = field(default_factory=list)
     extraneous_count: int = 0
     extraneous: list[bytes] = field(default_factory=list)
+    repaired: int = 0
+    """Paths that were found different before and have been mended."""
 
     def differ(self, path: bytes, what: str) -> None:
         self.difference_count += 1

@@ -81,6 +81,7 @@ def finding_document(finding: Finding | str) -> Document:
         "bytes": finding.file_bytes,
         "difference_count": finding.difference_count,
         "differences": [{**named("path", path), "what": what} for path, what in finding.differences],
+        "repaired": finding.repaired,
         "extraneous_count": finding.extraneous_count,
         "extraneous": [named("path", path) for path in finding.extraneous],
     }

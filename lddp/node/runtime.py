@@ -108,6 +108,8 @@ class Node:
             self.projector,
             self.threads,
             self.nodes_by_zone,
+            self.store,
+            self._holders,
         )
         self.drivers: dict[int, MigrationDriver] = {}
         self.gossip = Gossip(self.gateway, self.member, self.projector, config)

@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
 from lddp.consensus.member import RaftMember
+from lddp.core.records import Content
 from lddp.core.rules import Rule
 from lddp.core.view import View
-from lddp.errors import LddpError
+from lddp.errors import LddpError, UnavailableError
 from lddp.gateway import Gateway
 from lddp.migrate.options import Exclusion, MigrationOptions
 from lddp.migrate.verify import Finding, Verifier
 from lddp.node.trees import Trees
-from lddp.ports import KeyValue
+from lddp.ports import ContentStore, KeyValue
+from lddp.replay.existing import OnExisting
 from lddp.replay.extraneous import remove_extraneous
 from lddp.replay.projector import Projector
+from lddp.replay.repair import carry_repair, plan_repair
 
 _log = logging.getLogger(__name__)
 REACH_TIMEOUT_S = 3600.0
@@ -39,6 +42,8 @@ class Surveyor:
         projector: Projector | None,
         executor: Executor,
         nodes: Mapping[int, str],
+        store: ContentStore,
+        holders: Callable[[int], Sequence[str]],
     ) -> None:
         self._environment = environment
         self._gateway = gateway
@@ -46,6 +51,8 @@ class Surveyor:
         self._trees = trees
         self._projector = projector
         self._executor = executor
+        self._store = store
+        self._holders = holders
         self._nodes = nodes
         """Name of the node that owns each other zone, by zone number."""
         self._numbers = itertools.count(gateway.clock.time_ns())
@@ -112,7 +119,48 @@ class Surveyor:
                 await self._projector.checkpoint()
         except (LddpError, OSError) as error:
             return str(error)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._verify, rule)
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._executor, self._verify, rule)
+        if self._projector is None or isinstance(found, str) or not self._may_repair(rule, found):
+            return found
+        repaired = await self._repair(self._projector, rule, found)
+        if repaired:
+            found = await loop.run_in_executor(self._executor, self._verify, rule)
+            if isinstance(found, Finding):
+                found.repaired = repaired
+        return found
+
+    def _may_repair(self, rule: Rule, found: Finding) -> bool:
+        """The source is never written, and a policy that keeps other bytes at the target is respected."""
+        policy = MigrationOptions.from_bytes(rule.options).on_existing
+        writes = policy in (OnExisting.OVERWRITE, OnExisting.SKIP_IDENTICAL)
+        return bool(found.difference_count) and rule.source != self._gateway.zone and writes
+
+    async def _repair(self, projector: Projector, rule: Rule, found: Finding) -> int:
+        """Brings the listed differences back to what the log says; how many paths that were."""
+        carrier = self._trees.carriers.get(rule.number)
+        if carrier is None:
+            return 0
+        paths = [path for path, _ in found.differences]
+        try:
+            mends = await projector.exclusively(lambda view: plan_repair(view, rule, carrier.zone, paths))
+            for mend in mends:
+                if mend.content is not None:
+                    await self._fetch(mend.content, mend.inode, rule)
+            mended = await projector.exclusively(lambda view: carry_repair(view, carrier, self._store, mends))
+            await projector.checkpoint()
+        except (LddpError, OSError) as error:
+            _log.warning("differences of rule %s wait to be repaired: %s", rule.name, error)
+            return 0
+        for path in mended:
+            _log.warning("repaired %r of rule %s, which was not as the log left it", path, rule.name)
+        return len(mended)
+
+    async def _fetch(self, content: Content, inode: int, rule: Rule) -> None:
+        try:
+            await self._store.fetch(content, inode, self._holders(rule.number))
+        except UnavailableError as error:
+            _log.info("bytes for the repair of inode %d: %s", inode, error)
 
     async def _remove_extraneous(self, projector: Projector, rule: Rule) -> None:
         options = MigrationOptions.from_bytes(rule.options)
@@ -149,12 +197,13 @@ def list_of(finding: Finding) -> list[Any]:
         [list(item) for item in finding.differences[:SENT_MAX]],
         finding.extraneous_count,
         finding.extraneous[:SENT_MAX],
+        finding.repaired,
     ]
 
 
 def finding_of(fields: list[Any]) -> Finding:
     gsn, digest, total, *rest = fields
-    directories, files, file_bytes, count, differences, extraneous_count, extraneous = rest
+    directories, files, file_bytes, count, differences, extraneous_count, extraneous, repaired = rest
     return Finding(
         gsn,
         digest,
@@ -166,4 +215,5 @@ def finding_of(fields: list[Any]) -> Finding:
         [(path, what) for path, what in differences],
         extraneous_count,
         extraneous,
+        repaired,
     )
