@@ -25,7 +25,13 @@ class Facts:
 
     def is_newer(self, inode: Inode) -> bool:
         """Whether an earlier record than this one touched the inode after the source looked."""
-        return self.names.prior.get(inode.number, inode.version) > self.record.as_of
+        before = self.names.prior.get(inode.number)
+        return (inode.version if before is None else before[0]) > self.record.as_of
+
+    def has_lost_names(self, directory: Inode) -> bool:
+        """Whether an earlier record than this one took a name from the directory after the source looked."""
+        before = self.names.prior.get(directory.number)
+        return (directory.removed if before is None else before[1]) > self.record.as_of
 
     def path(self, inode: Inode) -> bytes:
         return self.names.path_of(inode.parent, inode.name) if inode.name else b""

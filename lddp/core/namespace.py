@@ -56,6 +56,8 @@ class Inode:
     stamp: int = 0
     parent: int = 0
     name: bytes = b""
+    removed: int = 0
+    """Of a listed directory: GSN of the last record that took a name away from it, or said that it has no such name."""
     leaf: int = 0
     """Its leaf of the digest while the fields are as they were when it was computed; 0 where it is not known."""
 
@@ -106,6 +108,7 @@ def encode_inode(inode: Inode) -> bytes:
             inode.stamp,
             inode.parent,
             inode.name,
+            inode.removed,
         )
     )
     return data
@@ -150,8 +153,8 @@ class Namespace:
         self._changed_rules: set[int] = set()
         self.directory_moves = 0
         """Counts the times that a directory lost a name: what was known of paths before may be wrong after."""
-        self.prior: dict[int, int] = {}
-        """Version before the current record of each inode that it edited."""
+        self.prior: dict[int, tuple[int, int]] = {}
+        """`version` and `removed` before the current record of each inode that it edited."""
 
     def bind(self, tables: Tables) -> None:
         self.tables = tables
@@ -175,7 +178,7 @@ class Namespace:
     def edit(self, inode: Inode) -> None:
         """Called before a field of `inode` is changed."""
         number = inode.number
-        self.prior.setdefault(number, inode.version)
+        self.prior.setdefault(number, (inode.version, inode.removed))
         self._dirty[number] = inode
         if number not in self._unsettled:
             self._unsettled[number] = inode
@@ -184,7 +187,7 @@ class Namespace:
 
     def add(self, inode: Inode) -> None:
         """A new inode, not yet named by any entry."""
-        self.prior.setdefault(inode.number, inode.version)
+        self.prior.setdefault(inode.number, (inode.version, inode.removed))
         self._cache[inode.number] = inode
         self._dirty[inode.number] = inode
         self._unsettled[inode.number] = inode
@@ -264,6 +267,8 @@ class Namespace:
             self.bury(parent, name, gsn)
         else:
             self.tables.delete(Table.DENTRIES, key)
+            self.edit(parent)
+            parent.removed = gsn
         self._sum(child.rule, -dentry_leaf(parent.number, name, child.number))
         self.edit(child)
         child.nlink -= 1

@@ -155,7 +155,7 @@ class _Merge(Facts):
             else:
                 self._refuse(report, entry)
             return True
-        if found is None and not parent.pending and self.is_newer(parent):
+        if found is None and not parent.pending and self.has_lost_names(parent):
             self._refuse(report, entry)
             return True
         inode = self._recognise(entry, here)
@@ -329,8 +329,9 @@ class _Merge(Facts):
             return
         if parent.pending:
             self.names.bury(parent, name, self.gsn)
-        elif not self.is_newer(parent):
-            self.touch(parent)
+        else:
+            self.names.edit(parent)
+            parent.removed = self.gsn
 
     def _destroy(self, inode: Inode) -> None:
         """An inode without a name, and everything below it."""
