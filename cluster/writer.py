@@ -31,6 +31,11 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def _opener(path: str, flags: int) -> int:
+    """A name may have become a fifo meanwhile: opening it must fail rather than wait for a reader."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)
+
+
 class Writer:
     """`files` and `directories` are paths that were there once; operations on what is gone fail, which is no matter."""
 
@@ -154,22 +159,22 @@ class Writer:
 
     def create(self) -> None:
         path = self.place()
-        with open(path, "wb") as file:
+        with open(path, "wb", opener=_opener) as file:
             file.write(self.data())
         self.know(path)
 
     def append(self) -> None:
-        with open(self.regular(), "ab") as file:
+        with open(self.regular(), "ab", opener=_opener) as file:
             file.write(self.data())
 
     def overwrite(self) -> None:
-        with open(self.regular(), "r+b") as file:
+        with open(self.regular(), "r+b", opener=_opener) as file:
             file.seek(self.chance.randrange(1 + os.fstat(file.fileno()).st_size))
             file.write(self.data())
 
     def overwrite_quietly(self) -> None:
         """Same size, and the old time put back."""
-        with open(self.regular(), "r+b") as file:
+        with open(self.regular(), "r+b", opener=_opener) as file:
             status = os.fstat(file.fileno())
             if status.st_size == 0:
                 raise ValueError("empty")
@@ -186,7 +191,7 @@ class Writer:
         path = self.file()
         temporary = os.path.dirname(path) + b"/.new%d" % self.made
         self.made += 1
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb", opener=_opener) as file:
             file.write(self.data())
         os.rename(temporary, path)
 
@@ -195,7 +200,7 @@ class Writer:
         if len(self.mapped) > 3:
             self._unmap(*self.mapped.pop(0))
             return
-        descriptor = os.open(self.regular(), os.O_RDWR)
+        descriptor = os.open(self.regular(), os.O_RDWR | os.O_NONBLOCK)
         try:
             mapped = mmap.mmap(descriptor, 0)
         except (OSError, ValueError):
@@ -214,7 +219,7 @@ class Writer:
     def write_while_gone(self) -> None:
         """Through a descriptor whose name has been moved, or has gone."""
         path = self.regular()
-        with open(path, "ab") as file:
+        with open(path, "ab", opener=_opener) as file:
             to = self.place()
             os.rename(path, to)
             self.know(to)
@@ -223,7 +228,7 @@ class Writer:
     def grow(self) -> None:
         """One that is too large to travel with its directory."""
         path = self.place()
-        with open(path, "wb") as file:
+        with open(path, "wb", opener=_opener) as file:
             for _ in range(self.chance.randrange(3, 12)):
                 file.write(self.chance.randbytes(100_000))
         self.know(path)
@@ -260,7 +265,7 @@ class Writer:
         os.mkdir(path)
         self.directories.append(path)
         if self.chance.random() < 0.5:
-            with open(path + b"/inside", "wb") as file:
+            with open(path + b"/inside", "wb", opener=_opener) as file:
                 file.write(b"inside")
             self.know(path + b"/inside")
 
@@ -282,7 +287,7 @@ class Writer:
             self.directories.append(at)
             for _ in range(self.chance.randrange(6)):
                 path = at + b"/" + self.name()
-                with open(path, "wb") as file:
+                with open(path, "wb", opener=_opener) as file:
                     file.write(self.data())
                 self.know(path)
             at = at + b"/" + self.name()
