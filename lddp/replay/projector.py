@@ -155,6 +155,8 @@ class Projector(Checkpoints):
 
     async def _run_exclusive(self) -> None:
         loop = asyncio.get_running_loop()
+        if not await self._settle_directories():
+            return
         with self._environment.read() as tables:
             view = View(tables)
             if self._waiting or view.gsn != self._scanned:

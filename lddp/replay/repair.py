@@ -65,8 +65,9 @@ def carry_repair(view: View, carrier: Carrier, store: ContentStore, mends: Itera
 
 def _mends(view: View, zone: ZoneFilesystem, inode: Inode, path: bytes) -> list[Mend]:
     status = _status(zone, path)
+    same = status is not None and status.kind is inode.kind and _has_attributes(zone, path, status, inode)
     if inode.kind is Kind.DIRECTORY:
-        mends = [_mend(inode, e.MakeDirectoryEffect(inode.number, path, inode.attributes))]
+        mends = [] if same else [_mend(inode, e.MakeDirectoryEffect(inode.number, path, inode.attributes))]
         if status is None or status.kind is not Kind.DIRECTORY:
             for name, number in view.list(inode.number):
                 child = view.inode(number)
@@ -74,12 +75,15 @@ def _mends(view: View, zone: ZoneFilesystem, inode: Inode, path: bytes) -> list[
                 mends += _mends(view, zone, child, path + b"/" + name if path else name)
         return mends
     if inode.kind is not Kind.FILE:
-        effect = e.MakeNodeEffect(inode.number, path, inode.kind, inode.attributes, inode.target, inode.rdev)
-        return [_mend(inode, effect)]
+        if same and (inode.kind is not Kind.SYMLINK or zone.read_link(path) == inode.target):
+            return []
+        node = e.MakeNodeEffect(inode.number, path, inode.kind, inode.attributes, inode.target, inode.rdev)
+        return [_mend(inode, node)]
     if inode.content is None:
         return []
     if _is_whole(view, zone, inode, inode.content, status):
-        return [_mend(inode, e.SetAttributesEffect(inode.number, path, inode.kind, inode.attributes))]
+        effect = e.SetAttributesEffect(inode.number, path, inode.kind, inode.attributes)
+        return [] if same else [_mend(inode, effect)]
     first, *others = _names(view, inode)
     put = e.PutFileEffect(inode.number, first, inode.attributes, inode.content, False)
     return [_mend(inode, put, *(e.LinkEffect(inode.number, first, other) for other in others))]
@@ -94,6 +98,11 @@ def _status(zone: ZoneFilesystem, path: bytes) -> Status | None:
         return zone.status(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _has_attributes(zone: ZoneFilesystem, path: bytes, status: Status, inode: Inode) -> bool:
+    found = (status.mode, status.uid, status.gid, status.mtime_ns)
+    return found == inode.attributes[:4] and zone.xattrs(path) == inode.xattrs
 
 
 def _names(view: View, inode: Inode) -> list[bytes]:
