@@ -26,7 +26,8 @@ from lddp.replay.repair import carry_repair, plan_repair
 
 _log = logging.getLogger(__name__)
 REACH_TIMEOUT_S = 3600.0
-ASK_AGAIN_S = 5.0
+ASK_AGAIN_S = 1.0
+ANSWERS_KEPT = 16
 SENT_MAX = 100
 
 
@@ -58,6 +59,8 @@ class Surveyor:
         self._numbers = itertools.count(gateway.clock.time_ns())
         self._asked: dict[int, asyncio.Future[Finding | str]] = {}
         self._working: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._answers: dict[tuple[str, int], dict[str, Any]] = {}
+        """The latest answers, in case one was lost on its way."""
         member.on_message.append(self._message)
 
     async def survey(self, rule: Rule, gsn: int) -> dict[int, Finding | str]:
@@ -87,7 +90,9 @@ class Surveyor:
     def _message(self, peer: str, message: dict[str, Any]) -> None:
         if message.get("type") == "survey":
             key = (peer, int(message["number"]))
-            if key not in self._working:
+            if key in self._answers:
+                self._member.send(peer, self._answers[key])
+            elif key not in self._working:
                 task = asyncio.get_running_loop().create_task(self._answer(peer, message))
                 self._working[key] = task
                 task.add_done_callback(lambda _: self._working.pop(key, None))
@@ -104,6 +109,9 @@ class Surveyor:
             answer["error"] = found
         else:
             answer["finding"] = list_of(found)
+        while len(self._answers) >= ANSWERS_KEPT:
+            del self._answers[next(iter(self._answers))]
+        self._answers[peer, int(message["number"])] = answer
         self._member.send(peer, answer)
 
     async def _look(self, rule_number: int, gsn: int) -> Finding | str:
