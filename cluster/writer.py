@@ -19,6 +19,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import BinaryIO
 
 from cluster.trees import DEEP, acl
 
@@ -185,7 +186,9 @@ class Writer:
 
     def truncate(self) -> None:
         path = self.regular()
-        os.truncate(path, self.chance.choice((0, 1, os.lstat(path).st_size // 2, os.lstat(path).st_size + 5000)))
+        size = os.lstat(path).st_size
+        with writing(path, 0) as file:
+            os.ftruncate(file.fileno(), self.chance.choice((0, 1, size // 2, size + 5000)))
 
     def replace(self) -> None:
         path = self.file()
@@ -252,7 +255,7 @@ class Writer:
 
     def symlink(self) -> None:
         path = self.place()
-        os.symlink(self.chance.choice((b"..", b"/nowhere", self.name(), b"\xff" * 100)), path)
+        os.symlink(self.chance.choice((b".", b"/nowhere/at all", self.name(), b"\xff" * 100)), path)
         self.know(path)
 
     def unlink(self) -> None:
@@ -388,6 +391,15 @@ class Writer:
     def close(self) -> None:
         while self.mapped:
             self._unmap(*self.mapped.pop())
+
+
+def writing(path: bytes, flags: int) -> BinaryIO:
+    """A regular file to write to. Nothing is followed out of the tree, and no fifo waited for. ValueError for others."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o644)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ValueError("not a regular file")
+    return open(descriptor, "wb")
 
 
 def main() -> int:

@@ -28,7 +28,9 @@ _log = logging.getLogger(__name__)
 REACH_TIMEOUT_S = 3600.0
 ASK_AGAIN_S = 1.0
 ANSWERS_KEPT = 16
-SENT_MAX = 100
+SENT_MAX = 80
+SENT_PATH_BYTES_MAX = 300
+"""A message between nodes is small: long lists and long paths are cut, the counts are not."""
 
 
 class Surveyor:
@@ -193,7 +195,7 @@ class Surveyor:
 
 
 def list_of(finding: Finding) -> list[Any]:
-    """A finding as msgpack can carry it; long lists are cut."""
+    """A finding as a message can carry it."""
     return [
         finding.gsn,
         finding.namespace_digest,
@@ -202,9 +204,9 @@ def list_of(finding: Finding) -> list[Any]:
         finding.files,
         finding.file_bytes,
         finding.difference_count,
-        [list(item) for item in finding.differences[:SENT_MAX]],
+        [[path[:SENT_PATH_BYTES_MAX], what] for path, what in finding.differences[:SENT_MAX]],
         finding.extraneous_count,
-        finding.extraneous[:SENT_MAX],
+        [path[:SENT_PATH_BYTES_MAX] for path in finding.extraneous[:SENT_MAX]],
         finding.repaired,
     ]
 
