@@ -28,6 +28,7 @@ from cluster import compare, trees
 LIVE_TIMEOUT_S = 180.0
 END_TIMEOUT_S = 240.0
 SHOWN_MAX = 40
+MENDED = "the bytes is not what the log says"
 _COMMAND = (sys.executable, "-m", "lddp.cli.main", "migrate")
 SUSPICIOUS = ("Traceback", " C lddp", " E lddp", "not as the log left it", "AssertionError", "it differs")
 
@@ -227,6 +228,11 @@ class Storm:
         if found:
             raise Failed("\n".join([f"{len(found)} differences", *found[:SHOWN_MAX]]))
         suspicious = list(_suspicious(migration.state))
+        if self.options.kill:
+            # A write through a mapping moves no time: while its node is down only the last comparison can see it.
+            mended = [line for line in suspicious if MENDED in line]
+            suspicious = [line for line in suspicious if line not in mended]
+            self.notes.append(f"{len(mended)} mended by the comparison")
         if suspicious:
             raise Failed("\n".join(["the trees are the same, but the logs are not clean", *suspicious[:SHOWN_MAX]]))
 

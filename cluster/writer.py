@@ -19,7 +19,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import BinaryIO
 
 from cluster.trees import DEEP, acl
 
@@ -32,9 +31,13 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _opener(path: str, flags: int) -> int:
-    """A name may have become a fifo meanwhile: opening it must fail rather than wait for a reader."""
-    return os.open(path, flags | os.O_NONBLOCK, 0o666)
+def _opener(path: str | bytes, flags: int) -> int:
+    """Follows nothing out of the tree, and waits for no fifo. ValueError for what is not a regular file."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise ValueError("not a regular file")
 
 
 class Writer:
@@ -187,7 +190,7 @@ class Writer:
     def truncate(self) -> None:
         path = self.regular()
         size = os.lstat(path).st_size
-        with writing(path, 0) as file:
+        with open(path, "r+b", opener=_opener) as file:
             os.ftruncate(file.fileno(), self.chance.choice((0, 1, size // 2, size + 5000)))
 
     def replace(self) -> None:
@@ -203,7 +206,7 @@ class Writer:
         if len(self.mapped) > 3:
             self._unmap(*self.mapped.pop(0))
             return
-        descriptor = os.open(self.regular(), os.O_RDWR | os.O_NONBLOCK)
+        descriptor = _opener(self.regular(), os.O_RDWR)
         try:
             mapped = mmap.mmap(descriptor, 0)
         except (OSError, ValueError):
@@ -391,15 +394,6 @@ class Writer:
     def close(self) -> None:
         while self.mapped:
             self._unmap(*self.mapped.pop())
-
-
-def writing(path: bytes, flags: int) -> BinaryIO:
-    """A regular file to write to. Nothing is followed out of the tree, and no fifo waited for. ValueError for others."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o644)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ValueError("not a regular file")
-    return open(descriptor, "wb")
 
 
 def main() -> int:

@@ -57,7 +57,7 @@ class Inode:
     parent: int = 0
     name: bytes = b""
     removed: int = 0
-    """Of a listed directory: GSN of the last record that took a name away from it, or said that it has no such name."""
+    """Of a listed directory: GSN of the last record that took a name away, or said that there is no such name."""
     leaf: int = 0
     """Its leaf of the digest while the fields are as they were when it was computed; 0 where it is not known."""
 
@@ -159,8 +159,7 @@ class Namespace:
     def bind(self, tables: Tables) -> None:
         self.tables = tables
 
-    # -- inodes ---------------------------------------------------------------------------------------------------
-
+    # -- inodes
     def get(self, number: int) -> Inode | None:
         inode = self._cache.get(number)
         if inode is None:
@@ -233,8 +232,7 @@ class Namespace:
         data = self.tables.get(Table.IDENTITIES, identity_key(rule, identity))
         return None if data is None else self.get(NUMBER.unpack(data)[0])
 
-    # -- entries --------------------------------------------------------------------------------------------------
-
+    # -- entries
     def lookup(self, parent: int, name: bytes) -> tuple[int, int] | None:
         """(inode or 0 for a tombstone, GSN that set it), or None where nothing is recorded."""
         data = self.tables.get(Table.DENTRIES, NUMBER.pack(parent) + name)
@@ -316,8 +314,7 @@ class Namespace:
             self.edit(directory)
             directory.tombstones = False
 
-    # -- paths ----------------------------------------------------------------------------------------------------
-
+    # -- paths
     def path(self, number: int) -> bytes:
         """Path of a directory relative to its rule's root, which is `b""`. AssertionError where it is not attached."""
         climbed: list[Inode] = []
@@ -347,8 +344,7 @@ class Namespace:
             number = self.must(number).parent
         return False
 
-    # -- digest, totals, tables -----------------------------------------------------------------------------------
-
+    # -- digest, totals, tables
     def _sum(self, rule: int, amount: int) -> None:
         self.sums[rule] = self.sums.get(rule, 0) + amount
         self._changed_rules.add(rule)

@@ -183,7 +183,12 @@ class Rounds:
         """The report without absences of objects that live on at a place which cannot be reported yet."""
         kept: list[bytes] = []
         for name in report.absent:
-            place = self._where_now(view, report.inode, name)
+            try:
+                place = self._where_now(view, report.inode, name)
+            except OSError:
+                # The kernel cannot tell now (it was short of memory, or the object is just being removed).
+                left.again.names.setdefault(report.inode, set()).add(name)
+                continue
             if place is None:
                 kept.append(name)
                 continue

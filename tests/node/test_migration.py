@@ -172,4 +172,3 @@ async def test_a_kept_difference_is_not_repaired(trio: Trio, monkeypatch: pytest
     assert "many/123" in [difference["path"] for difference in document["findings"]["1"]["differences"]]
     assert (trio.target / "many" / "123").read_bytes() == b"the target's own"
     assert trio.nodes[TARGET].backend.receipts("data") == []
-
