@@ -80,7 +80,7 @@ class Links:
     def send(self, peer: str, message: Message) -> None:
         """Nothing where the link is down: Raft says again what matters."""
         connection = self._connections.get(peer)
-        if connection is None:
+        if connection is None or connection.writer.is_closing():
             return
         unsent = connection.writer.transport.get_write_buffer_size()
         if type(message) is Note and unsent > _UNSENT_BYTES_FOR_NOTES:

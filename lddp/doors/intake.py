@@ -66,6 +66,9 @@ class Intake:
 
     def _take(self, view: View, event: Event) -> None:
         target = self._find(view, event.target)
+        if event.target:
+            # What is on its way to the log may have been read before this change, under this or another inode number.
+            self._observer.note_changed(_identity(event.target))
         if target is not None and target.kind is not Kind.DIRECTORY and event.flags & _OF_THE_FILE:
             # Whatever its name is by now. A write through a mapping moves no time, so the bytes are read in any case.
             self._observer.dirty.files.add(target.number)
@@ -91,8 +94,8 @@ class Intake:
     def _take_target(self, event: Event, target: Inode | None) -> None:
         dirty = self._observer.dirty
         if target is None:
-            self._observer.note_unknown(_identity(event.target))
-        elif target.kind is Kind.DIRECTORY:
+            return
+        if target.kind is Kind.DIRECTORY:
             dirty.add_name(target.number, b"")
         else:
             dirty.files.add(target.number)

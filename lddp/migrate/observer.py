@@ -40,7 +40,7 @@ DIRECTORIES_PER_JOB = 64
 SHIPMENTS_MAX = 4
 """Observations of the scan on their way at once: bounds the bytes in memory to this many portions."""
 SUBMIT_TIMEOUT_S = 600.0
-UNKNOWN_MAX = 100_000
+CHANGED_MAX = 100_000
 
 
 class Changes(Protocol):
@@ -100,7 +100,7 @@ class Observer:
         self._changed = asyncio.Condition()
         self._stopping = threading.Event()
         self.changes: Changes | None = None
-        self._unknown: set[bytes] = set()
+        self._changed_since: set[bytes] = set()
 
     # -- running ----------------------------------------------------------------------------------------------------
 
@@ -136,12 +136,12 @@ class Observer:
             async with asyncio.timeout(due + 0.001 if due is not None else None), self._changed:
                 await self._changed.wait()
 
-    def note_unknown(self, identity: bytes) -> None:
-        """Something changed that the namespace does not know. If it is just being reported, what was read of it may be
-        old: it is looked at again once it is known."""
-        if self.backlog.jobs and len(self._unknown) < UNKNOWN_MAX:
-            self._unknown.add(identity)
-            if len(self._unknown) == UNKNOWN_MAX:
+    def note_changed(self, identity: bytes) -> None:
+        """Something changed. If it is just being reported, what was read of it may be old, and the inode that the event
+        was taken for may be gone by the time it is looked at: it is looked at again once its report is in the log."""
+        if self.backlog.jobs and len(self._changed_since) < CHANGED_MAX:
+            self._changed_since.add(identity)
+            if len(self._changed_since) == CHANGED_MAX:
                 self.scrub()
 
     def scrub(self) -> None:
@@ -206,7 +206,7 @@ class Observer:
             self.backlog.jobs -= 1
             self.backlog.busy -= numbers
             if not self.backlog.jobs:
-                self._unknown.clear()
+                self._changed_since.clear()
             await self._notify()
 
     def _finish(self, numbers: set[int], left: Leftover) -> None:
@@ -252,11 +252,8 @@ class Observer:
     def _look_again(self, record: Observation, applied: Applied) -> None:
         """What came back void is dirty again."""
         self.counters.observations += 1
-        if self._unknown:
-            for report in record.directories:
-                changed = {entry.name for entry in report.entries if entry.identity in self._unknown}
-                if changed:
-                    self.dirty.names.setdefault(report.inode, set()).update(changed)
+        if self._changed_since:
+            self._distrust_changed(record)
         void = set(applied.outcome.void)
         if not void:
             return
@@ -267,6 +264,17 @@ class Observer:
                 self.dirty.names.setdefault(report.inode, set()).update(names)
                 void.discard(report.inode)
         self.dirty.files |= void
+
+    def _distrust_changed(self, record: Observation) -> None:
+        """Objects that changed while their report was on its way; a file is read again even if no time of it moved."""
+        with self._gateway.view() as view:
+            for report in record.directories:
+                for entry in report.entries:
+                    if entry.identity in self._changed_since:
+                        self.dirty.add_name(report.inode, entry.name)
+                        number = view.by_identity(self.rule.number, entry.identity)
+                        if number and entry.kind is Kind.FILE:
+                            self.dirty.files.add(number)
 
     # -- changes ----------------------------------------------------------------------------------------------------
 

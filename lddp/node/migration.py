@@ -110,26 +110,20 @@ class MigrationDriver:
         assert member is not None, "the source of a rule is a member of it"
         root_path = member.local_path
         observer = self._make_observer(self.rule, self._zone)
-        with self._gateway.view() as view:
-            root = view.inode(self.rule.root)
         watcher = await open_watcher(root_path)
         if isinstance(watcher, FanotifyWatcher):
             self._writers.add(os.getpid())
             watcher.ignored_processes = self._writers
-        handle = self._zone.status(b"").handle
-        intake = Intake(self._gateway, self.rule, handle, watcher, observer)
-        observer.changes = watcher
-        if root is not None and not root.pending:
-            observer.scrub()
-        self.observer, self.watcher, self.intake = observer, watcher, intake
-        self.problem = ""
-        tasks = [
-            asyncio.create_task(observer.run()),
-            asyncio.create_task(intake.run()),
-            asyncio.create_task(self._lead()),
-            asyncio.create_task(self._until_inactive()),
-        ]
+        tasks: list[asyncio.Task[None]] = []
         try:
+            await self._catch_up(observer)
+            handle = self._zone.status(b"").handle
+            intake = Intake(self._gateway, self.rule, handle, watcher, observer)
+            observer.changes = watcher
+            self.observer, self.watcher, self.intake = observer, watcher, intake
+            self.problem = ""
+            parts = (observer.run(), intake.run(), self._lead(), self._until_inactive())
+            tasks += [asyncio.create_task(part) for part in parts]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
@@ -139,6 +133,15 @@ class MigrationDriver:
             await asyncio.gather(*tasks, return_exceptions=True)
             await watcher.stop()
             self.observer = self.watcher = self.intake = None
+
+    async def _catch_up(self, observer: Observer) -> None:
+        """What changed while nobody watched is found by comparing every listed directory; first everything that an
+        earlier start of this node reported must be in the log, or its directories would be left out."""
+        await self._gateway.submit(Barrier(self._gateway.next_id(), self._gateway.clock.time_ns(), self.rule.name))
+        with self._gateway.view() as view:
+            root = view.inode(self.rule.root)
+        if root is not None and not root.pending:
+            observer.scrub()
 
     async def _until_inactive(self) -> None:
         while self.state() in _ACTIVE and not self._outdated:

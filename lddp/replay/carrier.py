@@ -28,6 +28,8 @@ class Carrier:
         self.skipped: set[int] = set()
         """Inodes whose bytes were passed over because the log replaces them later: not in the zone for now."""
         self.drift: list[bytes] = []
+        self.recovering = False
+        """Whether effects are from before this start: they may have been carried out already, or passed over."""
         self.kept: set[bytes] = set()
         """Paths where the on-existing policy kept the target's own file."""
         self.bytes_written = 0
@@ -68,6 +70,8 @@ class Carrier:
         return False
 
     def _note_drift(self, effect: e.Effect) -> None:
+        if self.recovering:
+            return
         path: bytes = getattr(effect, "path", b"") or getattr(effect, "to", b"")
         _log.warning("%r is not as the log left it: somebody else changed this zone", path)
         if len(self.drift) < DRIFT_LISTED_MAX:

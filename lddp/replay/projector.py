@@ -62,7 +62,7 @@ class Projector(Checkpoints):
         self._holders = holders
         self._sleep = sleep
         with environment.read() as tables:
-            self._gsn = self._offered_after = View(tables).gsn
+            self._gsn = self._offered_after = self._known_at_start = View(tables).gsn
         self._offered: deque[Item] = deque()
         self._fetches: dict[bytes, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(FETCHES_AT_ONCE)
@@ -299,8 +299,10 @@ class Projector(Checkpoints):
         not here any more."""
         carriers, mark = self._carriers, self._progress.mark
         for count, (item, source) in enumerate(ready):
+            carrier = carriers[item.rule]
+            carrier.recovering = item.order[0] <= self._known_at_start
             try:
-                carriers[item.rule].carry(item.effect, source)
+                carrier.carry(item.effect, source)
             except (OSError, UnavailableError) as error:
                 return count, error
             mark(item.order)

@@ -173,7 +173,8 @@ class Looker:
         except OSError as error:
             if error.errno in (errno.ESTALE, errno.ENOENT):
                 return -1
-            if error.errno in _NO_HANDLE:
+            # ENOMEM is also the kernel's word for an object that is just going away.
+            if error.errno in _NO_HANDLE or error.errno == errno.ENOMEM:
                 return None
             raise
 
