@@ -46,9 +46,9 @@ CHANGED_MAX = 100_000
 class Changes(Protocol):
     """What the observer needs of a watcher."""
 
-    def mark(self) -> int: ...
-
-    def passed(self, mark: int) -> bool: ...
+    async def settle(self) -> None:
+        """Returns when every change made before this call has been made dirty here."""
+        ...
 
 
 @dataclass(slots=True)
@@ -157,11 +157,10 @@ class Observer:
 
     async def drained(self) -> None:
         """Until every change made to the source before this call is in the log."""
-        mark = self.changes.mark() if self.changes is not None else 0
+        if self.changes is not None:
+            await self.changes.settle()
         async with self._changed:
-            await self._changed.wait_for(
-                lambda: (self.changes is None or self.changes.passed(mark)) and self.backlog.is_idle()
-            )
+            await self._changed.wait_for(self.backlog.is_idle)
 
     # -- scanning ---------------------------------------------------------------------------------------------------
 
