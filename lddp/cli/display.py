@@ -188,7 +188,7 @@ class RichDisplay:
         table.add_column(min_width=12)
         total = max(state["bytes_seen"], 1)
         share = state["bytes_migrated"] / total if state["bytes_seen"] else float(state["phase"] != "starting")
-        table.add_row("phase", f"[bold]{state['phase']}[/bold]", "elapsed", duration_text(state["elapsed_seconds"]))
+        table.add_row("phase", Text(state["phase"], style="bold"), "elapsed", duration_text(state["elapsed_seconds"]))
         table.add_row("bytes", ProgressBar(total=1.0, completed=share, width=28), "", f"{share:.0%}")
         done, seen = size_text(state["bytes_migrated"]), size_text(state["bytes_seen"])
         table.add_row("", f"{done} of {seen}", "rate", f"{size_text(state['bytes_per_second'])}/s")
@@ -204,9 +204,9 @@ class RichDisplay:
         skipped = state["files_skipped"] + state["files_excluded"]
         table.add_row("skipped", f"{skipped:,}", "lag", f"{state['lag']:,}")
         if state["failed"]:
-            table.add_row("[red]unreadable[/red]", f"[red]{state['failed']:,}[/red]", "", "")
+            table.add_row(Text("unreadable", style="red"), Text(f"{state['failed']:,}", style="red"), "", "")
         if state["problem"]:
-            table.add_row("[red]problem[/red]", Text(printable(state["problem"]), style="red"), "", "")
+            table.add_row(Text("problem", style="red"), Text(printable(state["problem"]), style="red"), "", "")
         return Panel(table, title=Text(self._title), title_align="left", border_style="cyan", expand=False)
 
     def say(self, message: str) -> None:
