@@ -27,6 +27,7 @@ from cluster import compare
 from cluster.drill_judge import Judge
 from cluster.drill_load import Client, History
 from cluster.drill_nodes import Cluster, Document, Failed
+from cluster.seeds import seeds_of
 
 FLOW_WITHIN_S = 2.0
 SETTLE_S = 20.0
@@ -223,17 +224,9 @@ def row(seed: int, drill: Drill, violations: int) -> str:
     )
 
 
-def _seeds(text: str) -> list[int]:
-    found: list[int] = []
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        found += range(int(first), int(last or first) + 1)
-    return found
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/drill", description=__doc__)
-    parser.add_argument("--seeds", type=_seeds, default=_seeds("1-3"), help="such as 7 or 1-20 or 1,4-6")
+    parser.add_argument("--seeds", type=seeds_of, default=seeds_of("1-3"), help="such as 7 or 1-20 or 1,4-6")
     parser.add_argument("--operations", type=int, default=5000, help="how many are submitted at least, without kills")
     parser.add_argument("--clients", type=int, default=4, help="clients at each node")
     parser.add_argument("--kill", type=int, default=0, metavar="N", help="kill the leader N times, under load")

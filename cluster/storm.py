@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import compare, trees
+from cluster.seeds import seeds_of
 
 LIVE_TIMEOUT_S = 180.0
 END_TIMEOUT_S = 240.0
@@ -248,17 +249,9 @@ def _tail(path: Path) -> str:
     return path.read_text(errors="replace")[-2000:].strip()
 
 
-def _seeds(text: str) -> list[int]:
-    found: list[int] = []
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        found += range(int(first), int(last or first) + 1)
-    return found
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/storm", description=__doc__)
-    parser.add_argument("--seeds", type=_seeds, default=_seeds("1-20"), help="such as 7 or 1-20 or 1,4-6")
+    parser.add_argument("--seeds", type=seeds_of, default=seeds_of("1-20"), help="such as 7 or 1-20 or 1,4-6")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long to write on once the scan is done")
     parser.add_argument("--rate", type=float, default=400.0, help="changes a second")
     parser.add_argument("--tree", choices=trees.KINDS, default="all")
