@@ -54,7 +54,7 @@ class Reports:
                 "index": node.gateway.gsn,
                 "projected": self.projected(),
             },
-            "lag": {"entries": lag, "bytes": 0},
+            "lag": {"entries": lag, "bytes": 0 if node.projector is None else node.projector.waiting_bytes},
             "rules": rules,
             "disk": {"free_bytes": self._free_bytes()},
             "problems": self._problems(),

@@ -95,6 +95,12 @@ class Projector(Checkpoints):
         """Whether the effects of record `gsn` have been carried out, whatever earlier ones wait for."""
         return gsn <= self._scanned and not any(order[0] == gsn for order in self._waiting)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the files and writes that wait, for their bytes or behind something else."""
+        effects = (item.effect for item in self._waiting.values())
+        return sum(effect.content.size for effect in effects if isinstance(effect, e.PutFileEffect | e.WriteEffect))
+
     async def wait(self, gsn: int, timeout_s: float) -> None:
         """Until the effects of record `gsn` have been carried out. UnavailableError after the time."""
         await self._until(lambda: self.is_projected(gsn), gsn, timeout_s)
