@@ -1,9 +1,10 @@
 """The only way a record enters the log, and the only way its outcome comes back.
 
-`submit` gives a record to consensus and resolves when this node has folded it. What was submitted and not seen again
-(a leader died, a message was lost) is submitted again with the same id; the state machine takes it once. `apply` is the
-fold, called by consensus inside its transaction; `committed` is called once that transaction is durable, and only then
-does anybody learn of an outcome.
+`submit` gives a record to consensus and resolves when this node has folded it durably. What was submitted and not seen
+again (a leader died, a message was lost) is submitted again with the same id; the state machine takes it once. `apply`
+is the fold, called by consensus inside its transaction; `committed` is called once that transaction is durable. Who asks
+for an outcome `early` learns it when it is folded: the record is durable on a majority by then, and its outcome follows
+from the log. Only this node's own state may not show it for a moment.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class _Waiter(NamedTuple):
     future: asyncio.Future[Applied]
     data: bytes
     since: float
+    early: bool
 
 
 class Gateway:
@@ -70,6 +72,9 @@ class Gateway:
         """When the last of them came back."""
         self._patience_s = RESUBMIT_AFTER_S
         self._done: list[tuple[asyncio.Future[Applied], Applied]] = []
+        """Outcomes to be told once their fold is durable, and ..."""
+        self._early: list[tuple[asyncio.Future[Applied], Applied]] = []
+        """... those to be told before."""
         self._gsn_waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._member: RaftMember | None = None
         self._timer: asyncio.Task[None] | None = None
@@ -106,8 +111,9 @@ class Gateway:
 
     # -- the fold ---------------------------------------------------------------------------------------------------
 
-    def apply(self, tables: Tables, raft_index: int, records: Sequence[bytes]) -> None:
-        """Folds one committed entry. Called inside the transaction that makes the fold durable."""
+    def apply(self, tables: Tables, raft_index: int, records: Sequence[bytes]) -> bool:
+        """Folds one committed entry. Called inside the transaction that makes the fold durable; whether somebody here
+        waits for that."""
         machine = self.machine
         machine.bind(tables)
         first = machine.gsn + 1
@@ -119,6 +125,7 @@ class Gateway:
         machine.flush()
         if records:
             tables.put(Table.ENTRY_GSNS, NUMBER.pack(first), NUMBER.pack(raft_index))
+        return bool(self._done or self._gsn_waiters)
 
     def _apply_one(self, machine: StateMachine, tables: Tables, data: bytes) -> None:
         try:
@@ -133,23 +140,32 @@ class Gateway:
         waiter = self._waiters.pop(record.id, None)
         if waiter is not None:
             self._folded_since = max(self._folded_since, waiter.since)
-            self._done.append((waiter.future, Applied(machine.decided, outcome)))
+            done = self._early if waiter.early else self._done
+            done.append((waiter.future, Applied(machine.decided, outcome)))
 
     def _is_member(self, machine: StateMachine, number: int) -> bool:
         """Whether this node's zone has a tree of the rule that a record's effects are about."""
         rule = machine.rules.get(number)
         return rule is not None and rule.member(self.zone) is not None
 
-    def committed(self, _first: int, _last: int) -> None:
-        """The transaction of the last folds is durable: outcomes become known."""
-        self.gsn = self.machine.gsn
-        done, self._done = self._done, []
+    def folded(self, _first: int, _last: int) -> None:
+        """Entries have been folded, if not durably: outcomes asked for early become known."""
+        early, self._early = self._early, []
+        self._tell(early)
+
+    def _tell(self, done: list[tuple[asyncio.Future[Applied], Applied]]) -> None:
         if done:
             self._folded_at = self.clock.monotonic()
             self._patience_s = RESUBMIT_AFTER_S
         for future, applied in done:
             if not future.done():
                 future.set_result(applied)
+
+    def committed(self, _first: int, _last: int) -> None:
+        """The transaction of the last folds is durable: outcomes become known."""
+        self.gsn = self.machine.gsn
+        done, self._done = self._done, []
+        self._tell(done)
         items, self._items = self._items, []
         for offer in self.on_effects:
             offer(items, self.gsn)
@@ -171,9 +187,9 @@ class Gateway:
         self._sequence += 1
         return OperationId(self._session, self._sequence)
 
-    def post(self, records: Sequence[Record]) -> list[asyncio.Future[Applied]]:
+    def post(self, records: Sequence[Record], *, early: bool = False) -> list[asyncio.Future[Applied]]:
         """Submits records in this order and returns at once; each future resolves when this node has folded its
-        record. UnavailableError where too much is waiting already."""
+        record, durably unless asked for `early`. UnavailableError where too much is waiting already."""
         if len(self._waiters) + len(records) > WAITING_MAX:
             raise UnavailableError(f"{len(self._waiters)} records are waiting to be ordered: try again later")
         loop, now = asyncio.get_running_loop(), self.clock.monotonic()
@@ -183,11 +199,12 @@ class Gateway:
         for record in records:
             earlier = self._waiters.get(record.id)
             if earlier is not None:
+                self._waiters[record.id] = earlier._replace(early=earlier.early and early)
                 futures.append(earlier.future)
                 continue
             encoded = encode(record)
             future: asyncio.Future[Applied] = loop.create_future()
-            self._waiters[record.id] = _Waiter(future, encoded, now)
+            self._waiters[record.id] = _Waiter(future, encoded, now, early)
             if len(encoded) >= LARGE_RECORD_BYTES and len(self._own) < LARGE_RECORDS_MAX:
                 self._own[encoded] = record
             futures.append(future)
@@ -214,10 +231,12 @@ class Gateway:
         (future,) = self.post([record])
         return await self._await(record.id, future, timeout_s)
 
-    async def submit_many(self, records: Sequence[Record], timeout_s: float = 30.0) -> list[Applied]:
-        """The outcomes of several records, ordered as given."""
+    async def submit_many(
+        self, records: Sequence[Record], timeout_s: float = 30.0, *, early: bool = False
+    ) -> list[Applied]:
+        """The outcomes of several records, ordered as given; `early`: see `post`."""
         deadline = self.clock.monotonic() + timeout_s
-        futures = self.post(records)
+        futures = self.post(records, early=early)
         return [
             await self._await(record.id, future, max(0.0, deadline - self.clock.monotonic()))
             for record, future in zip(records, futures, strict=True)

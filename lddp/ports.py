@@ -186,8 +186,9 @@ class ContentStore(Protocol):
     def release_pack(self, pack_id: bytes) -> None: ...
 
 
-Apply = Callable[[Tables, int, Sequence[bytes]], None]
-"""(transaction, raft index, records of that entry): folds one committed entry into the state."""
+Apply = Callable[[Tables, int, Sequence[bytes]], bool]
+"""(transaction, raft index, records of that entry): folds one committed entry into the state. Whether somebody waits
+for the transaction to commit."""
 
 Sleep = Callable[[float], Awaitable[None]]
 

@@ -80,10 +80,11 @@ class Node:
         self.reached: list[int] = []
         self.gateway.on_applied.append(self.reached.append)
 
-    def fold(self, records: Sequence[bytes]) -> None:
+    def fold(self, records: Sequence[bytes]) -> bool:
+        """Whether somebody waits for it to be durable."""
         self.member.index += 1
         with self.environment.write() as tables:
-            self.gateway.apply(tables, self.member.index, records)
+            return self.gateway.apply(tables, self.member.index, records)
 
     def commit(self) -> None:
         self.gateway.committed(self.member.index, self.member.index)
@@ -150,6 +151,33 @@ async def test_nobody_hears_of_an_outcome_that_is_not_durable(node: Node) -> Non
     await waiting
     items, gsn = node.effects[1]
     assert (gsn, {item.order[0] for item in items}) == (2, {2})
+
+
+async def test_who_asks_early_hears_once_it_is_folded(node: Node) -> None:
+    early, late = node.directory(b"early"), node.directory(b"late")
+    (first,) = node.gateway.post([early], early=True)
+    (second,) = node.gateway.post([late])
+    node.fold(node.member.queue)
+    node.gateway.folded(2, 2)
+    assert first.result().gsn == 2
+    assert not second.done()
+    node.commit()
+    assert second.result().gsn == 3
+
+
+async def test_who_waits_for_a_durable_fold_makes_it_hurry(node: Node) -> None:
+    node.gateway.post([node.directory(b"a")], early=True)
+    assert not node.fold(node.member.queue)
+    again = node.directory(b"b")
+    node.gateway.post([again], early=True)
+    node.gateway.post([again])
+    assert node.fold([encode(again)]), "asked for twice, once not early"
+    node.commit()
+    waiting = asyncio.get_running_loop().create_task(node.gateway.wait(4, 5.0))
+    await settle()
+    assert node.fold([encode(node.directory(b"c"))])
+    node.commit()
+    await waiting
 
 
 async def test_submit_and_submit_many(node: Node) -> None:

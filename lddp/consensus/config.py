@@ -38,6 +38,9 @@ class RaftConfig:
     """Records that one entry may carry: the unit between which heartbeats are possible; the same on all members."""
     apply_budget_s: float = 0.03
     """Time that applying entries may take before messages are looked at again."""
+    fold_delay_s: float = 0.005
+    """How long folded entries that nobody waits for may wait for the sync of the next ones. Longer costs reads at this
+    member freshness; shorter costs every lone write another sync on every member."""
     pending_records_max: int = 65536
     pending_bytes_max: int = 64 << 20
     """Bounds of the records that wait for ordering at this member."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
+from math import inf
 from typing import Any
 
 from lddp.consensus.config import RaftConfig
@@ -29,11 +31,19 @@ class Change:
         self._done(self.result, self.error)
 
 
+class AbandonedError(Exception):
+    """Leaves an open transaction that is not to be committed."""
+
+
 class _ChangeFailed(Exception):
     """Carries a failed change out of the transaction, which is undone with all that came before it."""
 
 
 class Fold:
+    """Folding does not wait for the disk: an entry is durable on a majority when it is folded, and folding it again
+    gives the same. So its transaction stays open a little, for the next entries' sync to carry it, unless somebody
+    waits for it."""
+
     def __init__(
         self, config: RaftConfig, keyvalue: KeyValue, journal: RaftJournal, apply: Apply, clock: Clock
     ) -> None:
@@ -42,35 +52,75 @@ class Fold:
         self._apply = apply
         self._clock = clock
         self._budget_s = config.apply_budget_s
+        self._delay_s = config.fold_delay_s
         self._resolved: list[Change] = []
+        self._transaction = ExitStack()
+        self._tables: Tables | None = None
+        self._commit_at = inf
+        self.committed = journal.applied
+        """Last index whose fold is durable."""
         self.changes: deque[Change] = deque()
         self.cost = ApplyCost(
             budget_s=config.apply_budget_s, records_max=config.entry_records_max, bytes_max=config.entry_bytes_max
         )
 
     @property
-    def wanted(self) -> bool:
-        """There is something to commit now."""
-        return self._journal.dirty or bool(self.changes) or self._journal.applied < self._journal.commit
+    def next_at(self) -> float:
+        """When there is something to fold or to commit; a time in the past: now."""
+        if self._journal.dirty or self.changes or self._journal.applied < self._journal.commit:
+            return -inf
+        return self._commit_at
+
+    def fold(self) -> tuple[int, int] | None:
+        """Folds what is committed and not folded yet, for as long as one cycle may take. The first and last index
+        folded, if any. An exception means the same as one of `commit`."""
+        journal = self._journal
+        first = journal.applied + 1
+        if journal.commit < first:
+            return None
+        before = self._clock.monotonic()
+        deadline = before + self._budget_s
+        if self._tables is None:
+            self._tables = self._transaction.enter_context(self._keyvalue.write())
+            self._commit_at = before + self._delay_s
+        for index in range(first, journal.commit + 1):
+            command, _, _ = journal.entry(index)
+            if command[0] == REGULAR:
+                records = decode_records(command[1:])
+                if self._apply(self._tables, index, records):
+                    self._commit_at = -inf
+                now = self._clock.monotonic()
+                self.cost.note(records=len(records), size=len(command), seconds=now - before)
+                before = now
+            journal.set_applied(index)
+            if before >= deadline:
+                break
+        return first, journal.applied
+
+    def is_due(self, *, hurry: bool) -> bool:
+        """Whether `commit` must run in this cycle."""
+        if self._journal.dirty or self.changes:
+            return True
+        return self._tables is not None and (hurry or self._commit_at <= self._clock.monotonic())
 
     def commit(self) -> tuple[int, int] | None:
-        """Makes the transaction if there is anything for it. Returns the first and last index folded, if any.
+        """Makes everything durable: the journal, what has been folded, the changes of others. The first and last
+        index folded since the last commit, if any.
 
         An exception means that the node's state in memory and on disk are no longer the same: it must stop.
         """
-        if not self.wanted:
-            return None
-        first = self._journal.applied + 1
-        changes = list(self.changes)
-        self.changes.clear()
-        while not self._transaction(changes):
-            # One change failed and everything was undone: again without it.
-            self._resolved += [change for change in changes if change.error is not None]
-            changes = [change for change in changes if change.error is None]
-        self._resolved += changes
-        self._journal.flushed()
-        last = self._journal.applied
-        return (first, last) if last >= first else None
+        if self._tables is not None or not self.changes:
+            self._finish()
+        if self.changes:
+            changes = list(self.changes)
+            self.changes.clear()
+            while not self._change(changes):
+                # One change failed and everything was undone: again without it.
+                self._resolved += [change for change in changes if change.error is not None]
+                changes = [change for change in changes if change.error is None]
+            self._resolved += changes
+        first, self.committed = self.committed + 1, self._journal.applied
+        return (first, self.committed) if self.committed >= first else None
 
     def resolve(self) -> None:
         """Tells those who made the changes."""
@@ -78,33 +128,33 @@ class Fold:
         for change in resolved:
             change.resolve()
 
-    def _transaction(self, changes: list[Change]) -> bool:
+    def abandon(self) -> None:
+        """Undoes what is not committed: the next start folds it again."""
+        if self._tables is not None:
+            self._tables = None
+            self._transaction.__exit__(AbandonedError, AbandonedError(), None)
+
+    def _finish(self) -> None:
+        """Commits the open transaction, or one for the journal alone."""
+        with self._transaction:
+            if self._tables is None:
+                self._tables = self._transaction.enter_context(self._keyvalue.write())
+            self._journal.flush(self._tables)
+            self._tables = None
+        self._commit_at = inf
+        self._journal.flushed()
+
+    def _change(self, changes: list[Change]) -> bool:
+        """One transaction of changes only: one that fails undoes it, and entries must not be applied twice."""
         try:
             with self._keyvalue.write() as tables:
-                # Changes first: one that fails undoes the transaction, and entries must not be applied twice.
                 for change in changes:
                     _run(change, tables)
-                self._fold(tables)
                 self._journal.flush(tables)
         except _ChangeFailed:
             return False
+        self._journal.flushed()
         return True
-
-    def _fold(self, tables: Tables) -> None:
-        journal = self._journal
-        before = self._clock.monotonic()
-        deadline = before + self._budget_s
-        for index in range(journal.applied + 1, journal.commit + 1):
-            command, _, _ = journal.entry(index)
-            if command[0] == REGULAR:
-                records = decode_records(command[1:])
-                self._apply(tables, index, records)
-                now = self._clock.monotonic()
-                self.cost.note(records=len(records), size=len(command), seconds=now - before)
-                before = now
-            journal.set_applied(index)
-            if before >= deadline:
-                return
 
 
 def _run(change: Change, tables: Tables) -> None:

@@ -58,7 +58,8 @@ class RaftJournal:
 
     @property
     def dirty(self) -> bool:
-        """There is something to flush."""
+        """There is something to flush that others may depend on: all but the commit and applied indexes, which follow
+        from the rest when they are lost."""
         return self._dirty or self._durable < self.last or self._oldest < self.first
 
     def entry(self, index: int) -> Entry:
@@ -92,9 +93,7 @@ class RaftJournal:
 
     def set_applied(self, index: int) -> None:
         assert self.applied <= index <= self.commit, "applied never goes back nor beyond commit"
-        if index != self.applied:
-            self.applied = index
-            self._dirty = True
+        self.applied = index
 
     def flush(self, tables: Tables) -> None:
         """Puts all changes into a write transaction. Call `flushed` when it has committed; without that, the next
@@ -165,9 +164,7 @@ class RaftJournal:
     def setRaftCommitIndex(self, index: int) -> None:
         if index < self.commit or index > self.last:
             raise InvariantError(f"commit index {index} is below {self.commit} or beyond the log's end {self.last}")
-        if index != self.commit:
-            self.commit = index
-            self._dirty = True
+        self.commit = index
 
     def getRaftCommitIndex(self) -> int:
         return self.commit

@@ -38,6 +38,7 @@ class RaftMember:
     loop's thread. `failed` ends with the error that stopped this member: a node waits for it and exits.
 
     Lists of callbacks, all called on the loop:
+      on_folded(first, last)      these entries are folded; they are durable on a majority, the fold is not yet
       on_committed(first, last)   the transaction that folded these entries has committed
       on_leader_change(name)      another member leads, or (None) none that is heard
       on_message(peer, message)   a dictionary sent by `send`
@@ -71,6 +72,7 @@ class RaftMember:
         self._changes: set[asyncio.Future[Any]] = set()
         self._stopped = False
         self.failed: asyncio.Future[None]
+        self.on_folded: list[Callable[[int, int], None]] = self._replica.on_folded
         self.on_committed: list[Callable[[int, int], None]] = self._replica.on_committed
         self.on_leader_change: list[Callable[[str | None], None]] = self._replica.on_leader_change
         self.on_message: list[Callable[[str, dict[str, Any]], None]] = []
@@ -90,6 +92,7 @@ class RaftMember:
     async def stop(self) -> None:
         """Leaves. What was not acknowledged has an unknown outcome; all waiters are told."""
         self._end(UnavailableError(f"node {self._config.node} is stopping; ask another"))
+        self._replica.close()
         await self._links.stop()
 
     # -- use --------------------------------------------------------------------------------------------------------
@@ -229,7 +232,8 @@ class RaftMember:
 
     @property
     def applied_index(self) -> int:
-        return self._replica.journal.applied
+        """Last entry whose fold is durable here."""
+        return self._replica.fold.committed
 
     @property
     def connected_peers(self) -> frozenset[str]:
@@ -295,7 +299,7 @@ class RaftMember:
     def _finish(self) -> None:
         if self._stopped:
             return
-        self._guard(self._replica.finish)
+        self._guard(self._finish_cycle)
         self._scheduled = False
         if self._stopped:
             return
@@ -304,6 +308,9 @@ class RaftMember:
             self._wake()
             return
         self._set_timer(next_at)
+
+    def _finish_cycle(self) -> None:
+        self._replica.finish(hurry=bool(self._waiters))
 
     def _set_timer(self, next_at: float) -> None:
         if self._timer is not None and self._timer_at <= next_at:

@@ -3,7 +3,8 @@
 A cycle is `begin`, then `finish`. `begin` delivers what arrived, then looks at elections, then appends the waiting
 records as one entry, then lets PySyncObj tick; AppendEntries leave. `finish` makes one write transaction of all that
 was decided (entries, term, vote, indexes, folded entries, changes of other parts), and only when it has committed do
-answers and votes leave and callbacks run. Between the two the caller may let the network send, nothing else.
+answers and votes leave and callbacks run. A cycle that only folds may leave its transaction to a later one. Between
+the two the caller may let the network send, nothing else.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ logger = logging.getLogger(__name__)
 
 
 class Replica:
-    """See the module's docstring. `on_committed(first, last)` runs after a transaction that folded these entries;
+    """See the module's docstring. `on_folded(first, last)` runs when these entries have been folded, which are durable
+    on a majority though their fold is not durable here yet; `on_committed(first, last)` when it is;
     `on_leader_change(name)` when another member, or none, leads; `on_note(peer, body)` for a message of the
     application. An exception from any method means that this member must stop."""
 
@@ -95,6 +97,7 @@ class Replica:
         self.sidelined = False
         """The leader has dropped entries that this member needs; it needs another member's state."""
         self.forwards_dropped = 0
+        self.on_folded: list[Callable[[int, int], None]] = []
         self.on_committed: list[Callable[[int, int], None]] = []
         self.on_leader_change: list[Callable[[str | None], None]] = []
         self.on_note: list[Callable[[str, bytes], None]] = []
@@ -164,23 +167,32 @@ class Replica:
         self._forward()
         self._reads.pump(self.leader)
 
-    def finish(self) -> None:
-        folded = self.fold.commit()
+    def finish(self, *, hurry: bool = False) -> None:
+        """With `hurry`, somebody waits for what has been folded to be durable."""
+        folded = self.fold.fold()
+        if folded is not None:
+            for callback in self.on_folded:
+                callback(*folded)
+        committed = self.fold.commit() if self.fold.is_due(hurry=hurry) else None
         held, self._held = self._held, []
         for peer, message in held:
             self._outlet.send(peer, message)
         self.fold.resolve()
-        if folded is not None:
-            for committed in self.on_committed:
-                committed(*folded)
+        if committed is not None:
+            for callback in self.on_committed:
+                callback(*committed)
+
+    def close(self) -> None:
+        """What is not committed is undone; nothing may be called any more."""
+        self.fold.abandon()
 
     def next_at(self) -> float:
         """When the next cycle is due if nothing happens before; a time in the past: at once."""
-        if self._incoming or self.fold.wanted or (self.core.is_leader and len(self.inbox)):
+        if self._incoming or (self.core.is_leader and len(self.inbox)):
             return -inf
         if not self.core.is_leader:
-            return self._election.deadline
-        return min(self._heartbeat_at, self._commit_notice_at)
+            return min(self._election.deadline, self.fold.next_at)
+        return min(self._heartbeat_at, self._commit_notice_at, self.fold.next_at)
 
     # -- parts of begin ---------------------------------------------------------------------------------------------
 

@@ -71,7 +71,7 @@ class NodeBackend:
         if self._node.witness:
             raise UnavailableError("a witness takes no operations; ask another node")
         deadline = self._node.clock.monotonic() + timeout_s
-        applied = await self._node.gateway.submit_many(records, timeout_s)
+        applied = await self._node.gateway.submit_many(records, timeout_s, early=not visible)
         projector = self._node.projector if visible else None
         if projector is not None:
             try:

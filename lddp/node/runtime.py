@@ -93,6 +93,7 @@ class Node:
             random=self.random,
             listener=self.listener,
         )
+        self.member.on_folded.append(self.gateway.folded)
         self.member.on_committed.append(self.gateway.committed)
         self.threads = ThreadPoolExecutor(4, thread_name_prefix="look")
         self.carrying = ThreadPoolExecutor(1, thread_name_prefix="carry")

@@ -31,13 +31,16 @@ class Member:
             node="a", address="unix:/a", peers=dict.fromkeys(peers, "unix:/p"), ecosystem="e", **settings
         )
         self.replica = Replica(config, self.keyvalue, self.apply, clock=self.clock, random=SeededRandom(1), outlet=self)
+        self.waited_for = True
+        """Whether somebody waits for every fold to be durable."""
         for peer in peers:
             self.replica.link_up(peer)
 
-    def apply(self, tables: Tables, index: int, records: Sequence[bytes]) -> None:
+    def apply(self, tables: Tables, index: int, records: Sequence[bytes]) -> bool:
         for record in records:
             self.applied.append((index, record))
             tables.put(Table.CONTROL, index.to_bytes(8, "big"), record)
+        return self.waited_for
 
     def send(self, peer: str, message: Message) -> None:
         self.sent.append((peer, message))

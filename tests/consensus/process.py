@@ -46,10 +46,11 @@ async def run(name: str, names: str, directory: str) -> None:
     addresses = {peer: f"unix:{directory}/{peer}-socket/s" for peer in names}
     folded: list[bytes] = []
 
-    def apply(tables: Tables, index: int, records: Sequence[bytes]) -> None:
+    def apply(tables: Tables, index: int, records: Sequence[bytes]) -> bool:
         for at, record in enumerate(records):
             tables.put(Table.CONTROL, index.to_bytes(8, "big") + at.to_bytes(4, "big"), record)
         folded.extend(records)
+        return False
 
     def committed(_first: int, _last: int) -> None:
         for record in folded:

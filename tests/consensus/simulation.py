@@ -71,6 +71,7 @@ class Node:
     def crash(self) -> None:
         self.life += 1
         self.up = False
+        self.replica.close()
         self.keyvalue = self.keyvalue.copy()
         self.unacknowledged.clear()
 
@@ -82,13 +83,14 @@ class Node:
             self.unacknowledged.add(record)
             self.wake()
 
-    def apply(self, tables: Tables, index: int, records: Sequence[bytes]) -> None:
+    def apply(self, tables: Tables, index: int, records: Sequence[bytes]) -> bool:
         before = tables.get(Table.META, _APPLIED_KEY) or b"0"
         assert int(before) < index, f"{self.name} applies {index} after {before!r}"
         tables.put(Table.META, _APPLIED_KEY, str(index).encode())
         for at, record in enumerate(records):
             tables.put(Table.CONTROL, index.to_bytes(8, "big") + at.to_bytes(4, "big"), record)
         self.group.check_same(self.name, index, tuple(records))
+        return self.group.random.random() < 0.5
 
     def committed(self, first: int, last: int) -> None:
         for index in range(first, last + 1):
@@ -282,7 +284,9 @@ class Group:
             return False
         last = leader.replica.core.last
         journals = [node.replica.journal for node in self.nodes.values()]
-        return all(journal.applied == last == journal.last for journal in journals) and not any(
+        folds = [node.replica.fold for node in self.nodes.values()]
+        durable = all(fold.committed == last for fold in folds)
+        return durable and all(journal.applied == last == journal.last for journal in journals) and not any(
             len(node.replica.inbox) for node in self.nodes.values()
         )
 

@@ -190,7 +190,7 @@ def test_9_an_exception_in_apply_is_tried_again_for_ever() -> None:
     assert len(calls) == 3, "released: the same command again and again"
 
     class Broken(Member):
-        def apply(self, *_: Any) -> None:
+        def apply(self, *_: Any) -> bool:
             raise RuntimeError("apply")
 
     member = Broken()

@@ -68,10 +68,11 @@ class Running:
         self.member.on_committed.append(lambda _first, _last: self.committed.set())
         self.member.on_leader_change.append(lambda _leader: self.committed.set())
 
-    def apply(self, tables: Tables, index: int, records: Sequence[bytes]) -> None:
+    def apply(self, tables: Tables, index: int, records: Sequence[bytes]) -> bool:
         for at, record in enumerate(records):
             tables.put(Table.CONTROL, index.to_bytes(8, "big") + at.to_bytes(4, "big"), record)
         self.applied += records
+        return False
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(DEADLINE_S):

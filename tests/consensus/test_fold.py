@@ -1,0 +1,116 @@
+"""When what has been folded becomes durable: with the next entries, in time, or at once where somebody waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lddp.consensus.fold import Change
+from lddp.consensus.wire import Append, Appended, Entry
+from lddp.core.tables import Table
+from tests.consensus.member import Member
+from tests.consensus.member import entry as entry_of
+
+
+def entry(index: int) -> Entry:
+    return entry_of(index, 1, b"record %d" % index)
+
+
+class Watched(Member):
+    """A follower whose second entry has been committed by its leader but for the news of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited_for = False
+        self.folded: list[tuple[int, int]] = []
+        self.committed: list[tuple[int, int]] = []
+        self.replica.on_folded.append(lambda first, last: self.folded.append((first, last)))
+        self.replica.on_committed.append(lambda first, last: self.committed.append((first, last)))
+        self.append("b", 1, (1, 0), 1, entry(2))
+        self.commits = self.keyvalue.commits
+
+    def stored(self) -> list[bytes]:
+        with self.keyvalue.read() as tables:
+            return [record for _, record in tables.scan(Table.CONTROL)]
+
+
+def test_a_fold_rides_with_the_next_entries() -> None:
+    member = Watched()
+    member.append("b", 1, (2, 1), 2)
+    assert member.folded == [(2, 2)]
+    assert (member.committed, member.stored(), member.keyvalue.commits) == ([], [], member.commits)
+    assert member.taken(Appended)[-1].next == 3, "an answer that depends on nothing new does not wait"
+    member.append("b", 1, (2, 1), 2, entry(3))
+    assert member.committed == [(2, 2)]
+    assert (member.stored(), member.keyvalue.commits) == ([b"record 2"], member.commits + 1)
+    member.append("b", 1, (3, 1), 3)
+    member.append("b", 1, (3, 1), 3, entry(4))
+    assert member.committed == [(2, 2), (3, 3)]
+
+
+def test_a_fold_that_nothing_follows_is_durable_after_the_delay() -> None:
+    member = Watched()
+    member.append("b", 1, (2, 1), 2)
+    due = member.replica.next_at()
+    assert member.clock.now < due < member.clock.now + 0.1
+    member.cycle(due - member.clock.now - 0.001)
+    assert member.committed == []
+    member.cycle(0.002)
+    assert (member.committed, member.stored()) == ([(2, 2)], [b"record 2"])
+    assert member.replica.next_at() > member.clock.now
+
+
+@pytest.mark.parametrize("by_apply", [True, False])
+def test_a_fold_that_somebody_waits_for_is_durable_at_once(by_apply: bool) -> None:
+    member = Watched()
+    member.waited_for = by_apply
+    member.replica.deliver("b", Append(1, 2, 2, 1, ()))
+    member.replica.begin()
+    member.replica.finish(hurry=not by_apply)
+    assert (member.committed, member.stored()) == ([(2, 2)], [b"record 2"])
+
+
+def test_what_was_not_committed_is_folded_again() -> None:
+    member = Watched()
+    member.append("b", 1, (2, 1), 2)
+    member.replica.close()
+    assert (member.stored(), member.keyvalue.commits) == ([], member.commits)
+    again = Member("bc", member.keyvalue)
+    again.append("b", 1, (2, 1), 2)
+    assert again.applied == [(2, b"record 2")]
+
+
+def test_a_change_that_fails_takes_no_fold_with_it() -> None:
+    member = Watched()
+    member.append("b", 1, (2, 1), 2)
+    told: list[Any] = []
+
+    def refuse(_tables: object) -> None:
+        raise ValueError("no")
+
+    change = Change(refuse, lambda _result, error: told.append(error))
+    other = Change(lambda tables: tables.put(Table.LOCAL, b"key", b"value"), lambda _r, error: told.append(error))
+    member.replica.change(change)
+    member.replica.change(other)
+    member.cycle()
+    assert [str(error) for error in told] == ["no", "None"]
+    assert (member.committed, member.stored()) == ([(2, 2)], [b"record 2"])
+    assert member.applied == [(2, b"record 2")], "applied once, whatever else failed"
+    with member.keyvalue.read() as tables:
+        assert tables.get(Table.LOCAL, b"key") == b"value"
+
+
+def test_a_failed_change_does_not_keep_entries_from_the_disk() -> None:
+    member = Watched()
+
+    def refuse(_tables: object) -> None:
+        raise ValueError("no")
+
+    told: list[Any] = []
+    member.replica.change(Change(refuse, lambda _result, error: told.append(error)))
+    member.append("b", 1, (2, 1), 1, entry(3))
+    assert len(told) == 1
+    with member.keyvalue.copy().read() as tables:
+        assert tables.get(Table.LOG, (3).to_bytes(8, "big")) is not None
+    assert not member.replica.journal.dirty
