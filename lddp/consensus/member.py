@@ -264,9 +264,9 @@ class RaftMember:
         self._wake()
 
     def receive(self, peer: str, message: Message, size: int) -> asyncio.Future[None] | None:
-        self._replica.deliver(peer, message)
         self._incoming_bytes += size
-        self._wake()
+        if self._replica.deliver(peer, message) or self._incoming_bytes > _INCOMING_BYTES_MAX:
+            self._wake()
         if self._incoming_bytes <= _INCOMING_BYTES_MAX or self._loop is None:
             return None
         if self._room is None:

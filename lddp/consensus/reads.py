@@ -68,6 +68,13 @@ class LeaderReads:
         rounds = [self._rounds.pop(key) for key in settled]
         return [(ask, opened.index) for opened in rounds for ask in opened.asks]
 
+    def forget(self, peer: str) -> None:
+        """The peer's link broke. If it asks again it may be another process, that gives its own asks the same numbers:
+        what was noted for the old ones would be too old for them."""
+        self._waiting = [ask for ask in self._waiting if ask[0] != peer]
+        for opened in self._rounds.values():
+            opened.asks = [ask for ask in opened.asks if ask[0] != peer]
+
     def abandon(self) -> list[Ask]:
         """No longer the leader: all asks that will not be answered."""
         asks = [ask for opened in self._rounds.values() for ask in opened.asks] + self._waiting
@@ -129,8 +136,9 @@ class ReadPoints:
         for number in self._leading.open_rounds():
             self._outlet.send(peer, Confirm(self._core.term, number))
 
-    def link_down(self) -> None:
+    def link_down(self, peer: str) -> None:
         self._links += 1
+        self._leading.forget(peer)
 
     def pump(self, leader: str | None) -> None:
         """Sends what waits: asks to the leader, or as leader the next round."""

@@ -61,6 +61,7 @@ class Replica:
         self._outlet = outlet
         self._held: list[tuple[str, Message]] = []
         self._incoming: deque[tuple[str, Message]] = deque()
+        self._pressing = False  # among them is one that does not wait for company
         self.journal = RaftJournal(
             keyvalue, window_entries_max=config.window_entries_max, window_bytes_max=config.window_bytes_max
         )
@@ -115,15 +116,23 @@ class Replica:
 
     def link_down(self, peer: str) -> None:
         self.core.link_down(peer)
-        self._reads.link_down()
+        self._reads.link_down(peer)
         self._incoming = deque(item for item in self._incoming if item[0] != peer)
         if peer == self.core.leader:
             self._leader_lost = True
             self._election.lost_leader(self._clock.monotonic())
 
-    def deliver(self, peer: str, message: Message) -> None:
-        """Queues a message for the next cycle; the caller bounds the queue by reading no more."""
+    def deliver(self, peer: str, message: Message) -> bool:
+        """Queues a message for the next cycle; the caller bounds the queue by reading no more. Whether a cycle should
+        come at once: all but news that a follower has what is committed anyway."""
         self._incoming.append((peer, message))
+        self._pressing = self._pressing or not (type(message) is Appended and self._is_old_news(message))
+        return self._pressing
+
+    def _is_old_news(self, message: Appended) -> bool:
+        core = self.core
+        complete = message.matched and message.next - 1 == core.last == core.commit
+        return complete and core.is_leader and message.term == core.term
 
     def read_point(self, callback: Callable[[int], None]) -> int | None:
         """Asks the leader for an index to read at; None where too many ask. `forget_read` ends it."""
@@ -151,7 +160,7 @@ class Replica:
     # -- the cycle --------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        incoming, self._incoming = self._incoming, deque()
+        incoming, self._incoming, self._pressing = self._incoming, deque(), False
         for peer, message in incoming:
             self._receive(message, peer)
         now = self._clock.monotonic()
@@ -188,7 +197,7 @@ class Replica:
 
     def next_at(self) -> float:
         """When the next cycle is due if nothing happens before; a time in the past: at once."""
-        if self._incoming or (self.core.is_leader and len(self.inbox)):
+        if self._pressing or (self.core.is_leader and len(self.inbox)):
             return -inf
         if not self.core.is_leader:
             return min(self._election.deadline, self.fold.next_at)

@@ -218,8 +218,8 @@ class Group:
         self.after(at - self.clock.now, self._arrive, source, target, epoch, encode_message(message))
 
     def _arrive(self, source: str, target: str, epoch: int, body: bytes) -> None:
-        if self._links.get(_pair(source, target)) == epoch:
-            self.nodes[target].replica.deliver(source, decode_message(body))
+        arrives = self._links.get(_pair(source, target)) == epoch
+        if arrives and self.nodes[target].replica.deliver(source, decode_message(body)):
             self.nodes[target].wake()
 
     # -- faults -----------------------------------------------------------------------------------------------------
@@ -286,8 +286,10 @@ class Group:
         journals = [node.replica.journal for node in self.nodes.values()]
         folds = [node.replica.fold for node in self.nodes.values()]
         durable = all(fold.committed == last for fold in folds)
-        return durable and all(journal.applied == last == journal.last for journal in journals) and not any(
-            len(node.replica.inbox) for node in self.nodes.values()
+        return (
+            durable
+            and all(journal.applied == last == journal.last for journal in journals)
+            and not any(len(node.replica.inbox) for node in self.nodes.values())
         )
 
 
