@@ -2,9 +2,9 @@
 
 `submit` gives a record to consensus and resolves when this node has folded it durably. What was submitted and not seen
 again (a leader died, a message was lost) is submitted again with the same id; the state machine takes it once. `apply`
-is the fold, called by consensus inside its transaction; `committed` is called once that transaction is durable. Who asks
-for an outcome `early` learns it when it is folded: the record is durable on a majority by then, and its outcome follows
-from the log. Only this node's own state may not show it for a moment.
+is the fold, called by consensus; `committed` is called once what was folded is durable. Who asks for an outcome `early`
+learns it when it is folded: the record is durable on a majority by then, and its outcome follows from the log. Only
+what this node reads of its own state may not show it for a moment.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ class Gateway:
     # -- the fold ---------------------------------------------------------------------------------------------------
 
     def apply(self, tables: Tables, raft_index: int, records: Sequence[bytes]) -> bool:
-        """Folds one committed entry. Called inside the transaction that makes the fold durable; whether somebody here
-        waits for that."""
+        """Folds one committed entry into tables whose changes are made durable together; whether somebody here waits
+        for that."""
         machine = self.machine
         machine.bind(tables)
         first = machine.gsn + 1

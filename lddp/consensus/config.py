@@ -39,8 +39,8 @@ class RaftConfig:
     apply_budget_s: float = 0.03
     """Time that applying entries may take before messages are looked at again."""
     fold_delay_s: float = 0.005
-    """How long folded entries that nobody waits for may wait for the sync of the next ones. Longer costs reads at this
-    member freshness; shorter costs every lone write another sync on every member."""
+    """How long what has been folded may wait in memory to be written together, where nobody waits for it. Longer costs
+    reads at this member freshness; shorter costs every lone write another transaction on every member."""
     pending_records_max: int = 65536
     pending_bytes_max: int = 64 << 20
     """Bounds of the records that wait for ordering at this member."""

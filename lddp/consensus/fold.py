@@ -14,6 +14,10 @@ from lddp.consensus.journal import RaftJournal
 from lddp.consensus.wire import REGULAR, decode_records
 from lddp.core.tables import Tables
 from lddp.ports import Apply, Clock, KeyValue
+from lddp.storage.overlay import Overlay
+
+_ROWS_MAX = 32_768
+"""Folded rows that are not left waiting any more."""
 
 
 class Change:
@@ -31,18 +35,14 @@ class Change:
         self._done(self.result, self.error)
 
 
-class AbandonedError(Exception):
-    """Leaves an open transaction that is not to be committed."""
-
-
 class _ChangeFailed(Exception):
     """Carries a failed change out of the transaction, which is undone with all that came before it."""
 
 
 class Fold:
     """Folding does not wait for the disk: an entry is durable on a majority when it is folded, and folding it again
-    gives the same. So its transaction stays open a little, for the next entries' sync to carry it, unless somebody
-    waits for it."""
+    gives the same. So what has been folded stays in memory a little, for one transaction to write it all, unless
+    somebody waits for it; the log itself is written at once."""
 
     def __init__(
         self, config: RaftConfig, keyvalue: KeyValue, journal: RaftJournal, apply: Apply, clock: Clock
@@ -54,8 +54,9 @@ class Fold:
         self._budget_s = config.apply_budget_s
         self._delay_s = config.fold_delay_s
         self._resolved: list[Change] = []
-        self._transaction = ExitStack()
-        self._tables: Tables | None = None
+        self._reading = ExitStack()
+        self._folded: Overlay | None = None
+        """What has been folded and is not written yet."""
         self._commit_at = inf
         self.committed = journal.applied
         """Last index whose fold is durable."""
@@ -80,14 +81,14 @@ class Fold:
             return None
         before = self._clock.monotonic()
         deadline = before + self._budget_s
-        if self._tables is None:
-            self._tables = self._transaction.enter_context(self._keyvalue.write())
+        if self._folded is None:
+            self._folded = Overlay(self._reading.enter_context(self._keyvalue.read()))
             self._commit_at = before + self._delay_s
         for index in range(first, journal.commit + 1):
             command, _, _ = journal.entry(index)
             if command[0] == REGULAR:
                 records = decode_records(command[1:])
-                if self._apply(self._tables, index, records):
+                if self._apply(self._folded, index, records):
                     self._commit_at = -inf
                 now = self._clock.monotonic()
                 self.cost.note(records=len(records), size=len(command), seconds=now - before)
@@ -99,28 +100,35 @@ class Fold:
 
     def is_due(self, *, hurry: bool) -> bool:
         """Whether `commit` must run in this cycle."""
-        if self._journal.dirty or self.changes:
-            return True
-        return self._tables is not None and (hurry or self._commit_at <= self._clock.monotonic())
+        return bool(self._journal.dirty or self.changes) or self._is_fold_due(hurry)
 
-    def commit(self) -> tuple[int, int] | None:
-        """Makes everything durable: the journal, what has been folded, the changes of others. The first and last
-        index folded since the last commit, if any.
+    def _is_fold_due(self, hurry: bool) -> bool:
+        if self._folded is None:
+            return False
+        return hurry or self._commit_at <= self._clock.monotonic() or len(self._folded) > _ROWS_MAX
+
+    def commit(self, *, hurry: bool = True) -> tuple[int, int] | None:
+        """Makes everything durable: the journal, the changes of others, and, where it is due, what has been folded; the
+        first and last index of that, if any.
 
         An exception means that the node's state in memory and on disk are no longer the same: it must stop.
         """
-        if self._tables is not None or not self.changes:
-            self._finish()
-        if self.changes:
-            changes = list(self.changes)
-            self.changes.clear()
-            while not self._change(changes):
-                # One change failed and everything was undone: again without it.
-                self._resolved += [change for change in changes if change.error is not None]
-                changes = [change for change in changes if change.error is None]
-            self._resolved += changes
+        folded = self._folded if self._is_fold_due(hurry) or self.changes else None
+        changes = list(self.changes)
+        self.changes.clear()
+        while not self._transaction(changes, folded):
+            # One change failed and everything was undone: again without it.
+            self._resolved += [change for change in changes if change.error is not None]
+            changes = [change for change in changes if change.error is None]
+        self._resolved += changes
+        self._journal.flushed()
+        if folded is None:
+            return None
+        self._folded = None
+        self._reading.close()
+        self._commit_at = inf
         first, self.committed = self.committed + 1, self._journal.applied
-        return (first, self.committed) if self.committed >= first else None
+        return first, self.committed
 
     def resolve(self) -> None:
         """Tells those who made the changes."""
@@ -128,32 +136,21 @@ class Fold:
         for change in resolved:
             change.resolve()
 
-    def abandon(self) -> None:
-        """Undoes what is not committed: the next start folds it again."""
-        if self._tables is not None:
-            self._tables = None
-            self._transaction.__exit__(AbandonedError, AbandonedError(), None)
+    def close(self) -> None:
+        """Forgets what is not committed: the next start folds it again."""
+        self._folded = None
+        self._reading.close()
 
-    def _finish(self) -> None:
-        """Commits the open transaction, or one for the journal alone."""
-        with self._transaction:
-            if self._tables is None:
-                self._tables = self._transaction.enter_context(self._keyvalue.write())
-            self._journal.flush(self._tables)
-            self._tables = None
-        self._commit_at = inf
-        self._journal.flushed()
-
-    def _change(self, changes: list[Change]) -> bool:
-        """One transaction of changes only: one that fails undoes it, and entries must not be applied twice."""
+    def _transaction(self, changes: list[Change], folded: Overlay | None) -> bool:
         try:
             with self._keyvalue.write() as tables:
                 for change in changes:
                     _run(change, tables)
-                self._journal.flush(tables)
+                if folded is not None:
+                    folded.flush(tables)
+                self._journal.flush(tables, applied=self.committed if folded is None else self._journal.applied)
         except _ChangeFailed:
             return False
-        self._journal.flushed()
         return True
 
 

@@ -95,9 +95,9 @@ class RaftJournal:
         assert self.applied <= index <= self.commit, "applied never goes back nor beyond commit"
         self.applied = index
 
-    def flush(self, tables: Tables) -> None:
-        """Puts all changes into a write transaction. Call `flushed` when it has committed; without that, the next
-        flush writes the same again."""
+    def flush(self, tables: Tables, *, applied: int) -> None:
+        """Puts all changes into a write transaction which holds the fold up to entry `applied`. Call `flushed` when it
+        has committed; without that, the next flush writes the same again."""
         for index in range(self.last + 1, self._cut_through + 1):
             tables.delete(Table.LOG, _key(index))
         for index in range(self._durable + 1, self.last + 1):
@@ -106,7 +106,7 @@ class RaftJournal:
         self._oldest_next = min(self.first, self._oldest + _DELETIONS_PER_FLUSH_MAX)
         for index in range(self._oldest, self._oldest_next):
             tables.delete(Table.LOG, _key(index))
-        state = [_STATE_FORMAT, self._term, self._vote, self.commit, self.applied, self.first, self.last]
+        state = [_STATE_FORMAT, self._term, self._vote, self.commit, applied, self.first, self.last]
         tables.put(Table.RAFT, _STATE_KEY, bytes(msgpack.packb([*state, self._oldest_next])))
 
     def flushed(self) -> None:

@@ -3,8 +3,8 @@
 A cycle is `begin`, then `finish`. `begin` delivers what arrived, then looks at elections, then appends the waiting
 records as one entry, then lets PySyncObj tick; AppendEntries leave. `finish` makes one write transaction of all that
 was decided (entries, term, vote, indexes, folded entries, changes of other parts), and only when it has committed do
-answers and votes leave and callbacks run. A cycle that only folds may leave its transaction to a later one. Between
-the two the caller may let the network send, nothing else.
+answers and votes leave and callbacks run. What was folded may be left to a later cycle. Between the two the caller may
+let the network send, nothing else.
 """
 
 from __future__ import annotations
@@ -145,8 +145,8 @@ class Replica:
         self.fold.changes.append(change)
 
     def compact(self, through: int) -> None:
-        """Drops log entries up to `through` or up to the margin below what is applied, whichever is less."""
-        through = min(through, self.journal.applied - self._config.compaction_margin)
+        """Drops log entries up to `through` or up to the margin below what is durably folded, whichever is less."""
+        through = min(through, self.fold.committed - self._config.compaction_margin)
         if through >= self.journal.first:
             self.journal.compact(through)
 
@@ -182,7 +182,7 @@ class Replica:
         if folded is not None:
             for callback in self.on_folded:
                 callback(*folded)
-        committed = self.fold.commit() if self.fold.is_due(hurry=hurry) else None
+        committed = self.fold.commit(hurry=hurry) if self.fold.is_due(hurry=hurry) else None
         held, self._held = self._held, []
         for peer, message in held:
             self._outlet.send(peer, message)
@@ -192,8 +192,8 @@ class Replica:
                 callback(*committed)
 
     def close(self) -> None:
-        """What is not committed is undone; nothing may be called any more."""
-        self.fold.abandon()
+        """What is not committed is forgotten; nothing may be called any more."""
+        self.fold.close()
 
     def next_at(self) -> float:
         """When the next cycle is due if nothing happens before; a time in the past: at once."""

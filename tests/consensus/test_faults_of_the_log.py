@@ -163,7 +163,7 @@ def test_6_to_8_compaction_is_undone_by_a_kill_as_a_whole(tmp_path: Any, monkeyp
     member.append("b", 1, (1, 0), 29, *[entry(index, 1) for index in range(2, 30)])
     member.replica.compact(20)
     with pytest.raises(Killed), keyvalue.write() as tables:
-        member.replica.journal.flush(tables)
+        member.replica.journal.flush(tables, applied=member.replica.fold.committed)
         raise Killed
     reopened = RaftJournal(keyvalue.copy())
     assert (reopened.first, reopened.last) == (1, 29)
