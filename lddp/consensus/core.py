@@ -10,7 +10,6 @@ votes to a voter), 18 (nothing is applied by it, so nothing is applied again).
 from __future__ import annotations
 
 import logging
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable
 from enum import StrEnum
@@ -19,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from lddp.consensus.audited import load_raft
+from lddp.consensus.given import Name, Transport
 from lddp.consensus.journal import InvariantError, RaftJournal
 from lddp.consensus.wire import REGULAR, Append, Appended, Entry, Message, Vote, VoteRequest
 from lddp.ports import Clock
@@ -36,47 +36,6 @@ class Role(StrEnum):
 
 _ROLES = (Role.FOLLOWER, Role.CANDIDATE, Role.LEADER)
 """By PySyncObj's numbers."""
-
-
-class _Name(str):
-    """A member's name with the same hash in every process: PySyncObj sends in the order of sets of them, and a
-    simulation that is run again must send the same."""
-
-    def __hash__(self) -> int:
-        return zlib.crc32(self.encode())
-
-
-class _Wire:
-    """PySyncObj's transport: it keeps the callbacks it is given, and passes on what is sent."""
-
-    ready = True
-
-    def __init__(self, send: Callable[[Any, dict[str, Any]], None]) -> None:
-        self.send = send
-        self.received: Callable[[Any, dict[str, Any]], None]
-        self.connected: Callable[[Any], None]
-        self.disconnected: Callable[[Any], None]
-
-    def setOnNodeConnectedCallback(self, callback: Callable[[Any], None]) -> None:
-        self.connected = callback
-
-    def setOnNodeDisconnectedCallback(self, callback: Callable[[Any], None]) -> None:
-        self.disconnected = callback
-
-    def setOnMessageReceivedCallback(self, callback: Callable[[Any, dict[str, Any]], None]) -> None:
-        self.received = callback
-
-    def setOnReadonlyNodeConnectedCallback(self, _callback: object) -> None:
-        pass
-
-    def setOnReadonlyNodeDisconnectedCallback(self, _callback: object) -> None:
-        pass
-
-    def setOnUtilityMessageCallback(self, _message: str, _callback: object) -> None:
-        pass
-
-    def destroy(self) -> None:
-        pass
 
 
 class Core:
@@ -113,13 +72,13 @@ class Core:
         self._flight_bytes_max = flight_bytes_max
         self._flight: dict[str, deque[tuple[int, int]]] = {}
         self._flight_bytes: dict[str, int] = {}
-        self._throttled: set[str] = set()
+        self.throttled: set[str] = set()
         module = load_raft(clock.monotonic, lambda _file: journal)
-        self._nodes = {peer: module.Node(_Name(peer)) for peer in peers}
-        self._wire = _Wire(self._sent)
+        self._nodes = {peer: module.Node(Name(peer)) for peer in peers}
+        self._wire = Transport(self._sent)
         configuration = _configuration(module, entry_bytes_max, leader_timeout_s, self._role_changed)
         self._raft = module.SyncObj(
-            module.Node(_Name(node)), list(self._nodes.values()), configuration, transport=self._wire
+            module.Node(Name(node)), list(self._nodes.values()), configuration, transport=self._wire
         )
         self._raft._SyncObj__doApplyCommand = lambda _command: None
         self._raft._SyncObj__tryLogCompaction = lambda: None
@@ -174,7 +133,7 @@ class Core:
         return self.is_leader and any(
             next_index[self._nodes[peer]] <= self.last
             for peer in self._linked
-            if peer not in self._throttled and peer not in self.sidelined
+            if peer not in self.throttled and peer not in self.sidelined
         )
 
     def matched(self, peer: str) -> int:
@@ -325,9 +284,9 @@ class Core:
         size = sum(len(entry[0]) for entry in entries)
         self._flight.setdefault(peer, deque()).append((entries[-1][1], size))
         self._flight_bytes[peer] = self._flight_bytes.get(peer, 0) + size
-        if self._flight_bytes[peer] >= self._flight_bytes_max and peer not in self._throttled:
+        if self._flight_bytes[peer] >= self._flight_bytes_max and peer not in self.throttled:
             # PySyncObj would send the whole rest of the log at once; it stops at a peer that is not connected.
-            self._throttled.add(peer)
+            self.throttled.add(peer)
             self._wire.disconnected(self._nodes[peer])
 
     # -- inside -----------------------------------------------------------------------------------------------------
@@ -357,17 +316,17 @@ class Core:
         flight = self._flight.get(peer)
         while flight and flight[0][0] <= index:
             self._flight_bytes[peer] -= flight.popleft()[1]
-        if peer in self._throttled and self._flight_bytes[peer] * 2 <= self._flight_bytes_max:
+        if peer in self.throttled and self._flight_bytes[peer] * 2 <= self._flight_bytes_max:
             self._release(peer)
 
     def _clear_flight(self, peer: str) -> None:
         self._flight.pop(peer, None)
         self._flight_bytes.pop(peer, None)
-        if peer in self._throttled:
+        if peer in self.throttled:
             self._release(peer)
 
     def _release(self, peer: str) -> None:
-        self._throttled.discard(peer)
+        self.throttled.discard(peer)
         if peer in self._linked:
             self._wire.connected(self._nodes[peer])
 

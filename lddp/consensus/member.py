@@ -26,6 +26,8 @@ _T = TypeVar("_T")
 _INCOMING_BYTES_MAX = 64 << 20
 _NOTE_BYTES_MAX = 64 << 10
 _RECORD_OVERHEAD_BYTES = 16
+_TIMER_S_MIN = 0.001
+"""The loop counts in milliseconds: a shorter timer would fire at once, and too early, again and again."""
 
 logger = logging.getLogger(__name__)
 
@@ -322,7 +324,8 @@ class RaftMember:
         if next_at < inf:
             assert self._loop is not None
             self._timer_at = next_at
-            self._timer = self._loop.call_later(max(0.0, next_at - self._clock.monotonic()), self._timer_fired)
+            delay_s = max(_TIMER_S_MIN, next_at - self._clock.monotonic())
+            self._timer = self._loop.call_later(delay_s, self._timer_fired)
 
     def _timer_fired(self) -> None:
         self._timer = None

@@ -131,8 +131,9 @@ class Replica:
 
     def _is_old_news(self, message: Appended) -> bool:
         core = self.core
-        complete = message.matched and message.next - 1 == core.last == core.commit
-        return complete and core.is_leader and message.term == core.term
+        if not (message.matched and message.next - 1 <= core.commit and message.term == core.term):
+            return False
+        return core.is_leader and not core.throttled and not core.has_unsent
 
     def read_point(self, callback: Callable[[int], None]) -> int | None:
         """Asks the leader for an index to read at; None where too many ask. `forget_read` ends it."""
