@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -33,8 +34,7 @@ RESUBMIT_AFTER_S = 1.0
 RESUBMIT_AFTER_S_MAX = 8.0
 WAITING_MAX = 100_000
 NO_ZONE = -1
-LARGE_RECORD_BYTES = 4096
-LARGE_RECORDS_MAX = 64
+OWN_RECORDS_MAX = 16_384
 RESENT_BYTES_MAX = ENTRY_BYTES_MAX // 4
 
 
@@ -64,8 +64,12 @@ class Gateway:
         self._session = random.token(12)
         self._sequence = 0
         self._waiters: dict[OperationId, _Waiter] = {}
+        self._sharing: dict[OperationId, int] = {}
+        """How many callers wait for an operation, where it is more than one."""
+        self._again: deque[OperationId] = deque()
+        """What a new leader is still to be given again."""
         self._own: dict[bytes, Record] = {}
-        """Large records of this node by their bytes: they need not be decoded when they come back."""
+        """Records of this node by their bytes: they need not be decoded when they come back."""
         self._folded_since = 0.0
         """When the latest of this node's records that have come back was submitted."""
         self._folded_at = 0.0
@@ -139,6 +143,8 @@ class Gateway:
             self._items += outbox.append(tables, machine.gsn, self.zone, effects)
         waiter = self._waiters.pop(record.id, None)
         if waiter is not None:
+            if self._sharing:
+                self._sharing.pop(record.id, None)
             self._folded_since = max(self._folded_since, waiter.since)
             done = self._early if waiter.early else self._done
             done.append((waiter.future, Applied(machine.decided, outcome)))
@@ -157,6 +163,8 @@ class Gateway:
         if done:
             self._folded_at = self.clock.monotonic()
             self._patience_s = RESUBMIT_AFTER_S
+            if self._again:
+                self._send_again()
         for future, applied in done:
             if not future.done():
                 future.set_result(applied)
@@ -200,12 +208,13 @@ class Gateway:
             earlier = self._waiters.get(record.id)
             if earlier is not None:
                 self._waiters[record.id] = earlier._replace(early=earlier.early and early)
+                self._sharing[record.id] = self._sharing.get(record.id, 1) + 1
                 futures.append(earlier.future)
                 continue
             encoded = encode(record)
             future: asyncio.Future[Applied] = loop.create_future()
             self._waiters[record.id] = _Waiter(future, encoded, now, early)
-            if len(encoded) >= LARGE_RECORD_BYTES and len(self._own) < LARGE_RECORDS_MAX:
+            if len(self._own) < OWN_RECORDS_MAX:
                 self._own[encoded] = record
             futures.append(future)
             fresh.append(record.id)
@@ -248,14 +257,36 @@ class Gateway:
         try:
             return await asyncio.wait_for(asyncio.shield(future), timeout_s)
         except TimeoutError:
-            self._forget(operation)
+            self._give_up(operation)
             raise OutcomeUnknownError(
                 f"no outcome within {timeout_s:g} s (is a majority of the nodes up?): ask again with the same id"
             ) from None
 
+    def _give_up(self, operation: OperationId) -> None:
+        """One caller waits no longer; others may."""
+        others = self._sharing.pop(operation, 1) - 1
+        if others == 0:
+            self._forget(operation)
+        elif others > 1:
+            self._sharing[operation] = others
+
     def _leader_changed(self, leader: str | None) -> None:
-        if leader is not None and self._waiters:
-            self._resubmit(list(self._waiters))
+        if leader is not None:
+            self._again = deque(self._waiters)
+            self._send_again()
+
+    def _send_again(self) -> None:
+        """The next part of what a new leader is to be given; another one follows when something has come back."""
+        part: list[OperationId] = []
+        size = 0
+        while self._again and size <= RESENT_BYTES_MAX:
+            operation = self._again.popleft()
+            waiter = self._waiters.get(operation)
+            if waiter is not None:
+                part.append(operation)
+                size += len(waiter.data)
+        if part:
+            self._resubmit(part)
 
     async def _resubmit_late(self) -> None:
         while True:

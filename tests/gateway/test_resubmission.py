@@ -10,7 +10,7 @@ import pytest
 
 from lddp.core.codec import encode
 from lddp.core.records import Barrier, Record
-from lddp.errors import LddpError, LimitError, UnavailableError
+from lddp.errors import LddpError, LimitError, OutcomeUnknownError, UnavailableError
 from lddp.gateway import RESUBMIT_AFTER_S, Gateway
 from tests.fakes.memory import MemoryKeyValue
 
@@ -143,3 +143,33 @@ async def test_a_retry_is_told_the_place_of_the_first_try(bench: Bench) -> None:
     bench.fold(record)
     assert again.result().gsn == 1
     assert bench.gateway.gsn == 3
+
+
+async def test_a_new_leader_is_given_the_rest_as_it_brings_back_the_first(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [bench.post() for _ in range(6)]
+    size = len(encode(records[0]))
+    monkeypatch.setattr("lddp.gateway.RESENT_BYTES_MAX", 2 * size - 1)
+    bench.member.taken.clear()
+    bench.gateway._leader_changed("b")
+    assert bench.member.taken == [encode(record) for record in records[:2]]
+    bench.fold(records[3])
+    bench.fold(records[0])
+    assert bench.member.taken == [encode(records[number]) for number in (0, 1, 2, 4, 5)], "what has come is left out"
+    bench.fold(records[1])
+    assert len(bench.member.taken) == 5
+
+
+async def test_one_caller_that_gives_up_leaves_the_others_waiting(bench: Bench) -> None:
+    record = bench.record()
+    impatient = asyncio.create_task(bench.gateway.submit(record, 0.0))
+    patient = asyncio.create_task(bench.gateway.submit(record, 60.0))
+    with pytest.raises(OutcomeUnknownError):
+        await impatient
+    assert not patient.done()
+    bench.fold(record)
+    assert (await patient).gsn == 1
+    with pytest.raises(OutcomeUnknownError):
+        await bench.gateway.submit(bench.record(), 0.0)
+    assert bench.gateway._waiters == {}, "the last one takes it along"
