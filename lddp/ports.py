@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 from lddp.core.records import Attributes, Content, Kind
 from lddp.core.tables import Table, Tables
+from lddp.errors import LddpError
 
 
 class Clock(Protocol):
@@ -33,30 +34,6 @@ class KeyValue(Protocol):
     def write(self) -> AbstractContextManager[Tables]: ...
 
     def read(self) -> AbstractContextManager[Tables]: ...
-
-
-class Journal(Protocol):
-    """The Raft log as consensus needs it. Indexes start at 1. Nothing is durable before `KeyValue.write` commits."""
-
-    def first_index(self) -> int: ...
-
-    def last_index(self) -> int: ...
-
-    def entry(self, index: int) -> tuple[bytes, int, int]:
-        """(command, index, term)."""
-        ...
-
-
-class Link(Protocol):
-    """An authenticated channel to one peer. Messages arrive whole and in order, or the link breaks."""
-
-    peer: str
-
-    def send(self, message: bytes) -> None: ...
-
-    async def receive(self) -> bytes: ...
-
-    async def close(self) -> None: ...
 
 
 class Status(NamedTuple):
@@ -96,6 +73,30 @@ class ContentSource(Protocol):
         ...
 
 
+class OpenDirectory(Protocol):
+    """A directory that is looked at as a whole, wherever it is moved meanwhile. A context: it is closed at the end."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def list(self) -> list[tuple[bytes, Status]]:
+        """`ZoneFilesystem.list`."""
+        ...
+
+    def open_read(self, name: bytes) -> int:
+        """`ZoneFilesystem.open_read` of a name in it."""
+        ...
+
+
+class NewFile(NamedTuple):
+    """A file to be put in place whole."""
+
+    path: bytes
+    attributes: Attributes
+    source: ContentSource
+
+
 class ZoneFilesystem(Protocol):
     """One zone's tree. Paths are bytes relative to the root of a rule's tree (`b""` is the root itself), of any
     length, and never lead outside of it. Blocking; called from threads made for it. Raises OSError subclasses as the
@@ -108,6 +109,8 @@ class ZoneFilesystem(Protocol):
     def list(self, path: bytes) -> list[tuple[bytes, Status]]:
         """All entries of a directory in ascending order of name; one that vanishes meanwhile is left out."""
         ...
+
+    def open_directory(self, path: bytes) -> OpenDirectory: ...
 
     def xattrs(self, path: bytes) -> tuple[tuple[bytes, bytes], ...]: ...
 
@@ -126,6 +129,11 @@ class ZoneFilesystem(Protocol):
         self, path: bytes, attributes: Attributes, source: ContentSource, *, look: bool = True
     ) -> Status | None:
         """Atomically makes `path` a new regular file with these bytes and attributes; its status with `look`."""
+        ...
+
+    def put_files(self, files: Sequence[NewFile]) -> tuple[int, OSError | LddpError | None]:
+        """Puts files one after the other, each as `put_file` does, and faster where they are many and small. How many
+        are in place now, and why the next one is not."""
         ...
 
     def make_node(self, path: bytes, kind: Kind, attributes: Attributes, target: bytes, rdev: int) -> Status: ...
@@ -197,9 +205,9 @@ __all__ = [
     "Clock",
     "ContentSource",
     "ContentStore",
-    "Journal",
     "KeyValue",
-    "Link",
+    "NewFile",
+    "OpenDirectory",
     "Random",
     "Sleep",
     "Status",

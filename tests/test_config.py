@@ -93,7 +93,7 @@ def test_unix_socket_addresses() -> None:
         (("[zone]", "[limits]\nfiles_parallel = 0\n[zone]"), "'limits.files_parallel' is 0; it must be at least 1"),
         (("[zone]", "[raft]\nheartbeat_s = 1.0\n[zone]"), "at least 3 heartbeats (3 s)"),
         (("[zone]", "[raft]\nelection_timeout_s_max = 0.5\n[zone]"), "candidates tie for ever"),
-        (("[zone]", "[raft]\nsubmit_timeout_s = inf\n[zone]"), "must be a number of seconds"),
+        (("[zone]", "[raft]\nheartbeat_s = inf\n[zone]"), "must be a number of seconds"),
         (("[zone]", "[raft]\nentry_bytes_max = 99999999\n[zone]"), "a frame holds at most"),
         (("[zone]", '[peers.a]\naddress = "x:1"\nrole = "witness"\n[zone]'), "[peers.a] is this node itself"),
         (("[zone]", '[peers.b]\naddress = "x:1"\n[zone]'), "exactly the witnesses have none"),

@@ -74,13 +74,11 @@ def _check_numbers(config: NodeConfig, refuse: Callable[[str], None]) -> None:
     limits, raft = config.limits, config.raft
     floors = {
         "limits.bandwidth_bytes_per_second": (limits.bandwidth_bytes_per_second, 0),
-        "limits.staging_bytes": (limits.staging_bytes, 0),
         "limits.memory_bytes": (limits.memory_bytes, 16 * 1024 * 1024),
         "limits.database_bytes": (limits.database_bytes, 64 * 1024 * 1024),
         "limits.files_parallel": (limits.files_parallel, 1),
         "limits.log_entries_kept": (limits.log_entries_kept, 1000),
         "raft.heartbeat_s": (raft.heartbeat_s, 0.005),
-        "raft.submit_timeout_s": (raft.submit_timeout_s, 2 * raft.election_timeout_s_max),
         "raft.entry_bytes_max": (raft.entry_bytes_max, 64 * 1024),
     }
     for key, (value, floor) in floors.items():

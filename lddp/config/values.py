@@ -105,12 +105,9 @@ class LimitsConfig:
     database_bytes: int = 64 * 1024**3
     """Address space reserved for the node's database, in bytes. Costs nothing until used; the node stops accepting
     records when the database has grown to it, so it should exceed what you expect by far."""
-    staging_bytes: int = 0
-    """Disk space for content that is not in place yet, in bytes; 0: whatever the filesystem has. When it is full,
-    a zone slows its sources down."""
-    files_parallel: int = 16
-    """Files and directories worked on side by side by the scanner and by replay. More helps network filesystems, and
-    costs seeks on a spinning disk."""
+    files_parallel: int = 4
+    """Files and directories that the scanner and the comparison look at side by side. More helps network filesystems,
+    and costs seeks on a spinning disk."""
     log_entries_kept: int = 100_000
     """Log entries kept behind the slowest member's projected index, for history and for nodes that were away."""
 
@@ -128,8 +125,6 @@ class RaftConfig:
     election_timeout_s_max: float = 1.0
     """The longest such time; each node draws between the two, so that they do not stand at once. Writes stop for about
     this long after a leader dies."""
-    submit_timeout_s: float = 30.0
-    """How long a submitted record may wait for its outcome before the client hears that it is unknown."""
     entry_bytes_max: int = 4 * 1024 * 1024
     """The most bytes of records gathered into one log entry. Larger entries carry more records a sync, and make each
     of them wait for all."""
