@@ -202,9 +202,16 @@ class Operations(Names):
         self._emit_attributes(place.rule, inode)
         return inode
 
-    def _set_xattr(self, record: r.SetXattr) -> Inode:
+    def _xattrs_of(self, record: r.SetXattr | r.RemoveXattr) -> tuple[Place, Inode]:
+        """Linux has user attributes on files and directories only (xattr(7))."""
         place, inode = self._existing(record)
+        if record.name.startswith(b"user.") and inode.kind not in (Kind.FILE, Kind.DIRECTORY):
+            raise Refused(errno.EPERM)
         self._attributes_known(inode)
+        return place, inode
+
+    def _set_xattr(self, record: r.SetXattr) -> Inode:
+        place, inode = self._xattrs_of(record)
         xattrs = dict(inode.xattrs)
         if record.flag is r.XattrFlag.CREATE and record.name in xattrs:
             raise Refused(errno.EEXIST)
@@ -217,8 +224,7 @@ class Operations(Names):
         return inode
 
     def _remove_xattr(self, record: r.RemoveXattr) -> Inode:
-        place, inode = self._existing(record)
-        self._attributes_known(inode)
+        place, inode = self._xattrs_of(record)
         xattrs = dict(inode.xattrs)
         if xattrs.pop(record.name, None) is None:
             raise Refused(errno.ENODATA)

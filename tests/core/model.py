@@ -496,6 +496,8 @@ class Model:
     def _xattr(self, operation: SetXattr | RemoveXattr) -> Verdict:
         found, node = self.existing(operation.path, operation.zone)
         self._frozen(found)
+        if operation.name[:5] == b"user." and node.kind not in {Kind.FILE, Kind.DIRECTORY}:
+            raise Refused(errno.EPERM)
         if not node.attributes_known:
             raise Refused(errno.EAGAIN)
         present = operation.name in node.xattrs

@@ -603,6 +603,18 @@ CASES: list[Case] = [
         errno.ENODATA,
     ),
     (
+        "user xattr of a fifo",
+        [Create(operation_id(0), SOURCE, 5, b"/data/p", Kind.FIFO, 0o600, 0, 0)],
+        SetXattr(operation_id(0), SOURCE, 5, b"/data/p", b"user.a", b"2"),
+        errno.EPERM,
+    ),
+    (
+        "trusted xattr of a fifo",
+        [Create(operation_id(0), SOURCE, 5, b"/data/p", Kind.FIFO, 0o600, 0, 0)],
+        SetXattr(operation_id(0), SOURCE, 5, b"/data/p", b"trusted.a", b"2"),
+        0,
+    ),
+    (
         "write a fifo",
         [Create(operation_id(0), SOURCE, 5, b"/data/p", Kind.FIFO, 0o600, 0, 0)],
         Append(operation_id(0), SOURCE, 5, b"/data/p", content(b"x")),
