@@ -190,6 +190,7 @@ class MigrationDriver:
         await observer.drained()
         observer.backlog.forget_the_gone()
         changes = observer.counters.changes
+        began = self._gateway.clock.monotonic()
         barrier = Barrier(self._gateway.next_id(), self._gateway.clock.time_ns(), self.rule.name)
         applied = await self._gateway.submit(barrier)
         self.findings = await self._survey(self.rule, applied.gsn)
@@ -200,22 +201,25 @@ class MigrationDriver:
         await observer.drained()
         if observer.counters.changes != changes or not self._same_state():
             self.problem = SOURCE_IS_BUSY
-            await self._quiet()
+            await self._quiet(self._gateway.clock.monotonic() - began)
             return False
         self._look_again()
         await asyncio.sleep(RETRY_S)
         return True
 
-    async def _quiet(self) -> None:
-        """Until nothing has changed the source for a while: longer each time, because a comparison is expensive."""
+    async def _quiet(self, comparison_s: float) -> None:
+        """Until nothing has changed the source for a while: longer each time, because a comparison that is disturbed was
+        for nothing, but no longer than a comparison takes."""
         assert self.observer is not None
-        while True:
-            changes = self.observer.counters.changes
-            await asyncio.sleep(self._quiet_s)
+        clock = self._gateway.clock
+        quiet_s = min(self._quiet_s, max(QUIET_S, comparison_s))
+        self._quiet_s = min(self._quiet_s * 2, QUIET_S_MAX)
+        since, changes = clock.monotonic(), self.observer.counters.changes
+        while clock.monotonic() - since < quiet_s:
+            await asyncio.sleep(QUIET_S)
             await self.observer.drained()
-            if self.observer.counters.changes == changes:
-                self._quiet_s = min(self._quiet_s * 2, QUIET_S_MAX)
-                return
+            if self.observer.counters.changes != changes:
+                since, changes = clock.monotonic(), self.observer.counters.changes
 
     def _same_state(self) -> bool:
         """Whether all zones were compared with the same state of the namespace."""
