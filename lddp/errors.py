@@ -127,3 +127,8 @@ def errno_name(number: int) -> str:
 def errno_text(number: int) -> str:
     """The system's sentence for an errno."""
     return _os.strerror(number)
+
+
+def quoted(path: bytes) -> str:
+    """A path for a message: in quotes, and readable whatever its bytes are."""
+    return repr(path.decode(errors="backslashreplace"))

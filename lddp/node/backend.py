@@ -14,7 +14,7 @@ from lddp.core.places import Refused
 from lddp.core.records import Kind, MigrationAction, OperationId, Outcome, Record, ZoneMember
 from lddp.core.rules import NO_SOURCE, Rule, read_receipt, receipt_gsns
 from lddp.core.view import View
-from lddp.errors import OperationError, OutcomeUnknownError, UnavailableError, UsageError, errno_text
+from lddp.errors import OperationError, OutcomeUnknownError, UnavailableError, UsageError, errno_text, quoted
 from lddp.migrate.options import MigrationOptions
 from lddp.node.describe import entry_of, receipt_document, rule_document
 from lddp.node.history import History
@@ -109,9 +109,9 @@ class NodeBackend:
                 return _rule_entries(view, after, limit)
             inode = _resolve(view, path)
             if inode is None:
-                raise OperationError(errno.ENOENT, f"{path!r} does not exist")
+                raise OperationError(errno.ENOENT, f"{quoted(path)} does not exist")
             if inode.kind is not Kind.DIRECTORY:
-                raise OperationError(errno.ENOTDIR, f"{path!r} is not a directory")
+                raise OperationError(errno.ENOTDIR, f"{quoted(path)} is not a directory")
             found: list[tuple[bytes, Entry]] = []
             for name, number in view.list(inode.number, after, limit):
                 child = view.inode(number)
@@ -123,11 +123,11 @@ class NodeBackend:
         with self._node.gateway.view() as view:
             inode = _resolve(view, path)
             if inode is None:
-                raise OperationError(errno.ENOENT, f"{path!r} does not exist")
+                raise OperationError(errno.ENOENT, f"{quoted(path)} does not exist")
             if inode.kind is Kind.DIRECTORY:
-                raise OperationError(errno.EISDIR, f"{path!r} is a directory")
+                raise OperationError(errno.EISDIR, f"{quoted(path)} is a directory")
             if inode.kind is not Kind.FILE:
-                raise OperationError(errno.EINVAL, f"{path!r} is not a regular file")
+                raise OperationError(errno.EINVAL, f"{quoted(path)} is not a regular file")
             local = view.path(inode)
         zone = self._node.trees.zones.get(inode.rule)
         if zone is None:
@@ -146,7 +146,7 @@ class NodeBackend:
         with self._node.gateway.view() as view:
             found = _find(view, path)
         if found is None:
-            raise OperationError(errno.ENOENT, f"no rule has {path!r}")
+            raise OperationError(errno.ENOENT, f"no rule has {quoted(path)}")
         if self._node.projector is None:
             raise UnavailableError("a witness takes no content; ask another node")
         return Upload(self._node, found[0])
@@ -178,7 +178,7 @@ class NodeBackend:
         own = self._node.config.zone
         for member in members:
             if own is not None and member.zone == own.number and not own.contains(member.local_path):
-                raise UsageError(f"{member.local_path!r} is outside of this zone's root {own.root}")
+                raise UsageError(f"{quoted(member.local_path)} is outside of this zone's root {own.root}")
         options = MigrationOptions.from_mapping(dict(request.options)).to_bytes()
         source = zones[request.source] if request.source else NO_SOURCE
         record = r.CreateRule(id, self.time_ns(), request.name, request.path, source, members, options)
@@ -245,7 +245,7 @@ def _find(view: View, path: bytes) -> tuple[Rule, Any, bytes] | None:
     try:
         return view.find(path)
     except Refused as refusal:
-        raise OperationError(refusal.number, f"{path!r}: {errno_text(refusal.number)}") from None
+        raise OperationError(refusal.number, f"{quoted(path)}: {errno_text(refusal.number)}") from None
 
 
 def _resolve(view: View, path: bytes) -> Any:
