@@ -20,10 +20,10 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from cluster.trees import DEEP, acl
+from cluster.known import Known
+from cluster.trees import acl
 
 RATE_DEFAULT = 400.0
-PATHS_MAX = 20_000
 _VIOLENT = ("remove_tree", "leave", "come_back")
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -40,19 +40,14 @@ def _opener(path: str | bytes, flags: int) -> int:
     raise ValueError("not a regular file")
 
 
-class Writer:
-    """`files` and `directories` are paths that were there once; operations on what is gone fail, which is no matter."""
+class Writer(Known):
+    """Changes what it knows; operations on what is gone fail, which is no matter."""
 
     def __init__(self, root: bytes, outside: bytes, seed: int, calm: bool = False) -> None:
-        self.chance = random.Random(seed)
-        self.root = root
+        super().__init__(root, random.Random(seed))
         self.outside = outside
-        self.files: list[bytes] = []
-        self.directories: list[bytes] = [root]
-        self.made = 0
         self.counts: Counter[str] = Counter()
         self.mapped: list[tuple[mmap.mmap, int]] = []
-        self._look(root)
         light: list[tuple[Callable[[], None], int]] = [
             (self.create, 14),
             (self.append, 12),
@@ -87,14 +82,6 @@ class Writer:
             light = [(operation, weight) for operation, weight in light if operation.__name__ not in _VIOLENT]
         self._operations = [operation for operation, weight in light for _ in range(weight)]
 
-    def _look(self, top: bytes) -> None:
-        for at, directories, files in os.walk(top):
-            if at.startswith(self.root + b"/" + DEEP):
-                directories.clear()
-                continue
-            self.directories += [os.path.join(at, name) for name in directories]
-            self.files += [os.path.join(at, name) for name in files]
-
     # -- choosing ---------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
@@ -105,59 +92,6 @@ class Writer:
             self.counts["failed"] += 1
         else:
             self.counts[operation.__name__] += 1
-
-    def file(self) -> bytes:
-        """Some file; half of the time one of those used last, so that changes meet each other."""
-        while self.files:
-            recent = self.chance.random() < 0.5
-            place = self.chance.randrange(max(0, len(self.files) - 60) if recent else 0, len(self.files))
-            path = self.files[place]
-            if os.path.lexists(path):
-                return path
-            self.files[place] = self.files[-1]
-            self.files.pop()
-        self.create()
-        return self.files[-1]
-
-    def regular(self) -> bytes:
-        path = self.file()
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise ValueError("not a regular file")
-        return path
-
-    def directory(self) -> bytes:
-        for _ in range(20):
-            place = self.chance.randrange(len(self.directories))
-            path = self.directories[place]
-            if os.path.isdir(path) and not os.path.islink(path):
-                return path
-            if path != self.root:
-                self.directories[place] = self.directories[-1]
-                self.directories.pop()
-        return self.root
-
-    def movable(self) -> bytes:
-        path = self.directory()
-        if path == self.root or (self.root + b"/" + DEEP).startswith(path):
-            raise ValueError("not to be moved")
-        return path
-
-    def name(self) -> bytes:
-        """New or, as often, one that is taken perhaps."""
-        self.made += 1
-        if self.chance.random() < 0.3:
-            return b"name%d" % self.chance.randrange(30)
-        return self.chance.choice((b"w%d", b"w\xff%d", b"w %d\n")) % self.made
-
-    def place(self) -> bytes:
-        return self.directory() + b"/" + self.name()
-
-    def data(self) -> bytes:
-        return self.chance.randbytes(self.chance.choice((0, 1, 20, 100, 129, 1000, 5000, 40_000)))
-
-    def know(self, path: bytes) -> None:
-        if len(self.files) < PATHS_MAX:
-            self.files.append(path)
 
     # -- files ------------------------------------------------------------------------------------------------------
 

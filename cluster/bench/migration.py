@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +21,23 @@ from lddp.cli.client import Client
 from lddp.errors import LddpError
 
 RULE = "data"
-POLL_S = 0.02
+POLL_S = 0.05
 REACH_S = 900.0
 STOP_S = 30.0
 COMMAND = (sys.executable, "-m", "lddp.cli.main", "migrate")
+
+
+@functools.cache
+def installed_environment() -> dict[str, str]:
+    """The environment of the command as it is once installed: compiled, which an installer does and not each start."""
+    directory = tempfile.mkdtemp(prefix="lddp-bytecode-")
+    atexit.register(shutil.rmtree, directory)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = directory
+    subprocess.run(
+        [sys.executable, "-c", "import lddp.cli.migrate, lddp.node as n; n.warm_up()"], env=environment, check=True
+    )
+    return environment
 
 
 class Nodes(NamedTuple):
@@ -100,8 +117,9 @@ class Running:
 @contextmanager
 def migrating(source: Path, target: Path, *options: str, output: Path) -> Iterator[Running]:
     """Starts the command; it is interrupted at the end if it still runs. Standard output goes to a file."""
+    command, environment = [*COMMAND, source, target, *options], installed_environment()
     with open(output, "wb") as stream:
-        running = Running(subprocess.Popen([*COMMAND, source, target, *options], stdout=stream), target)
+        running = Running(subprocess.Popen(command, stdout=stream, env=environment), target)
     try:
         yield running
     finally:
