@@ -6,7 +6,8 @@ one frame enter the log in their order. The sequences belong to the session name
 client whose stream broke opens another, to any node, and sends again what was not answered.
 
 An answer means that the operations are ordered, durable on a majority, and visible in the files of this node's zone;
-with `?ack=ordered` it does not wait for the files, which show every operation a little later (`/v1/wait?index=N`).
+with `?ack=ordered` it waits neither for the files nor for this node's own reads, which show every operation a little
+later (`/v1/wait?index=N`): the order, the outcome and the durability are the same.
 
 errno EAGAIN means that an operation surely did not happen, ETIMEDOUT that it may have: in both cases send it again with
 its sequence. EINVAL and E2BIG with index 0: it was not understood and not submitted.
