@@ -295,7 +295,7 @@ def _child(config: NodeConfig, log: Path) -> int:
         level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", stream=sys.stderr, force=True
     )
     try:
-        return run(config)
+        return run(config, writes=config.name == TARGET)
     except LddpError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

@@ -30,9 +30,12 @@ from lddp.errors import LddpError, NotAllowedError, UnavailableError, UsageError
 RULE = "data"
 RULE_PATH = "/data"
 POLL_S = 0.1
+READY_POLL_S = 0.01
 START_TIMEOUT_S = 60.0
 INTERRUPTED = 130
 SHOWN_MAX = 20
+AUTHORITIES = "SSL_CERT_FILE"
+"""Where OpenSSL looks for the authorities to trust by default."""
 AGE = click.IntRange(0)
 STOPPED_STATES = {"created": "start", "stopped": "start", "paused": "resume", "failed": "start"}
 
@@ -134,10 +137,7 @@ class _Run:
     def run(self) -> int:
         """The exit code."""
         self._embedded.open()
-        from lddp.node import warm_up
-
-        warm_up()
-
+        _load_node()
         interrupted = False
         signal.signal(signal.SIGTERM, _raise_interrupted)
         try:
@@ -164,16 +164,17 @@ class _Run:
     def _prepare(self, client: Client) -> None:
         """Waits for a leader, and creates rule and migration, or goes on with those of an earlier run."""
         deadline = time.monotonic() + START_TIMEOUT_S
+        impatient = Client([self._embedded.endpoints[SOURCE]], self._embedded.state / "token", None, 0.0)
         while True:
             self._embedded.revive()
             try:
-                with client.request("GET", "/readyz"):
+                with impatient.request("GET", "/readyz"):
                     break
             except LddpError as error:
                 if time.monotonic() > deadline:
                     reason = self._embedded.problem or error
                     raise UnavailableError(f"the nodes did not get ready: {reason}") from None
-                time.sleep(POLL_S / 5)
+                time.sleep(READY_POLL_S)
         rules = client.get("/v1/rules")["rules"]
         if not any(rule["name"] == RULE for rule in rules):
             members = [
@@ -234,7 +235,10 @@ class _Run:
         """The migration as its source sees it, with the target's lag."""
         token = self._embedded.state / "token"
         source = Client([self._embedded.endpoints[SOURCE]], token, None, 0.5)
-        document: dict[str, Any] = source.get(f"/v1/migrations/{RULE}")
+        migrations = source.get("/v1/migrations")["migrations"]
+        if not migrations:
+            raise UnavailableError("the source has not folded the record of its migration yet")
+        document: dict[str, Any] = migrations[0]
         if document.get("state") == "live" and not document.get("verifying"):
             self._completing = False
         document["lag"] = 0
@@ -286,6 +290,20 @@ class _Run:
         lines.append("Run the same command again to go on.")
         self._display.say("\n".join(lines))
         return 1
+
+
+def _load_node() -> None:
+    """Imports what the nodes are made of, before they are forked. aiohttp reads the authorities of the web meanwhile,
+    for a client that is not used here: an empty list of them takes no time."""
+    before = os.environ.get(AUTHORITIES)
+    os.environ[AUTHORITIES] = os.devnull
+    try:
+        from lddp.node import warm_up
+    finally:
+        del os.environ[AUTHORITIES]
+        if before is not None:
+            os.environ[AUTHORITIES] = before
+    warm_up()
 
 
 def _raise_interrupted(*_: object) -> None:

@@ -246,6 +246,11 @@ class Store:
             if not self._keeps[name]:
                 del self._keeps[name]
 
+    def kept(self) -> list[bytes]:
+        """Digests of what `keep` holds."""
+        with self._lock:
+            return [bytes.fromhex(name.removesuffix(CHAINED)) for name in self._keeps]
+
     # -- the ContentStore protocol's network half ---------------------------------------------------------------------
 
     def use(self, fetch: Fetch) -> None:

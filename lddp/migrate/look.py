@@ -6,6 +6,7 @@ files are read while their directory is listed and packed; large ones are left p
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
@@ -16,7 +17,7 @@ from lddp.core.namespace import Inode
 from lddp.core.records import Attributes, Content, DirectoryReport, InodeReport, Kind, ObservedEntry
 from lddp.core.view import View
 from lddp.migrate.options import Exclusion
-from lddp.ports import Status, ZoneFilesystem
+from lddp.ports import OpenDirectory, Status, ZoneFilesystem
 from lddp.zones.attributes import read_xattrs
 
 SMALL_BYTES_MAX = 256 * 1024
@@ -96,17 +97,17 @@ class Looker:
         """Everything in a directory that is not listed yet, in portions; the last one is complete. Raises Moved, or
         OSError where the directory cannot be read."""
         path, _ = self.open_directory(inode)
-        listing = self._zone.list(path)
         known = dict(self._view.list(inode.number))
         entries: list[ObservedEntry] = []
         start = self.pack.size
-        for name, status in listing:
-            entry = self._entry(path, name, status, known.pop(name, 0))
-            if entry is not None:
-                entries.append(entry)
-            if len(entries) >= PORTION_ENTRIES or self.pack.size - start >= PORTION_BYTES:
-                yield DirectoryReport(inode.number, tuple(entries), (), False, None)
-                entries, start = [], self.pack.size
+        with self._zone.open_directory(path) as directory:
+            for name, status in directory.list():
+                entry = self._entry(path, name, status, known.pop(name, 0), directory)
+                if entry is not None:
+                    entries.append(entry)
+                if len(entries) >= PORTION_ENTRIES or self.pack.size - start >= PORTION_BYTES:
+                    yield DirectoryReport(inode.number, tuple(entries), (), False, None)
+                    entries, start = [], self.pack.size
         after = self._zone.status(path)
         if inode.identity and after.handle != inode.identity:
             raise Moved
@@ -168,7 +169,9 @@ class Looker:
 
     # -- entries ----------------------------------------------------------------------------------------------------
 
-    def _entry(self, parent: bytes, name: bytes, status: Status, number: int) -> ObservedEntry | None:
+    def _entry(
+        self, parent: bytes, name: bytes, status: Status, number: int, directory: OpenDirectory | None = None
+    ) -> ObservedEntry | None:
         """What a name stands for; None where it is left out, or is as the namespace says, or has just gone."""
         if self._left_out(parent, name, status):
             return None
@@ -177,17 +180,19 @@ class Looker:
             return None
         path = _join(parent, name)
         try:
-            return self._observe(path, name, status, child)
+            return self._observe(path, name, status, child, directory)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             self.failures.append(Failure(path, error.errno or 0))
             return self._bare(path, name, status, child)
 
-    def _observe(self, path: bytes, name: bytes, status: Status, child: Inode | None) -> ObservedEntry:
+    def _observe(
+        self, path: bytes, name: bytes, status: Status, child: Inode | None, directory: OpenDirectory | None
+    ) -> ObservedEntry:
         match status.kind:
             case Kind.FILE if status.size <= SMALL_BYTES_MAX:
-                return self._small_file(path, name, status, child)
+                return self._small_file(path, name, status, child, directory)
             case Kind.FILE:
                 entry = self._bare(path, name, status, child)
                 same = child is not None and child.content is not None and not child.pending
@@ -196,9 +201,23 @@ class Looker:
                     return entry._replace(stamp=child.stamp)
                 return entry
             case Kind.SYMLINK:
-                return self._bare(path, name, status, child)._replace(target=self._zone.read_link(path))
+                return self._symlink(path, name, status, child)
             case _:
                 return self._bare(path, name, status, child)
+
+    def _symlink(self, path: bytes, name: bytes, status: Status, child: Inode | None) -> ObservedEntry:
+        """With its target, which never changes: it must not be another object's that took the name meanwhile."""
+        entry = self._bare(path, name, status, child)
+        try:
+            target = self._zone.read_link(path)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise FileNotFoundError(errno.ENOENT, "no symlink any more", path) from None
+        after = self._zone.status(path)
+        if (after.handle, after.ctime_ns) != (status.handle, status.ctime_ns):
+            raise FileNotFoundError(errno.ENOENT, "another object by now", path)
+        return entry._replace(target=target)
 
     def _bare(self, path: bytes, name: bytes, status: Status, child: Inode | None) -> ObservedEntry:
         assert status.kind is not None
@@ -215,9 +234,11 @@ class Looker:
     def _attributes(self, path: bytes, status: Status) -> Attributes:
         return Attributes(status.mode, status.uid, status.gid, status.mtime_ns, self._zone.xattrs(path))
 
-    def _small_file(self, path: bytes, name: bytes, status: Status, child: Inode | None) -> ObservedEntry:
+    def _small_file(
+        self, path: bytes, name: bytes, status: Status, child: Inode | None, directory: OpenDirectory | None
+    ) -> ObservedEntry:
         """With its bytes; without them where it does not hold still."""
-        descriptor = self._zone.open_read(path)
+        descriptor = self._zone.open_read(path) if directory is None else directory.open_read(name)
         try:
             seen = (status.size, status.mtime_ns, status.ctime_ns)
             for _ in range(READ_TRIES):

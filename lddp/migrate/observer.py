@@ -101,6 +101,11 @@ class Observer:
         self._stopping = threading.Event()
         self.changes: Changes | None = None
         self._changed_since: set[bytes] = set()
+        self._rounds_begun = 0
+        self._running: set[int] = set()
+        """Rounds of looking whose reports are not all in the log, by number, and ..."""
+        self._doubted: set[int] = set()
+        """... those of them that may have looked before a change that nobody told of."""
 
     # -- running ----------------------------------------------------------------------------------------------------
 
@@ -145,7 +150,9 @@ class Observer:
                 self.scrub()
 
     def scrub(self) -> None:
-        """Compares every listed directory with the source: what changed while nobody looked is found."""
+        """Compares every listed directory with the source: what changed while nobody looked is found. What is just
+        being looked at or reported may be older than that: once it is in the log, everything is compared again."""
+        self._doubted |= self._running
         self.backlog.scrub()
 
     # -- is there anything left -------------------------------------------------------------------------------------
@@ -160,6 +167,7 @@ class Observer:
         if self.changes is not None:
             await self.changes.settle()
         async with self._changed:
+            self._changed.notify_all()  # who made something dirty need not have said so
             await self._changed.wait_for(self.backlog.is_idle)
 
     # -- scanning ---------------------------------------------------------------------------------------------------
@@ -192,6 +200,9 @@ class Observer:
                     raise UnavailableError("the observer is stopping")
             loop.call_soon_threadsafe(launch, shipment)
 
+        self._rounds_begun += 1
+        number = self._rounds_begun
+        self._running.add(number)
         self.backlog.jobs += 1
         try:
             left = await loop.run_in_executor(self._executor, job, emit)
@@ -204,6 +215,11 @@ class Observer:
             await asyncio.gather(*shipping, return_exceptions=True)
             self.backlog.jobs -= 1
             self.backlog.busy -= numbers
+            self._running.discard(number)
+            if number in self._doubted:
+                self._doubted.discard(number)
+                if not self._doubted:
+                    self.backlog.scrub()
             if not self.backlog.jobs:
                 self._changed_since.clear()
             await self._notify()
@@ -261,8 +277,8 @@ class Observer:
             if report.inode in void:
                 names = {entry.name for entry in report.entries} | set(report.absent) | {b""}
                 self.dirty.names.setdefault(report.inode, set()).update(names)
-                void.discard(report.inode)
-        self.dirty.files |= void
+        # A directory may be in it twice: with what it has, and with what it has not.
+        self.dirty.files |= void - {report.inode for report in record.directories}
 
     def _distrust_changed(self, record: Observation) -> None:
         """Objects that changed while their report was on its way; a file is read again even if no time of it moved."""
@@ -279,8 +295,11 @@ class Observer:
 
     async def _dirty_lane(self) -> None:
         while True:
-            now = self._gateway.clock.monotonic()
+            now, before = self._gateway.clock.monotonic(), len(self.dirty)
             work = self.backlog.take_dirty()
+            if not work and len(self.dirty) != before:
+                await self._notify()  # it was about what is gone: who waits for the end of it can go on
+                continue
             if not work:
                 await self._pause(now)
                 continue

@@ -20,6 +20,8 @@ from lddp.migrate.look import PORTION_BYTES, PORTION_ENTRIES, SMALL_BYTES_MAX, F
 from lddp.migrate.options import Exclusion
 from lddp.ports import KeyValue
 
+FIRST_ENTRIES = 256
+
 
 class Shipment(NamedTuple):
     """Reports that go into one observation, with the bytes that must be on their way before."""
@@ -71,13 +73,14 @@ class Rounds:
         self._exclusion = exclusion
         self._as_of = as_of
         self._token = token
+        self._pace = _Pace()
 
     def scan(self, numbers: list[int], emit: Emit) -> Leftover:
         """Lists pending directories; `emit` may block, which bounds what is in flight."""
         with self._environment.read() as tables:
             view = View(tables)
             as_of = self._as_of(view.gsn)
-            batch = _Batch(as_of, emit, self._token)
+            batch = _Batch(as_of, emit, self._token, self._pace)
             looker = Looker(self._zone, view, self._exclusion, batch.pack)
             left = _leftover(looker)
             for number in numbers:
@@ -102,7 +105,7 @@ class Rounds:
         """Looks at names, directories and small files, and reports them together."""
         with self._environment.read() as tables:
             view = View(tables)
-            batch = _Batch(self._as_of(view.gsn), emit, self._token)
+            batch = _Batch(self._as_of(view.gsn), emit, self._token, self._pace)
             looker = Looker(self._zone, view, self._exclusion, batch.pack)
             left = _leftover(looker)
             names = {number: set(found) for number, found in work.names.items()}
@@ -257,13 +260,29 @@ class Rounds:
             looker.pack = batch.ship()
 
 
+class _Pace:
+    """How large a shipment gets: small at first, so that the other zones soon have something to do, then ever larger,
+    because each one costs a round of the log. Threads may share it: a step that is lost does no harm."""
+
+    def __init__(self) -> None:
+        self.entries = FIRST_ENTRIES
+
+    @property
+    def bytes(self) -> int:
+        return PORTION_BYTES * self.entries // PORTION_ENTRIES
+
+    def step(self) -> None:
+        self.entries = min(self.entries * 2, PORTION_ENTRIES)
+
+
 class _Batch:
     """Reports on their way into shipments."""
 
-    def __init__(self, as_of: int, emit: Emit, token: Callable[[int], bytes]) -> None:
+    def __init__(self, as_of: int, emit: Emit, token: Callable[[int], bytes], pace: _Pace) -> None:
         self._as_of = as_of
         self._emit = emit
         self._token = token
+        self._pace = pace
         self.pack = Pack(token(16))
         self.directories: list[DirectoryReport] = []
         self.inodes: list[InodeReport] = []
@@ -295,12 +314,13 @@ class _Batch:
 
     @property
     def full(self) -> bool:
-        return self._items + len(self.inodes) >= PORTION_ENTRIES or self.pack.size >= PORTION_BYTES
+        return self._items + len(self.inodes) >= self._pace.entries or self.pack.size >= self._pace.bytes
 
     def ship(self) -> Pack:
         """Sends off what has been gathered; the pack for what comes next."""
         if self.directories or self.inodes:
             self._emit(Shipment(self._as_of, tuple(self.directories), tuple(self.inodes), self.pack))
+            self._pace.step()
             self.pack = Pack(self._token(16))
             self.directories, self.inodes, self._items = [], [], 0
         return self.pack

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
+from collections.abc import Callable
 from typing import Any
 
 from lddp.config import NodeConfig
@@ -12,6 +12,7 @@ from lddp.consensus.member import RaftMember
 from lddp.core.namespace import NUMBER
 from lddp.core.tables import Table, Tables
 from lddp.gateway import Gateway
+from lddp.node.neighbours import Neighbours
 from lddp.replay.projector import Projector
 
 EVERY_S = 1.0
@@ -21,32 +22,38 @@ COMPACT_ENTRIES_MAX = 100_000
 
 
 class Gossip:
-    """Tells peers this node's progress and keeps what they tell."""
+    """Tells peers this node's progress and keeps what they tell. `local` is what it tells those on the same host."""
 
-    def __init__(self, gateway: Gateway, member: RaftMember, projector: Projector | None, config: NodeConfig) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        member: RaftMember,
+        projector: Projector | None,
+        config: NodeConfig,
+        local: Callable[[], dict[str, Any]],
+    ) -> None:
         self._gateway = gateway
         self._member = member
         self._projector = projector
         self._config = config
+        self._local = local
         self.projected: dict[str, int] = {}
         """Projected GSN of the other nodes, as they last told."""
         self.durable: dict[str, int] = {}
         """The same, as far as it would survive a power cut there."""
-        self.writers: set[int] = set()
-        """Processes of nodes on this host, whose changes are no business of a watcher: they write their own zones."""
-        self._process_of: dict[str, int] = {}
+        self.neighbours = Neighbours()
         self._applied_by: dict[str, int] = {}
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            self._tell()
-            for peer in set(self._process_of) - self._member.connected_peers:
-                self._hear_process(peer, 0)
+            self.tell()
+            self.neighbours.keep(self._member.connected_peers)
             self._compact()
             await asyncio.sleep(EVERY_S if self._member.leader is not None else WITHOUT_LEADER_S)
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """At once: something has changed that others should know soon."""
         projected = self._gateway.gsn if self._projector is None else self._projector.projected
         durable = 0 if self._projector is None else self._projector.durable
         for peer, about in self._config.peers.items():
@@ -56,8 +63,9 @@ class Gossip:
                 "gsn": projected,
                 "durable": durable,
                 "applied": self._member.applied_index,
-                "process": os.getpid() if local else 0,
             }
+            if local:
+                message |= self._local()
             self._member.send(peer, message)
 
     def hear(self, peer: str, message: dict[str, Any]) -> None:
@@ -66,15 +74,7 @@ class Gossip:
         if self._projector is not None and self._projector.retained is not None:
             self._projector.retained.release_due()
         self._applied_by[peer] = int(message["applied"])
-        self._hear_process(peer, int(message["process"]))
-
-    def _hear_process(self, peer: str, process: int) -> None:
-        old = self._process_of.pop(peer, 0)
-        if old != process:
-            self.writers.discard(old)
-        if process:
-            self._process_of[peer] = process
-            self.writers.add(process)
+        self.neighbours.hear(peer, message.get("processes", ()), message.get("scratch", ()))
 
     def _compact(self) -> None:
         """Drops log entries that every node has folded, but for those kept for history."""

@@ -21,6 +21,7 @@ from lddp.errors import LddpError, UnavailableError
 from lddp.gateway import Gateway
 from lddp.migrate.observer import Observer
 from lddp.migrate.verify import Finding
+from lddp.node.neighbours import Neighbours
 from lddp.ports import KeyValue
 from lddp.zones.posix import PosixZone
 
@@ -49,7 +50,7 @@ class MigrationDriver:
         zone: PosixZone,
         make_observer: Callable[[Rule, PosixZone], Observer],
         survey: Survey,
-        writers: set[int],
+        neighbours: Neighbours,
     ) -> None:
         self._gateway = gateway
         self._environment = environment
@@ -57,8 +58,7 @@ class MigrationDriver:
         self._zone = zone
         self._make_observer = make_observer
         self._survey = survey
-        self._writers = writers
-        """Processes of other nodes on this host, kept up to date: they write their own zones, never the source."""
+        self._neighbours = neighbours
         self.observer: Observer | None = None
         self.watcher: Watcher | None = None
         self.intake: Intake | None = None
@@ -112,8 +112,11 @@ class MigrationDriver:
         observer = self._make_observer(self.rule, self._zone)
         watcher = await open_watcher(root_path)
         if isinstance(watcher, FanotifyWatcher):
-            self._writers.add(os.getpid())
-            watcher.ignored_processes = self._writers
+            self._neighbours.processes.add(os.getpid())
+            watcher.ignored_processes = self._neighbours.processes
+            self._neighbours.on_scratch.append(watcher.leave_out)
+            for directory in self._neighbours.scratch:
+                watcher.leave_out(directory)
         tasks: list[asyncio.Task[None]] = []
         try:
             await self._catch_up(observer)
@@ -131,6 +134,8 @@ class MigrationDriver:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if isinstance(watcher, FanotifyWatcher):
+                self._neighbours.on_scratch.remove(watcher.leave_out)
             await watcher.stop()
             self.observer = self.watcher = self.intake = None
 
@@ -208,8 +213,8 @@ class MigrationDriver:
         return True
 
     async def _quiet(self, comparison_s: float) -> None:
-        """Until nothing has changed the source for a while: longer each time, because a comparison that is disturbed was
-        for nothing, but no longer than a comparison takes."""
+        """Until nothing has changed the source for a while: longer each time, because a comparison that is disturbed
+        was for nothing, but no longer than a comparison takes."""
         assert self.observer is not None
         clock = self._gateway.clock
         quiet_s = min(self._quiet_s, max(QUIET_S, comparison_s))

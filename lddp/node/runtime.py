@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,7 +19,7 @@ import uvloop
 from lddp.admin.app import build_app, read_token
 from lddp.admin.server import Server
 from lddp.config import NodeConfig, Role
-from lddp.consensus.audited import audited_code
+from lddp.consensus.audited import load_raft
 from lddp.consensus.config import RaftConfig
 from lddp.consensus.member import RaftMember
 from lddp.content.connections import Connections
@@ -42,13 +43,15 @@ from lddp.node.backend import NodeBackend
 from lddp.node.gossip import Gossip
 from lddp.node.migration import MigrationDriver
 from lddp.node.survey import Surveyor
-from lddp.node.system import SystemClock, SystemRandom
+from lddp.node.sweep import Sweep
+from lddp.node.system import SystemClock, SystemRandom, keep_freed_memory
 from lddp.node.trees import Trees
 from lddp.replay.progress import Progress
 from lddp.replay.projector import Projector
 from lddp.replay.retained import Retained
 from lddp.storage.environment import Environment
 from lddp.zones.posix import PosixZone
+from lddp.zones.worker import Worker, start_worker
 
 _log = logging.getLogger(__name__)
 CONTENT_CHANNEL = "content"
@@ -60,9 +63,9 @@ GC_THRESHOLDS = (50_000, 20, 50)
 
 
 class Node:
-    """Everything that runs in one process. `failed` ends when the node cannot go on."""
+    """Everything that runs in one process, with the help of a `worker` if there is one; it ends with the node."""
 
-    def __init__(self, config: NodeConfig) -> None:
+    def __init__(self, config: NodeConfig, worker: Worker | None = None) -> None:
         self.config = config
         self.clock = SystemClock()
         self.random = SystemRandom()
@@ -85,19 +88,10 @@ class Node:
             credentials=self.credentials,
             knows=lambda name: name in config.peers,
         )
-        self.member = RaftMember(
-            self._raft_config(),
-            self.environment,
-            self.gateway.apply,
-            clock=self.clock,
-            random=self.random,
-            listener=self.listener,
-        )
-        self.member.on_folded.append(self.gateway.folded)
-        self.member.on_committed.append(self.gateway.committed)
-        self.threads = ThreadPoolExecutor(4, thread_name_prefix="look")
+        self.member = self._build_member()
+        self.threads = ThreadPoolExecutor(config.limits.files_parallel, thread_name_prefix="look")
         self.carrying = ThreadPoolExecutor(1, thread_name_prefix="carry")
-        self.trees = Trees(self.environment, zone, config.staging_directory)
+        self.trees = Trees(self.environment, zone, config.staging_directory, worker)
         self.nodes_by_zone = {peer.zone_number: name for name, peer in config.peers.items() if peer.zone}
         self._build_content()
         self.projector = self._build_projector()
@@ -113,7 +107,7 @@ class Node:
             self._holders,
         )
         self.drivers: dict[int, MigrationDriver] = {}
-        self.gossip = Gossip(self.gateway, self.member, self.projector, config)
+        self.gossip = Gossip(self.gateway, self.member, self.projector, config, self._local)
         self.ready_at = self.gateway.gsn
         self.member.on_message.append(self._message)
         self.backend = NodeBackend(self)
@@ -130,6 +124,19 @@ class Node:
             return None
         tls = self.config.tls
         return Credentials(str(tls.authority), str(tls.certificate), str(tls.key))
+
+    def _build_member(self) -> RaftMember:
+        member = RaftMember(
+            self._raft_config(),
+            self.environment,
+            self.gateway.apply,
+            clock=self.clock,
+            random=self.random,
+            listener=self.listener,
+        )
+        member.on_folded.append(self.gateway.folded)
+        member.on_committed.append(self.gateway.committed)
+        return member
 
     def _raft_config(self) -> RaftConfig:
         raft = self.config.raft
@@ -254,6 +261,7 @@ class Node:
         if self.projector is not None:
             self._spawn(self.projector.run())
         self._spawn(self.gossip.run())
+        self._spawn(Sweep(self.environment, self.store).run(self.threads))
         self._spawn(self._open_again())
         await self._server.start()
         self._refresh(self.gateway.gsn)
@@ -280,10 +288,15 @@ class Node:
             if not self.member.failed.done():
                 self.member.failed.set_exception(error)
 
+    def _local(self) -> dict[str, Any]:
+        """What nodes on this host must know to leave this one's own writing alone."""
+        worker = 0 if self.trees.worker is None else self.trees.worker.process
+        return {"processes": [os.getpid(), worker] if worker else [os.getpid()], "scratch": self.trees.scratch()}
+
     def _refresh(self, _gsn: int) -> None:
         """Follows the rules and migrations that the log has."""
-        if not self.witness:
-            self.trees.refresh(self.gateway.machine.rules)
+        if not self.witness and self.trees.refresh(self.gateway.machine.rules):
+            self.gossip.tell()
         for number, rule in self.trees.rules.items():
             if rule.source == self.gateway.zone and number in self.trees.zones and number not in self.drivers:
                 driver = MigrationDriver(
@@ -293,7 +306,7 @@ class Node:
                     self.trees.zones[number],
                     self._observer,
                     self.surveyor.survey,
-                    self.gossip.writers,
+                    self.gossip.neighbours,
                 )
                 self.drivers[number] = driver
                 task = asyncio.get_running_loop().create_task(driver.run())
@@ -341,15 +354,18 @@ class Node:
         self.threads.shutdown(wait=False, cancel_futures=True)
         self.carrying.shutdown(wait=True, cancel_futures=True)
         self.trees.close()
+        if self.trees.worker is not None:
+            self.trees.worker.close()
         self.store.close()
         self.environment.close()
 
 
-async def serve(config: NodeConfig) -> int:
+async def serve(config: NodeConfig, worker: Worker | None) -> int:
     """Runs a node until a signal or a failure; the exit code."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.set_threshold(*GC_THRESHOLDS)
-    node = Node(config)
+    keep_freed_memory()
+    node = Node(config, worker)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -371,9 +387,9 @@ async def serve(config: NodeConfig) -> int:
 
 def warm_up() -> None:
     """What every node of a process does at its start, done once before several nodes are forked."""
-    audited_code()
+    load_raft(time.monotonic, lambda _: None)
 
 
-def run(config: NodeConfig) -> int:
-    """Runs one node in the foreground; its exit code."""
-    return uvloop.run(serve(config))
+def run(config: NodeConfig, *, writes: bool = True) -> int:
+    """Runs one node in the foreground; its exit code. `writes` says whether its zone is more than observed."""
+    return uvloop.run(serve(config, start_worker() if writes and config.zone is not None else None))

@@ -15,6 +15,7 @@ from lddp.ports import KeyValue
 from lddp.replay.carrier import Carrier
 from lddp.replay.existing import OnExisting
 from lddp.zones.posix import PosixZone
+from lddp.zones.worker import Worker
 
 _log = logging.getLogger(__name__)
 
@@ -22,10 +23,11 @@ _log = logging.getLogger(__name__)
 class Trees:
     """Opens and closes trees as rules come and go."""
 
-    def __init__(self, environment: KeyValue, zone: int, staging: Path) -> None:
+    def __init__(self, environment: KeyValue, zone: int, staging: Path, worker: Worker | None = None) -> None:
         self._environment = environment
         self._zone = zone
         self._staging = staging
+        self.worker = worker
         self.zones: dict[int, PosixZone] = {}
         self.carriers: dict[int, Carrier] = {}
         """Only of rules that this node writes; a source that is only observed has none."""
@@ -60,6 +62,8 @@ class Trees:
                 os.makedirs(local_path, mode=0o755, exist_ok=True)
                 zone = PosixZone(local_path, bytes(self._staging_for(rule, Path(os.fsdecode(local_path)))))
                 zone.discard_leftovers()
+                if self.worker is not None:
+                    zone.use(self.worker)
         except OSError as error:
             problem = f"rule {rule.name}: {os.fsdecode(local_path)!r} cannot be opened: {error.strerror}"
             if self.problems.get(rule.number) != problem:
@@ -82,6 +86,10 @@ class Trees:
                 staging.mkdir(mode=0o700, parents=True, exist_ok=True)
                 return staging
         raise OSError(errno.EXDEV, "no staging directory can be made on its filesystem")
+
+    def scratch(self) -> list[bytes]:
+        """Directories in which files are made before they are put in place."""
+        return [zone.scratch for zone in self.zones.values() if zone.scratch]
 
     def locate(self, content: Content, number: int) -> int | None:
         """An open descriptor of the file that is believed to hold these bytes, for another node that lacks them."""

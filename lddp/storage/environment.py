@@ -14,7 +14,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import lmdb
 
@@ -60,6 +60,12 @@ class Transaction:
         self.put: Callable[[Table, bytes, bytes], None] = put
         self.delete: Callable[[Table, bytes], bool] = delete
 
+    def close(self) -> None:
+        """Lets LMDB's transaction go, whoever still holds this object: a reader's slot is free only then, and there are
+        a limited number of them."""
+        self.get = self.put = self.delete = _ended
+        del self._transaction
+
     def scan(self, table: Table, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         # Read in growing batches and found again by key in between: an LMDB cursor is not promised to survive
         # changes made to its table by others in the same transaction.
@@ -85,10 +91,14 @@ class Transaction:
             size = min(size * 4, _SCAN_BATCH_MAX)
 
 
+def _ended(*_: object) -> Any:
+    raise AssertionError("a transaction is used after its end")
+
+
 class _Scope:
     """The `with` of one transaction; the errors of LMDB leave it as ours."""
 
-    __slots__ = ("_environment", "_transaction", "_write")
+    __slots__ = ("_environment", "_tables", "_transaction", "_write")
 
     def __init__(self, environment: Environment, *, write: bool) -> None:
         self._environment = environment
@@ -100,18 +110,22 @@ class _Scope:
             self._transaction = environment.lmdb.begin(write=self._write)
         except lmdb.Error as error:
             raise environment.explain(error) from error
-        return Transaction(self._transaction, environment.databases)
+        self._tables = Transaction(self._transaction, environment.databases)
+        return self._tables
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        transaction = self._transaction
+        self._tables.close()
+        del self._transaction, self._tables
         if error is not None or not self._write:
-            self._transaction.abort()
+            transaction.abort()
             if isinstance(error, lmdb.Error):
                 raise self._environment.explain(error) from error
             return
         try:
-            self._transaction.commit()
+            transaction.commit()
         except lmdb.Error as failure:
             raise self._environment.explain(failure) from failure
         self._environment.residency.note_commit()

@@ -53,6 +53,13 @@ class Shortfalls:
         with self._lock:
             return tuple(self._recent)
 
+    def drain(self) -> list[Shortfall]:
+        """Those that are kept, which are not kept any more."""
+        with self._lock:
+            recent = list(self._recent)
+            self._recent.clear()
+        return recent
+
     def note(self, path: bytes, what: str, number: int) -> None:
         with self._lock:
             self._recent.append(Shortfall(path, what, number))

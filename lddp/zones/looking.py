@@ -6,6 +6,8 @@ import errno
 import os
 import stat
 import struct
+from collections.abc import Callable
+from typing import Self
 
 from lddp.core.records import Kind
 from lddp.ports import Status
@@ -22,6 +24,8 @@ KIND_BY_FORMAT = {
 }
 
 _READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+# O_NONBLOCK: a fifo put in the file's place would otherwise block until it has a writer.
+_READ_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOATIME | os.O_NOFOLLOW | os.O_CLOEXEC
 _INODE_AND_BIRTH = struct.Struct("=QQq")
 _DEVICE = struct.Struct("=Q")
 
@@ -87,23 +91,12 @@ class Looker:
         return make_status(found, self._identity(descriptor, b"", syscalls.AT_EMPTY_PATH, found))
 
     def list(self, path: bytes) -> list[tuple[bytes, Status]]:
-        directory = self.open_directory(path)
-        try:
-            names = sorted(map(os.fsencode, os.listdir(directory)))
-            if not path and self._root.hidden:
-                names = [name for name in names if name != self._root.hidden]
-            entries = []
-            for name in names:
-                try:
-                    entries.append((name, self._entry(directory, name)))
-                except FileNotFoundError:
-                    continue
-            return entries
-        finally:
-            os.close(directory)
+        with self.open(path) as directory:
+            return directory.list()
 
-    def open_directory(self, path: bytes) -> int:
-        return open_without_atime(self._root, path, _READ_DIRECTORY)
+    def open(self, path: bytes) -> OpenDirectory:
+        descriptor = open_without_atime(self._root, path, _READ_DIRECTORY)
+        return OpenDirectory(self._root, path, descriptor, self._entry)
 
     def _entry(self, directory: int, name: bytes) -> Status:
         while True:
@@ -210,6 +203,45 @@ class Looker:
             return self.status(path).handle == handle
         except (FileNotFoundError, NotADirectoryError):
             return False
+
+
+class OpenDirectory:
+    """`ports.OpenDirectory`. What is in it is opened by its name there, which costs less than the way from the root and
+    cannot lead anywhere else."""
+
+    def __init__(self, root: Root, path: bytes, descriptor: int, status_of: Callable[[int, bytes], Status]) -> None:
+        self._root = root
+        self._path = path
+        self._descriptor = descriptor
+        self._status_of = status_of
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def list(self) -> list[tuple[bytes, Status]]:
+        names = sorted(map(os.fsencode, os.listdir(self._descriptor)))
+        if not self._path and self._root.hidden:
+            names = [name for name in names if name != self._root.hidden]
+        entries = []
+        for name in names:
+            try:
+                entries.append((name, self._status_of(self._descriptor, name)))
+            except FileNotFoundError:
+                continue
+        return entries
+
+    def open_read(self, name: bytes) -> int:
+        try:
+            descriptor = os.open(name, _READ_FILE, dir_fd=self._descriptor)
+        except OSError:
+            return open_regular(self._root, self._path + b"/" + name if self._path else name)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+        return open_regular(self._root, self._path + b"/" + name if self._path else name)
 
 
 def open_without_atime(root: Root, path: bytes, flags: int) -> int:

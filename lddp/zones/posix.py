@@ -5,19 +5,22 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from types import TracebackType
 
 from lddp.core.records import Attributes, Kind, Xattrs
-from lddp.ports import ContentSource, Status
+from lddp.errors import LddpError
+from lddp.ports import ContentSource, NewFile, Status
 from lddp.zones.attributes import Shortfalls, apply_attributes, by_proc, read_xattrs
-from lddp.zones.filling import fill_new, fill_part
-from lddp.zones.looking import KIND_BY_FORMAT, Looker, open_regular
+from lddp.zones.filling import fill_part
+from lddp.zones.looking import KIND_BY_FORMAT, Looker, OpenDirectory, open_regular
+from lddp.zones.putting import Putter
 from lddp.zones.resolve import Place, Root, check_name, failure
 from lddp.zones.staging import Staging, stat_name
-from lddp.zones.syscalls import AT_FDCWD, exchange, sync_filesystem
+from lddp.zones.syscalls import exchange, sync_filesystem
+from lddp.zones.worker import Tree, Worker
 
 _FORMAT_BY_KIND = {kind: form for form, kind in KIND_BY_FORMAT.items()}
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 
@@ -36,9 +39,14 @@ class PosixZone:
         self._root = Root(root)
         self._looker = Looker(self._root)
         self._staging: Staging | None = None
+        self._putter: Putter | None = None
+        self._worker: Worker | None = None
+        self._tree: Tree | None = None
+        self._paths = os.path.abspath(os.fsencode(root)), os.path.abspath(os.fsencode(staging or b""))
         try:
             if staging is not None and not observe_only:
                 self._staging = Staging(staging)
+                self._putter = Putter(self._root, self._staging, self._looker, self.shortfalls)
                 if self._staging.device != self._root.device:
                     raise failure(errno.EXDEV, os.fsencode(staging))
             if staging is not None:
@@ -48,6 +56,8 @@ class PosixZone:
             raise
 
     def close(self) -> None:
+        if self._worker is not None and self._tree is not None:
+            self._worker.forget(self._tree)
         self._root.close()
         if self._staging is not None:
             self._staging.close()
@@ -67,6 +77,9 @@ class PosixZone:
 
     def list(self, path: bytes) -> list[tuple[bytes, Status]]:
         return self._looker.list(path)
+
+    def open_directory(self, path: bytes) -> OpenDirectory:
+        return self._looker.open(path)
 
     def locate(self, handle: bytes) -> bytes | None:
         return self._looker.locate(handle)
@@ -114,72 +127,36 @@ class PosixZone:
     def put_file(
         self, path: bytes, attributes: Attributes, source: ContentSource, *, look: bool = True
     ) -> Status | None:
-        staging = self._writable()
-        taken = source.path_to_take()
-        if taken is not None:
-            status = self._take_file(staging, path, attributes, os.fsencode(taken), source.size)
-            if status is not None:
-                return status
-        temporary = staging.new_name()
-        asked = attributes.mode & 0o777
-        descriptor = os.open(temporary, _NEW, asked, dir_fd=staging.temporary)
-        try:
-            try:
-                fill_new(descriptor, source)
-                foreseen = self._finish_new(staging, descriptor, attributes, path)
-                with self._root.place(path) as place:
-                    staging.put(temporary, place.fd, place.name)
-            except BaseException:
-                staging.discard(temporary)
-                raise
-            if not look:
-                return None
-            status = self._looker.status_of(descriptor)
-            assert not foreseen or status.mode == attributes.mode, "the process's umask stays what it was"
-            return status
-        finally:
-            os.close(descriptor)
+        self._writable()
+        assert self._putter is not None
+        return self._putter.put(path, attributes, source, look)
 
-    def _finish_new(self, staging: Staging, descriptor: int, attributes: Attributes, path: bytes) -> bool:
-        """Attributes of a file just made in staging; returns whether its owner and mode were right by themselves."""
-        if (
-            (attributes.uid, attributes.gid) == (staging.uid, staging.gid)
-            and not attributes.xattrs
-            and not attributes.mode & (0o7000 | staging.umask)
-        ):
-            os.utime(descriptor, ns=(attributes.mtime_ns, attributes.mtime_ns))
-            return True
-        found = os.fstat(descriptor)
-        apply_attributes(descriptor, found, attributes, path, self.shortfalls, has_xattrs=False)
-        return False
-
-    def _take_file(
-        self, staging: Staging, path: bytes, attributes: Attributes, taken: bytes, size: int
-    ) -> Status | None:
-        """Moves a file into place; None if it is not one that can be moved, or not there any more."""
-        try:
-            descriptor = os.open(taken, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            found = os.fstat(descriptor)
-            # With a second name it would change when that is written to.
-            movable = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_dev == staging.device
-            if not movable or found.st_size != size:
-                return None
+    def put_files(self, files: Sequence[NewFile]) -> tuple[int, OSError | LddpError | None]:
+        self._writable()
+        assert self._putter is not None
+        done = 0
+        while done < len(files):
+            answer = self._worker.put(self._tree, files[done:]) if self._worker and self._tree else None
+            if answer is not None:
+                for shortfall in answer.shortfalls:
+                    self.shortfalls.note(*shortfall)
+                done += answer.done
+                if answer.error is not None:
+                    return done, answer.error
+                continue
             try:
-                apply_attributes(descriptor, found, attributes, path, self.shortfalls)
-                with self._root.place(path) as place:
-                    staging.move(AT_FDCWD, taken, place.fd, place.name)
-            except OSError as error:
-                # As it was, so that it can be read and taken another time.
-                os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
-                if error.errno == errno.EXDEV:  # the same filesystem, but mounted twice
-                    return None
-                raise
-            return self._looker.status_of(descriptor)
-        finally:
-            os.close(descriptor)
+                self._putter.put(*files[done], look=False)
+            except (OSError, LddpError) as error:
+                return done, error
+            done += 1
+        return done, None
+
+    def use(self, worker: Worker) -> None:
+        """Lets another process carry out `put_files`. After `discard_leftovers`."""
+        found = os.fstat(self._root.fd)
+        identity = (found.st_dev, found.st_ino, *self._writable().inode)
+        self._tree = Tree(*self._paths, self._root.hidden, identity)
+        self._worker = worker
 
     def make_node(self, path: bytes, kind: Kind, attributes: Attributes, target: bytes, rdev: int) -> Status:
         staging = self._writable()
@@ -341,6 +318,11 @@ class PosixZone:
     def free_bytes(self) -> int:
         found = os.fstatvfs(self._root.fd)
         return found.f_bavail * found.f_frsize
+
+    @property
+    def scratch(self) -> bytes:
+        """The directory in which files are made; empty where nothing is written."""
+        return self._paths[1] + b"/temporary" if self._staging is not None else b""
 
     def _writable(self) -> Staging:
         if self._staging is None:

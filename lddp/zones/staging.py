@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import itertools
 import os
 import stat
@@ -32,6 +33,11 @@ class Staging:
             self.parked = _private_directory(base, b"parked")
         finally:
             os.close(base)
+        try:
+            _refuse_worker(self.temporary, path)
+        except BaseException:
+            self.close()
+            raise
         self._prefix = os.urandom(8).hex().encode()
         self._numbers = itertools.count()
         name = self.new_name()
@@ -132,6 +138,20 @@ class Staging:
             remove_tree(directory, name)
             return
         self.discard(aside)
+
+
+def _refuse_worker(temporary: int, path: str | bytes) -> None:
+    """EBUSY while the worker of an earlier process has not ended: it may be in the middle of a file."""
+    try:
+        fcntl.flock(temporary, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise failure(errno.EBUSY, os.fsencode(path)) from None
+    except OSError as error:
+        # A filesystem without such locks; a worker does not work there either.
+        if error.errno not in (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        return
+    fcntl.flock(temporary, fcntl.LOCK_UN)
 
 
 def stat_name(directory: int, name: bytes) -> os.stat_result | None:

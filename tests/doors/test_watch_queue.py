@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lddp.doors.watch import Event, FanotifyWatcher, InotifyWatcher, Overflow, Watcher, kernel, open_watcher
+from lddp.doors.watch import Event, FanotifyWatcher, Flag, InotifyWatcher, Overflow, Watcher, kernel, open_watcher
 from lddp.errors import UnavailableError, ZoneError
-from tests.doors.watching import DEADLINE_S, Mirror, tree_of, until
+from tests.doors.watching import DEADLINE_S, Mirror, handle_of, tree_of, until
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="fanotify needs root")
 Make = Callable[[Path], Watcher]
@@ -341,3 +341,45 @@ async def test_other_filesystem_mounted_below_is_not_entered(tmp_path: Path) -> 
         library.umount(bytes(inner))
     names = {event.name for event in found if not isinstance(event, Overflow)}
     assert names == {b"ours"}
+
+
+@needs_root
+async def test_what_is_left_out_is_not_told_until_it_moves(tmp_path: Path) -> None:
+    root, scratch = tmp_path / "root", tmp_path / "scratch"
+    root.mkdir()
+    scratch.mkdir()
+    watcher = FanotifyWatcher(bytes(root), own_changes=True)
+    await watcher.start()
+    watcher.leave_out(bytes(scratch))
+    scratch_handle = handle_of(bytes(scratch))
+    for number in range(3):
+        made = scratch / f"{number}"
+        made.write_bytes(b"made here")
+        made.chmod(0o640)
+    os.unlink(scratch / "2")
+    os.rename(scratch / "0", root / "in")
+    os.rename(scratch / "1", tmp_path / "elsewhere")
+    (root / "in").write_bytes(b"changed")
+    events = [one for one in await until(watcher, watcher.mark()) if isinstance(one, Event)]
+    await watcher.stop()
+    told = [one for one in events if scratch_handle in (one.directory, one.new_directory)]
+    assert {(one.name, one.new_name) for one in told} == {(b"0", b"in"), (b"1", b"elsewhere")}
+    at_root = [one for one in events if one.directory == handle_of(bytes(root)) and one.name == b"in"]
+    assert any(one.flags & Flag.MODIFIED for one in at_root)
+
+
+@needs_root
+async def test_nothing_of_the_tree_can_be_left_out(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "sub").mkdir(parents=True)
+    (tmp_path / "name").symlink_to(root / "sub")
+    watcher = FanotifyWatcher(bytes(root), own_changes=True)
+    await watcher.start()
+    for directory in (root, root / "sub", tmp_path / "name", tmp_path):
+        watcher.leave_out(bytes(directory))
+    (root / "file").write_bytes(b"1")
+    (root / "sub" / "file").write_bytes(b"1")
+    events = [one for one in await until(watcher, watcher.mark()) if isinstance(one, Event)]
+    await watcher.stop()
+    places = {(one.directory, one.name) for one in events if one.flags & Flag.MODIFIED}
+    assert {(handle_of(bytes(root)), b"file"), (handle_of(bytes(root / "sub")), b"file")} <= places

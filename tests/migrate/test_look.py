@@ -6,14 +6,16 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lddp import ports
 from lddp.core.records import Attributes
 from lddp.migrate import look as module
 from lddp.migrate.look import Failure, Moved
 from lddp.migrate.options import MigrationOptions
-from lddp.ports import Status
+from lddp.zones.looking import OpenDirectory
 from lddp.zones.posix import PosixZone
 from tests.fakes.zone import FakeZone
 from tests.migrate.conftest import fill
@@ -146,15 +148,14 @@ def test_a_torn_read_of_a_known_file(
 def test_a_file_that_is_exchanged_for_another_while_it_is_opened(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     (world.source / "f").write_bytes(b"one")
     (world.source.parent / "other").write_bytes(b"two")
-    zone = world.source_zone
-    opened = zone.open_read
+    opened = OpenDirectory.open_read
 
-    def open_read(path: bytes) -> int:
-        if path == b"f" and (world.source.parent / "other").exists():
+    def open_read(directory: OpenDirectory, name: bytes) -> int:
+        if name == b"f" and (world.source.parent / "other").exists():
             os.rename(world.source.parent / "other", world.source / "f")
-        return opened(path)
+        return opened(directory, name)
 
-    monkeypatch.setattr(zone, "open_read", open_read)
+    monkeypatch.setattr(OpenDirectory, "open_read", open_read)
     (report,) = world.looker().scan(world.inode())
     assert report.entries[0].content is None
 
@@ -176,15 +177,14 @@ def test_a_directory_that_is_exchanged_while_it_is_listed(world: World, monkeypa
     (world.source / "d" / "f").write_bytes(b"1")
     world.rounds.scan([world.inode().number], world.ship)
     inode = world.inode("d")
-    zone = world.source_zone
-    listed = zone.list
+    opened = world.source_zone.open_directory
 
-    def list_(path: bytes) -> list[tuple[bytes, Status]]:
+    def open_directory(path: bytes) -> ports.OpenDirectory:
         os.rename(world.source / "d", world.source / "away")
         (world.source / "d").mkdir()
-        return listed(path)
+        return opened(path)
 
-    monkeypatch.setattr(zone, "list", list_)
+    monkeypatch.setattr(world.source_zone, "open_directory", open_directory)
     with pytest.raises(Moved):
         list(world.looker().scan(inode))
 
@@ -246,14 +246,15 @@ def test_a_file_that_cannot_be_read_is_reported_without_its_bytes(
 ) -> None:
     for name in ("good", "bad"):
         (world.source / name).write_bytes(b"1")
-    opened = world.source_zone.open_read
+    opened = {where: where.open_read for where in (OpenDirectory, PosixZone)}
 
-    def open_read(path: bytes) -> int:
-        if path == b"bad":
+    def refuse(where: Any, name: bytes) -> int:
+        if name == b"bad":
             raise OSError(number, os.strerror(number))
-        return opened(path)
+        return opened[type(where)](where, name)
 
-    monkeypatch.setattr(world.source_zone, "open_read", open_read)
+    monkeypatch.setattr(OpenDirectory, "open_read", refuse)
+    monkeypatch.setattr(PosixZone, "open_read", refuse)
     looker = world.looker()
     (report,) = looker.scan(world.inode())
     assert looker.failures == [Failure(b"bad", number)]
@@ -289,15 +290,13 @@ def test_a_directory_that_cannot_be_read_is_a_failure(tmp_path: Path, method: st
 
 def test_a_file_that_vanishes_while_it_is_looked_at(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     (world.source / "f").write_bytes(b"1")
-    zone = world.source_zone
-    assert isinstance(zone, PosixZone)
-    opened = zone.open_read
+    opened = OpenDirectory.open_read
 
-    def open_read(path: bytes) -> int:
+    def open_read(directory: OpenDirectory, name: bytes) -> int:
         os.unlink(world.source / "f")
-        return opened(path)
+        return opened(directory, name)
 
-    monkeypatch.setattr(zone, "open_read", open_read)
+    monkeypatch.setattr(OpenDirectory, "open_read", open_read)
     looker = world.looker()
     (report,) = looker.scan(world.inode())
     assert (report.entries, looker.failures) == ((), [])

@@ -39,8 +39,9 @@ async def trio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     await trio.close()
 
 
-def assert_holds(trio: Trio) -> None:
+async def assert_holds(trio: Trio) -> None:
     """There is a receipt, made by nobody's memory, and this process sees the same."""
+    await trio.until(lambda: bool(trio.nodes[TARGET].backend.receipts("data")))
     (receipt, *_) = trio.nodes[TARGET].backend.receipts("data")
     assert receipt["holds"]
     assert [zone["zone"] for zone in receipt["zones"]] == [SOURCE, TARGET]
@@ -80,7 +81,7 @@ async def test_a_live_source_from_the_start_to_the_receipt(trio: Trio) -> None:
     await trio.change(MigrationAction.COMPLETE)
     document = await trio.state("completed", "failed")
     assert document["state"] == "completed", document
-    assert_holds(trio)
+    await assert_holds(trio)
 
 
 async def test_a_target_that_restarts(trio: Trio) -> None:
@@ -97,7 +98,7 @@ async def test_a_target_that_restarts(trio: Trio) -> None:
     await trio.change(MigrationAction.COMPLETE)
     document = await trio.state("completed", "failed")
     assert document["state"] == "completed", document
-    assert_holds(trio)
+    await assert_holds(trio)
 
 
 async def test_a_source_that_restarts(trio: Trio) -> None:
@@ -110,7 +111,7 @@ async def test_a_source_that_restarts(trio: Trio) -> None:
     await trio.change(MigrationAction.COMPLETE)
     document = await trio.state("completed", "failed")
     assert document["state"] == "completed", document
-    assert_holds(trio)
+    await assert_holds(trio)
 
 
 async def test_a_target_that_cannot_be_opened_at_first(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +133,7 @@ async def test_a_target_that_cannot_be_opened_at_first(trio: Trio, monkeypatch: 
     await trio.change(MigrationAction.COMPLETE)
     document = await trio.state("completed", "failed")
     assert document["state"] == "completed", document
-    assert_holds(trio)
+    await assert_holds(trio)
 
 
 async def test_a_byte_that_somebody_changed_in_the_target(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +156,7 @@ async def test_a_byte_that_somebody_changed_in_the_target(trio: Trio, monkeypatc
     assert document["findings"]["0"]["repaired"] == 0
     assert path.read_bytes() == right
     assert gone.exists()
-    assert_holds(trio)
+    await assert_holds(trio)
 
 
 async def test_a_kept_difference_is_not_repaired(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> None:

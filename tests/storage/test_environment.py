@@ -173,3 +173,15 @@ def test_dropping_the_map_keeps_the_data(used: Path) -> None:
         environment.residency.drop()
         assert shared_resident_bytes() < resident
         assert list(tables.scan(Table.INODES)) == before
+
+
+def test_a_transaction_that_has_ended_holds_no_readers_slot(tmp_path: Path) -> None:
+    """Whoever still has a hand on it: a frame of a stored traceback, for instance."""
+    with Environment.open(str(tmp_path), ecosystem="e", node="n", map_size=1 << 24) as environment:
+        kept = []
+        for _ in range(600):
+            with environment.read() as tables:
+                kept.append(tables)
+        assert environment.lmdb.info()["num_readers"] < 20
+        with pytest.raises(AssertionError, match="after its end"):
+            kept[0].get(Table.META, b"key")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Iterable
 
@@ -11,6 +12,8 @@ from lddp.doors.watch.events import Accept, Batch
 from lddp.doors.watch.fanotify_format import parse
 from lddp.doors.watch.queue import READ_SIZE, WINDOW_S, KernelQueue
 from lddp.errors import ZoneError
+
+_log = logging.getLogger(__name__)
 
 _MASK = (
     kernel.FAN_CREATE
@@ -23,6 +26,16 @@ _MASK = (
 )
 _ROOT_MASK = kernel.FAN_DELETE_SELF | kernel.FAN_MOVE_SELF | kernel.FAN_ONDIR
 """Of the root alone: anywhere else the event of the parent directory says the same."""
+
+_SCRATCH_MASK = (
+    kernel.FAN_CREATE
+    | kernel.FAN_DELETE
+    | kernel.FAN_MODIFY
+    | kernel.FAN_CLOSE_WRITE
+    | kernel.FAN_ATTRIB
+    | kernel.FAN_EVENT_ON_CHILD
+)
+"""Not renames: what leaves such a directory may come into the tree."""
 
 _EVENT_SIZE_COUNTED = 24
 """What FIONREAD counts for an event, however long it is."""
@@ -86,6 +99,18 @@ class FanotifyWatcher(KernelQueue):
         except OSError as error:
             raise self._refusal(error) from error
         self._opened(descriptor)
+
+    def leave_out(self, directory: bytes) -> None:
+        """What happens to files in this directory outside of the tree, until they are moved elsewhere, is of no
+        interest, and the kernel need not tell it. Kernels before 6.0 go on telling."""
+        tree, other = (os.path.realpath(path) + b"/" for path in (self._root, directory))
+        if self._descriptor < 0 or other.startswith(tree) or tree.startswith(other):
+            return
+        how = kernel.FAN_MARK_ADD | kernel.FAN_MARK_ONLYDIR | kernel.FAN_MARK_IGNORE_SURV
+        try:
+            kernel.fanotify_mark(self._descriptor, how, _SCRATCH_MASK, directory)
+        except OSError as error:
+            _log.info("the kernel goes on telling what happens in %r: %s", directory, error)
 
     def _refusal(self, error: OSError) -> ZoneError:
         number = error.errno or errno.EIO

@@ -1,0 +1,62 @@
+"""Contents that came and whose record never did: a source that died between the two leaves them behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import Executor
+
+from lddp.content.store import Store
+from lddp.core import effects as e
+from lddp.core.records import Content
+from lddp.ports import KeyValue
+from lddp.replay import outbox
+
+_log = logging.getLogger(__name__)
+EVERY_S = 12 * 3600.0
+"""Far longer than a record ever comes after its bytes."""
+_READ_AT_ONCE = 4096
+
+
+class Sweep:
+    """What no effect needs, at two looks one after the other, goes. Should its record come after all, the bytes are
+    fetched again."""
+
+    def __init__(self, environment: KeyValue, store: Store) -> None:
+        self._environment = environment
+        self._store = store
+        self._suspected: set[bytes] = set()
+
+    async def run(self, executor: Executor) -> None:
+        """Until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(EVERY_S)
+            count = await loop.run_in_executor(executor, self.look)
+            if count:
+                _log.info("dropped %d contents that nobody has needed for a long time", count)
+
+    def look(self) -> int:
+        """How many contents were dropped. Blocking."""
+        packs, digests = self._store.held()
+        unneeded = {*packs, *digests} - self._needed()
+        due = unneeded & self._suspected
+        self._suspected = unneeded - due
+        for pack in due.intersection(packs):
+            self._store.release_pack(pack)
+        for digest in due.intersection(digests):
+            for sealed in (True, False):
+                self._store.release(Content(digest, 0, sealed=sealed))
+        return len(due)
+
+    def _needed(self) -> set[bytes]:
+        """Packs and digests that effects which are not durably carried out name, and those kept for other zones."""
+        needed = set(self._store.kept())
+        place = (0, 0)
+        with self._environment.read() as tables:
+            while items := outbox.read(tables, place, _READ_AT_ONCE):
+                place = items[-1].order
+                for item in items:
+                    if isinstance(item.effect, e.PutFileEffect | e.WriteEffect):
+                        needed.update((item.effect.content.pack, item.effect.content.digest))
+        return needed

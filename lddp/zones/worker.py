@@ -1,0 +1,307 @@
+"""A process that puts small files into place for a node.
+
+Putting a file is a handful of short system calls. A thread of the node would need the interpreter after each of them,
+while the node's event loop has it most of the time; a process of its own needs nobody. The bytes go through memory
+that both share, everything else over a socket, one request and its answer at a time.
+
+It does nothing by itself and keeps nothing: when it is gone, the node does the same work in its own threads, from the
+first file that was not answered for. It ends with the node, and holds a lock in the staging directory of each tree
+until it has ended, so that whoever comes after the node cannot begin while a file is still being put.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import logging
+import mmap
+import os
+import signal
+import socket
+import struct
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, NamedTuple
+
+import msgpack
+
+from lddp.core.records import Attributes
+from lddp.errors import LddpError
+from lddp.ports import ContentSource, NewFile
+from lddp.zones.attributes import Shortfall, Shortfalls
+from lddp.zones.looking import Looker
+from lddp.zones.putting import InMemory, Putter
+from lddp.zones.resolve import Root
+from lddp.zones.staging import Staging
+
+SHARED_BYTES = 4 * 1024 * 1024
+FILES_MAX = 512
+"""Files of one request: bounds how long the other side is waited for."""
+_LENGTH = struct.Struct("=I")
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+
+_log = logging.getLogger(__name__)
+
+
+class Tree(NamedTuple):
+    """What the worker opens by itself: `identity` says whether it found what the node has open."""
+
+    root: bytes
+    staging: bytes
+    hidden: bytes
+    identity: tuple[int, int, int, int]
+    """Device and inode of the root and of the staging directory."""
+
+
+class Answer(NamedTuple):
+    """How many files are in place, what the filesystem said to the next one, and what could not be set."""
+
+    done: int
+    error: OSError | None
+    shortfalls: list[Shortfall]
+
+
+class Worker:
+    """The node's side. `start` it while the process has one thread; may be used from several afterwards."""
+
+    def __init__(self, process: int, channel: socket.socket, memory: mmap.mmap) -> None:
+        self.process = process
+        """Its process id; 0 once it has ended."""
+        self._channel = channel
+        self._stream: BinaryIO = channel.makefile("rb")
+        self._memory = memory
+        self._lock = threading.Lock()
+        self._opened: dict[Tree, int | None] = {}
+        self._closed: list[int] = []
+
+    @classmethod
+    def start(cls) -> Worker:
+        """Forks the process. OSError where the system has no room for it."""
+        memory = mmap.mmap(-1, SHARED_BYTES)
+        ours, theirs = socket.socketpair()
+        parent = os.getpid()
+        process = os.fork()
+        if process == 0:
+            try:
+                ours.close()
+                _become_worker(parent)
+                _serve(theirs, memory)
+            finally:
+                if sys.exception() is not None:
+                    traceback.print_exc()
+                os._exit(0)
+        theirs.close()
+        return cls(process, ours, memory)
+
+    def put(self, tree: Tree, files: Sequence[NewFile]) -> Answer | None:
+        """Puts the first ones of `files`, as many as go into one request. None where the node must do it itself."""
+        with self._lock:
+            if not self.process:
+                return None
+            try:
+                number = self._open(tree)
+                if number is None:
+                    return None
+                described = self._fill(files)
+                if not described:
+                    return None
+                done, code, path, shortfalls = self._ask("put", number, described)
+            except (OSError, EOFError) as error:
+                self._lost(error)
+                return None
+        failed = OSError(code, os.strerror(code), path) if code else None
+        return Answer(done, failed, [Shortfall(*fields) for fields in shortfalls])
+
+    def forget(self, tree: Tree) -> None:
+        """The node has closed a tree."""
+        with self._lock:
+            number = self._opened.pop(tree, None)
+            if number is not None:
+                self._closed.append(number)
+
+    def close(self) -> None:
+        """Ends the process, once it has answered for what it was given."""
+        with self._lock:
+            self._end()
+
+    # -- requests; all under the lock -------------------------------------------------------------------------------
+
+    def _open(self, tree: Tree) -> int | None:
+        """The worker's number of a tree; None where it cannot have it."""
+        if tree not in self._opened:
+            closed, self._closed = self._closed, []
+            number = max((known for known in self._opened.values() if known is not None), default=0) + 1
+            identity = self._ask("open", number, tree.root, tree.staging, tree.hidden, closed)
+            same = tuple(identity) == tree.identity
+            if not same:
+                _log.warning("the worker process cannot open %r; its files are put by the node itself", tree.root)
+            self._opened[tree] = number if same else None
+        return self._opened[tree]
+
+    def _fill(self, files: Sequence[NewFile]) -> list[tuple[bytes, Attributes, int]]:
+        """Puts bytes into the shared memory while they fit; what the worker must know besides. It ends before a file
+        that is to be taken from the disk or has holes."""
+        memory, end = self._memory, 0
+        described = []
+        for path, attributes, source in files[:FILES_MAX]:
+            size = source.size
+            if end + size > SHARED_BYTES or source.path_to_take() is not None:
+                break
+            data = _whole(source)
+            if data is None:
+                break
+            memory[end : end + size] = data
+            end += size
+            described.append((path, attributes, size))
+        return described
+
+    def _ask(self, *request: Any) -> Any:
+        data = _pack(request)
+        self._channel.sendall(_LENGTH.pack(len(data)) + data)
+        return _receive(self._stream)
+
+    def _lost(self, error: Exception) -> None:
+        _log.error("the worker process has ended (%s); files are put by the node itself from now on", error)
+        self._end()
+
+    def _end(self) -> None:
+        """Waits until the process is gone, and with it whatever it was doing."""
+        process, self.process = self.process, 0
+        self._stream.close()
+        self._channel.close()
+        if process:
+            os.waitpid(process, 0)
+
+
+def start_worker() -> Worker | None:
+    """A worker, or None where the system has no room for one. To be called while this process has one thread."""
+    try:
+        return Worker.start()
+    except OSError as error:
+        _log.warning("no worker process can be started (%s): this node puts all files itself", error.strerror)
+        return None
+
+
+def _whole(source: ContentSource) -> bytes | memoryview | None:
+    """All bytes of a source that gives them in one piece. None also where it cannot: whoever puts the file by itself
+    learns why."""
+    try:
+        chunks = list(source.chunks()) or [(0, b"")]
+    except (OSError, LddpError):
+        return None
+    offset, data = chunks[0]
+    return data if len(chunks) == 1 and not offset and len(data) == source.size else None
+
+
+# -- the worker's side ------------------------------------------------------------------------------------------------
+
+
+class _Opened(NamedTuple):
+    root: Root
+    staging: Staging
+    shortfalls: Shortfalls
+    putter: Putter
+
+
+def _become_worker(parent: int) -> None:
+    """Never outlives the node, and leaves signals of the terminal to it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc.prctl(_PR_SET_NAME, b"lddp-worker", 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def _serve(channel: socket.socket, memory: mmap.mmap) -> None:
+    """Until the node closes its end."""
+    opened: dict[int, _Opened] = {}
+    stream = channel.makefile("rb")
+    view = memoryview(memory)
+    while True:
+        try:
+            kind, number, *fields = _receive(stream)
+        except EOFError:
+            return
+        if kind == "open":
+            *paths, closed = fields
+            for old in closed:
+                _close(opened.pop(old, None))
+            answer: Any = _open_tree(opened, number, *paths)
+        else:
+            answer = _put_all(opened[number], view, *fields)
+        data = _pack(answer)
+        channel.sendall(_LENGTH.pack(len(data)) + data)
+
+
+def _receive(stream: BinaryIO) -> Any:
+    """The next message. EOFError at the end."""
+    head = stream.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        raise EOFError("the other end is closed")
+    (length,) = _LENGTH.unpack(head)
+    data = stream.read(length)
+    if len(data) < length:
+        raise EOFError("the other end was closed within a message")
+    return msgpack.unpackb(data, use_list=False, raw=False)
+
+
+def _open_tree(opened: dict[int, _Opened], number: int, path: bytes, staging_path: bytes, hidden: bytes) -> list[int]:
+    """Opens a tree and locks its staging directory; its identity, nothing where that cannot be."""
+    try:
+        root = Root(path)
+    except OSError:
+        return []
+    root.hidden = hidden
+    try:
+        staging = Staging(staging_path)
+    except OSError:
+        root.close()
+        return []
+    try:
+        fcntl.flock(staging.temporary, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        root.close()
+        staging.close()
+        return []
+    shortfalls = Shortfalls()
+    opened[number] = _Opened(root, staging, shortfalls, Putter(root, staging, Looker(root), shortfalls))
+    found = os.fstat(root.fd)
+    return [found.st_dev, found.st_ino, *staging.inode]
+
+
+def _close(tree: _Opened | None) -> None:
+    if tree is not None:
+        tree.root.close()
+        tree.staging.close()
+
+
+def _put_all(
+    tree: _Opened, view: memoryview, described: Sequence[tuple[bytes, tuple[Any, ...], int]]
+) -> tuple[int, int, bytes, list[Shortfall]]:
+    """(files in place, errno, path that was refused, shortfalls)."""
+    done, code, refused = 0, 0, b""
+    put = tree.putter.put
+    try:
+        for path, attributes, data in _slices(view, described):
+            refused = path
+            put(path, attributes, InMemory(data), False)
+            done += 1
+    except OSError as error:
+        code = error.errno or errno.EIO
+    return done, code, refused if code else b"", tree.shortfalls.drain()
+
+
+def _slices(
+    view: memoryview, described: Sequence[tuple[bytes, tuple[Any, ...], int]]
+) -> Iterator[tuple[bytes, Attributes, memoryview]]:
+    end = 0
+    for path, attributes, size in described:
+        yield path, Attributes(*attributes), view[end : end + size]
+        end += size

@@ -1,0 +1,71 @@
+"""Only what nobody needs for long is swept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+from lddp.content.store import Store
+from lddp.core import effects as e
+from lddp.core.records import Attributes, Content
+from lddp.node.sweep import Sweep
+from lddp.replay import outbox
+from tests.fakes.memory import MemoryKeyValue
+
+ATTRIBUTES = Attributes(0o644, 0, 0, 0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path)
+    yield store
+    store.close()
+
+
+def blob(store: Store, data: bytes) -> Content:
+    with store.writer() as writer:
+        writer.write(data)
+        return writer.commit(sync=False)
+
+
+def need(keyvalue: MemoryKeyValue, gsn: int, content: Content) -> None:
+    effect = e.PutFileEffect(gsn << 16, b"f", ATTRIBUTES, content, False)
+    with keyvalue.write() as tables:
+        outbox.append(tables, gsn, 1, [e.ScopedEffect(1, e.Scope(), effect)])
+
+
+async def test_what_no_effect_names_goes_at_the_second_look(store: Store) -> None:
+    keyvalue = MemoryKeyValue()
+    sweep = Sweep(keyvalue, store)
+    lost, waiting, kept = [blob(store, b"%d" % number * 40_000) for number in range(3)]
+    store.keep(kept)
+    need(keyvalue, 7, waiting)
+    lost_pack, named_pack = b"1" * 16, b"2" * 16
+    await store.add_pack(lost_pack, b"lost")
+    await store.add_pack(named_pack, b"named")
+    need(keyvalue, 8, Content(blake3(b"named").digest(), 5, pack=named_pack))
+    assert sweep.look() == 0, "it may have come just now"
+    assert sweep.look() == 2
+    assert store.open(lost) is None
+    assert store.pack(lost_pack) is None
+    for content in (waiting, kept):
+        assert store.open(content) is not None
+    assert store.pack(named_pack) == b"named"
+
+
+async def test_what_is_needed_in_between_is_suspected_anew(store: Store) -> None:
+    keyvalue = MemoryKeyValue()
+    sweep = Sweep(keyvalue, store)
+    content = blob(store, b"late" * 10_000)
+    sweep.look()
+    need(keyvalue, 7, content)
+    assert sweep.look() == 0
+    with keyvalue.write() as tables:
+        outbox.discard(tables, 7)
+    assert sweep.look() == 0
+    assert store.open(content) is not None
+    assert sweep.look() == 1
+    assert store.open(content) is None

@@ -1,0 +1,192 @@
+"""Files that another process puts in place: the same as if the zone had put them itself, also when it dies."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lddp.ports import NewFile
+from lddp.zones.posix import PosixZone
+from lddp.zones.worker import FILES_MAX, SHARED_BYTES, Worker
+from tests.fakes.zone import Bytes
+from tests.zones.conftest import attributes, names, read, root_only
+
+REACH_S = 20.0
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    one = Worker.start()
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def helped(posix: PosixZone, worker: Worker) -> PosixZone:
+    posix.use(worker)
+    return posix
+
+
+def files(count: int, size: int = 5) -> list[NewFile]:
+    return [NewFile(b"f%05d" % number, attributes(), Bytes(b"%05d" % number * (size // 5))) for number in range(count)]
+
+
+def kill(worker: Worker) -> None:
+    """Until the kernel has taken it apart, as far as can be told from outside."""
+    descriptor = os.pidfd_open(worker.process)
+    os.kill(worker.process, signal.SIGKILL)
+    assert select.select([descriptor], [], [], REACH_S)[0]
+    os.close(descriptor)
+
+
+def test_the_same_as_put_file(helped: PosixZone, root: Path) -> None:
+    wanted = [
+        NewFile(b"plain", attributes(), Bytes(b"1")),
+        NewFile(b"empty", attributes(0o400), Bytes(b"")),
+        NewFile(b"mode", attributes(0o4751), Bytes(b"2")),
+        NewFile(b"xattr", attributes(xattrs=((b"user.a", b"b"),)), Bytes(b"3")),
+        NewFile(b"\xff\n", attributes(mtime_ns=1), Bytes(b"4")),
+    ]
+    for file in wanted:
+        helped.put_file(*file)
+    alone = {
+        file.path: (read(helped, file.path), helped.status(file.path), helped.xattrs(file.path)) for file in wanted
+    }
+    assert helped.put_files(wanted) == (len(wanted), None)
+    for file in wanted:
+        data, status, xattrs = alone[file.path]
+        again = helped.status(file.path)
+        assert again.inode != status.inode
+        same = again._replace(inode=0, handle=b"", ctime_ns=0) == status._replace(inode=0, handle=b"", ctime_ns=0)
+        assert same and read(helped, file.path) == data and helped.xattrs(file.path) == xattrs
+
+
+def written_by(process: int) -> int:
+    """Bytes that a process has written, as the kernel counts them."""
+    fields = dict(line.split(": ") for line in Path(f"/proc/{process}/io").read_text().splitlines())
+    return int(fields["wchar"])
+
+
+def test_it_is_the_worker_that_puts_them(helped: PosixZone, worker: Worker) -> None:
+    before = written_by(worker.process)
+    helped.put_files(files(10, 100_000))
+    assert written_by(worker.process) - before >= 1_000_000
+
+
+@pytest.mark.parametrize("count, size", [(FILES_MAX * 2 + 1, 5), (50, 250_000), (2, SHARED_BYTES + 5)])
+def test_more_than_goes_into_one_request(helped: PosixZone, count: int, size: int) -> None:
+    wanted = files(count, size // 5 * 5)
+    assert helped.put_files(wanted) == (count, None)
+    assert names(helped) == [file.path for file in wanted]
+    for file in wanted:
+        assert read(helped, file.path) == b"".join(data for _, data in file.source.chunks())
+
+
+def test_holes_and_files_to_take_are_put_by_the_zone_itself(helped: PosixZone, tmp_path: Path, root: Path) -> None:
+    holes = NewFile(b"f00001h", attributes(), Bytes(pieces=[(1 << 20, b"a")], size=3 << 20))
+    assert helped.put_files([*files(2), holes, *files(4)[2:]]) == (5, None)
+    assert (root / "f00001h").stat().st_size == 3 << 20
+    assert len(names(helped)) == 5
+
+
+def refused_by(helped: PosixZone, case: str) -> tuple[NewFile, int]:
+    match case:
+        case "no parent":
+            return NewFile(b"gone/f", attributes(), Bytes(b"1")), errno.ENOENT
+        case "a symlink on the way":
+            os.symlink("/", os.path.join(b"/proc/self/fd/%d" % helped._root.fd, b"away"))
+            return NewFile(b"away/f", attributes(), Bytes(b"1")), errno.ENOTDIR
+        case "out of the root":
+            return NewFile(b"../f", attributes(), Bytes(b"1")), errno.EINVAL
+        case _:
+            return NewFile(b"x" * 256, attributes(), Bytes(b"1")), errno.ENAMETOOLONG
+
+
+@pytest.mark.parametrize("case", ["no parent", "a symlink on the way", "out of the root", "a name too long"])
+def test_the_first_that_is_refused_ends_it(helped: PosixZone, staging: Path, case: str) -> None:
+    bad, number = refused_by(helped, case)
+    done, error = helped.put_files([*files(3), bad, *files(5)[3:]])
+    assert done == 3
+    assert isinstance(error, OSError) and (error.errno, error.filename) == (number, bad.path)
+    assert [name for name in names(helped) if name[:1] == b"f"] == [b"f00000", b"f00001", b"f00002"]
+
+
+@root_only
+def test_what_could_not_be_set_is_known_to_the_zone(helped: PosixZone) -> None:
+    odd = attributes(xattrs=((b"system.nfs4_acl", b"x"), (b"user.a", b"b")))
+    helped.put_files([NewFile(b"f", odd, Bytes(b"1"))])
+    alone = PosixZone.put_file(helped, b"g", odd, Bytes(b"1"))
+    assert alone is not None
+    first, second = helped.shortfalls.recent()
+    assert (first.path, second.path) == (b"f", b"g") and first[1:] == second[1:]
+
+
+def test_a_killed_worker_is_not_missed(helped: PosixZone, worker: Worker) -> None:
+    helped.put_files(files(2))
+    kill(worker)
+    assert helped.put_files(files(20)) == (20, None)
+    assert worker.process == 0
+    assert len(names(helped)) == 20
+
+
+def test_it_ends_with_its_node(tmp_path: Path) -> None:
+    """A process that is killed takes its worker along."""
+    program = (
+        "import time; from lddp.zones.worker import Worker; print(Worker.start().process, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as node:
+        assert node.stdout is not None
+        descriptor = os.pidfd_open(int(node.stdout.readline()))
+        node.kill()
+    assert select.select([descriptor], [], [], REACH_S)[0]
+    os.close(descriptor)
+
+
+def test_nobody_opens_the_staging_directory_while_a_worker_has_it(
+    helped: PosixZone, worker: Worker, root: Path, staging: Path
+) -> None:
+    helped.put_files(files(1))
+    with pytest.raises(OSError) as refused:
+        PosixZone(str(root), str(staging))
+    assert refused.value.errno == errno.EBUSY
+    worker.close()
+    PosixZone(str(root), str(staging)).close()
+
+
+def test_a_closed_tree_is_let_go(worker: Worker, tmp_path: Path) -> None:
+    for turn in range(3):
+        root, staging = tmp_path / f"root-{turn}", tmp_path / f"staging-{turn}"
+        root.mkdir()
+        staging.mkdir()
+        with PosixZone(str(root), str(staging)) as zone:
+            zone.use(worker)
+            assert zone.put_files(files(3)) == (3, None)
+    held = os.listdir(f"/proc/{worker.process}/fd")
+    assert sum("root-" in os.readlink(f"/proc/{worker.process}/fd/{one}") for one in held) == 1
+
+
+def exchanged(root: Path) -> None:
+    root.rename(root.with_name("before"))
+    root.mkdir()
+
+
+def removed(root: Path) -> None:
+    root.rename(root.with_name("before"))
+
+
+@pytest.mark.parametrize("change", [exchanged, removed])
+def test_a_root_that_is_another_one_by_now_is_not_used(
+    helped: PosixZone, root: Path, change: Callable[[Path], None]
+) -> None:
+    change(root)
+    assert helped.put_files(files(3)) == (3, None)
+    assert len(os.listdir(root.with_name("before"))) == 3
+    assert not root.exists() or not os.listdir(root)
