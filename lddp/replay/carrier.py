@@ -11,6 +11,7 @@ from lddp.core import effects as e
 from lddp.core.records import Kind
 from lddp.ports import ContentSource, ZoneFilesystem
 from lddp.replay.existing import OnExisting, is_as_wanted
+from lddp.replay.touched import follow, parent_of
 
 _log = logging.getLogger(__name__)
 DRIFT_LISTED_MAX = 1000
@@ -25,11 +26,12 @@ class Carrier:
         self.zone = zone
         self.policy = policy
         self.touched: set[bytes] = set()
-        self.skipped: set[int] = set()
-        """Inodes whose bytes were passed over because the log replaces them later: not in the zone for now."""
+        self.withheld: set[int] = set()
+        """Files of which the zone has no object, because their bytes were passed over. At their names there is nothing,
+        or what was there before them and is nobody's by now; a later PutFileEffect ends that."""
         self.drift: list[bytes] = []
-        self.recovering = False
-        """Whether effects are from before this start: they may have been carried out already, or passed over."""
+        self.repeats = False
+        """Whether the effect may have been carried out already, by a process that could not say so any more."""
         self.kept: set[bytes] = set()
         """Paths where the on-existing policy kept the target's own file."""
         self.bytes_written = 0
@@ -49,17 +51,34 @@ class Carrier:
         }
 
     def carry(self, effect: e.Effect, source: ContentSource | None) -> None:
-        """Does what the effect says. OSError where the filesystem refuses for a reason that may go away; a name that
-        is missing is drift, noted, and does not stop the zone."""
+        """Does what the effect says; a PutFileEffect without a source is passed over. OSError where the filesystem
+        refuses for a reason that may go away; a name that is missing is drift, noted, and does not stop the zone."""
         try:
-            self._run[type(effect)](effect, source)
+            if self.withheld and effect.inode in self.withheld:
+                self._carry_withheld(effect, source)
+            else:
+                self._run[type(effect)](effect, source)
         except FileNotFoundError:
-            if effect.inode not in self.skipped:
-                self._note_drift(effect)
+            self._note_drift(effect)
         except OSError as error:
             if error.errno not in _DRIFT and not self._is_of_another_kind(effect, error):
                 raise
             self._note_drift(effect)
+
+    def _carry_withheld(self, effect: e.Effect, source: ContentSource | None) -> None:
+        """Takes away the names that the file loses, with whatever is there, and leaves alone those that it gets: the
+        bytes that come later get all of them."""
+        match effect:
+            case e.PutFileEffect() if source is not None:
+                self._put_file(effect, source)
+                self.withheld.discard(effect.inode)
+            case e.RenameEffect(_, path, _, _) | e.ParkEffect(_, path):
+                self.zone.remove(path)
+                self.touched.add(parent_of(path))
+            case e.RemoveEffect():
+                self._remove(effect, None)
+            case _:
+                return
 
     def _is_of_another_kind(self, effect: e.Effect, error: OSError) -> bool:
         """Whether an effect was refused because something else has the name of its file."""
@@ -70,48 +89,15 @@ class Carrier:
         return False
 
     def _note_drift(self, effect: e.Effect) -> None:
-        if self.recovering:
+        if self.repeats:
             return
         path: bytes = getattr(effect, "path", b"") or getattr(effect, "to", b"")
         _log.warning("%r is not as the log left it: somebody else changed this zone", path)
         if len(self.drift) < DRIFT_LISTED_MAX:
             self.drift.append(path)
 
-    def _touch(self, path: bytes) -> None:
-        end = path.rfind(b"/")
-        self.touched.add(path[:end] if end >= 0 else b"")
-
-    def _trace(self, effect: e.Effect) -> None:
-        """Keeps `touched` up with an effect that was carried out."""
-        match effect:
-            case e.RenameEffect(_, path, to, directory):
-                if directory:
-                    self._move_touched(path, to)
-                self._touch(path)
-                self._touch(to)
-            case e.ParkEffect(inode, path):
-                self._move_touched(path, _parked(inode))
-                self._touch(path)
-            case e.UnparkEffect(inode, to):
-                self._move_touched(_parked(inode), to)
-                self._touch(to)
-            case e.LinkEffect(_, _, to):
-                self._touch(to)
-            case e.MakeDirectoryEffect(_, path, _):
-                self._touch(path)
-                self.touched.add(path)
-            case e.PutFileEffect() | e.MakeNodeEffect() | e.RemoveEffect():
-                self._touch(effect.path)
-            case _:
-                return
-
-    def retrace(self, effect: e.Effect) -> None:
-        """An effect that was carried out before this start: its directories may not have their times yet."""
-        self._trace(effect)
-
     def _make_directory(self, effect: e.MakeDirectoryEffect, _: ContentSource | None) -> None:
-        parent = effect.path[: max(effect.path.rfind(b"/"), 0)]
-        if effect.path and parent not in self._made:
+        if effect.path and parent_of(effect.path) not in self._made:
             try:
                 self.zone.status(effect.path)
             except FileNotFoundError:
@@ -119,13 +105,13 @@ class Carrier:
         else:
             self._made.add(effect.path)
         self.zone.make_directory(effect.path, effect.attributes)
-        self._trace(effect)
+        follow(self.touched, effect)
 
     def _put_file(self, effect: e.PutFileEffect, source: ContentSource | None) -> None:
-        assert source is not None, "the projector waits for the bytes of a file"
-        self.skipped.discard(effect.inode)
         path = effect.path
         parent = path[: max(path.rfind(b"/"), 0)]
+        # Also where nothing is written now: a process that was killed may have put the file here.
+        self.touched.add(parent)
         if effect.observed and parent not in self._made:
             wanted = is_as_wanted(self.zone, path, effect.content, effect.attributes, self.policy)
             if wanted is not None:
@@ -134,17 +120,26 @@ class Carrier:
                 else:
                     self.kept.add(path)
                 return
+        if source is None:
+            if effect.observed or not self._is_file(path):
+                self.withheld.add(effect.inode)
+            return
         self.zone.put_file(path, effect.attributes, source, look=False)
         self.bytes_written += effect.content.size
-        self._trace(effect)
+
+    def _is_file(self, path: bytes) -> bool:
+        try:
+            return self.zone.status(path).kind is Kind.FILE
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def _make_node(self, effect: e.MakeNodeEffect, _: ContentSource | None) -> None:
         self.zone.make_node(effect.path, effect.kind, effect.attributes, effect.target, effect.rdev)
-        self._trace(effect)
+        self.touched.add(parent_of(effect.path))
 
     def _link(self, effect: e.LinkEffect, _: ContentSource | None) -> None:
         self.zone.link(effect.path, effect.to)
-        self._trace(effect)
+        self.touched.add(parent_of(effect.to))
 
     def _rename(self, effect: e.RenameEffect, _: ContentSource | None) -> None:
         try:
@@ -152,26 +147,20 @@ class Carrier:
         finally:  # it may be done already, by a process that was killed before it could say so
             if effect.directory:
                 self._made.clear()
-            self._trace(effect)
-
-    def _move_touched(self, path: bytes, to: bytes) -> None:
-        below = path + b"/"
-        moved = {item for item in self.touched if item == path or item.startswith(below)}
-        self.touched -= moved
-        self.touched |= {to + item[len(path) :] for item in moved}
+            follow(self.touched, effect, again=self.repeats)
 
     def _park(self, effect: e.ParkEffect, _: ContentSource | None) -> None:
         try:
             self.zone.park(effect.path, b"%d" % effect.inode)
         finally:
             self._made.clear()
-            self._trace(effect)
+            follow(self.touched, effect, again=self.repeats)
 
     def _unpark(self, effect: e.UnparkEffect, _: ContentSource | None) -> None:
         try:
             self.zone.unpark(b"%d" % effect.inode, effect.to)
         finally:
-            self._trace(effect)
+            follow(self.touched, effect, again=self.repeats)
 
     def _remove(self, effect: e.RemoveEffect, _: ContentSource | None) -> None:
         if not effect.path:
@@ -180,7 +169,7 @@ class Carrier:
         self.zone.remove(effect.path)
         if effect.directory:
             self._made.clear()
-        self._trace(effect)
+        self.touched.add(parent_of(effect.path))
 
     def _set_attributes(self, effect: e.SetAttributesEffect, _: ContentSource | None) -> None:
         self.zone.set_attributes(effect.path, effect.kind, effect.attributes)
@@ -192,8 +181,3 @@ class Carrier:
 
     def _truncate(self, effect: e.TruncateEffect, _: ContentSource | None) -> None:
         self.zone.truncate(effect.path, effect.size, effect.attributes)
-
-
-def _parked(inode: int) -> bytes:
-    """Where a parked object is, in the terms of `touched`: no path of a tree has a NUL."""
-    return b"\0%d" % inode

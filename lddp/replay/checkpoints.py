@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -18,10 +19,19 @@ from lddp.replay.outbox import Item
 from lddp.replay.progress import Progress
 from lddp.replay.retained import Retained
 from lddp.replay.settling import directory_attributes, set_directories
+from lddp.replay.touched import follow
 
 BATCH_EFFECTS = 1024
 _PROJECTED = b"projected"
 _TOUCHED = b"touched"
+_WITHHELD = b"withheld"
+
+
+class Traces(NamedTuple):
+    """What a carrier has to know of what was carried out before it was there."""
+
+    touched: set[bytes]
+    withheld: set[int]
 
 
 def read_projected(tables: Tables) -> tuple[int, int]:
@@ -59,6 +69,8 @@ class Checkpoints:
         self._scanned = 0
         self._waiting: dict[tuple[int, int], Item] = {}
         self._done = set(progress.done)
+        self._traces: dict[int, Traces] = {}
+        """From before this start, of rules whose tree is not open yet."""
         self._checkpointed = clock.monotonic()
         self._wanted: list[asyncio.Future[None]] = []
         self._packs: dict[bytes, int] = {}
@@ -77,8 +89,8 @@ class Checkpoints:
         self._wake.set()
         await wanted
 
-    @property
-    def _dirty(self) -> bool:
+    def _is_dirty(self) -> bool:
+        self._hand_over()
         return bool(self._done) or any(carrier.touched for carrier in self._carriers.values())
 
     async def _checkpoint(self) -> None:
@@ -88,7 +100,7 @@ class Checkpoints:
         wanted, self._wanted = self._wanted, []
         settled = True
         try:
-            if self._dirty:
+            if self._is_dirty():
                 settled = await self._settle_directories()
                 await self._make_durable()
         except OSError:
@@ -104,15 +116,15 @@ class Checkpoints:
     async def _make_durable(self) -> None:
         """Waits for a checkpoint under way, then makes one while nothing is carried out."""
         await self._end_background()
-        self._forget(await self._sync_through(self.projected, self._touched()))
+        self._forget(await self._sync_through(self.projected, self._snapshot()))
 
     async def _start_background(self) -> None:
         """A checkpoint beside the projection: syncing a filesystem can take long, and nobody should wait for it."""
         self._checkpointed = self._clock.monotonic()
-        if self._dirty and self._background is None:
+        if self._is_dirty() and self._background is None:
             await self._settle_directories()
             self._background = asyncio.get_running_loop().create_task(
-                self._sync_through(self.projected, self._touched())
+                self._sync_through(self.projected, self._snapshot())
             )
 
     async def _end_background(self) -> None:
@@ -120,21 +132,37 @@ class Checkpoints:
         if background is not None:
             self._forget(await background)
 
-    def _touched(self) -> dict[int, list[bytes]]:
-        return {rule: sorted(carrier.touched) for rule, carrier in self._carriers.items()}
+    def _snapshot(self) -> dict[bytes, bytes]:
+        """What the next start has to know of this moment: directories that do not have their times yet, files that
+        are withheld, contents that others may ask for."""
+        self._hand_over()
+        touched = {rule: sorted(traces.touched) for rule, traces in self._traces.items()}
+        withheld = {rule: sorted(traces.withheld) for rule, traces in self._traces.items()}
+        for rule, carrier in self._carriers.items():
+            self._forget_gone(carrier)
+            touched[rule] = sorted(carrier.touched)
+            withheld[rule] = sorted(carrier.withheld)
+        snapshot = {_TOUCHED: msgpack.packb(touched), _WITHHELD: msgpack.packb(withheld)}
+        return snapshot if self.retained is None else snapshot | self.retained.snapshot()
 
-    async def _sync_through(self, through: int, touched: dict[int, list[bytes]]) -> int:
-        """Everything carried out up to GSN `through` becomes durable and leaves the outbox. `touched` are directories
-        that do not have their times yet."""
-        retained = None if self.retained is None else self.retained.snapshot()
+    def _forget_gone(self, carrier: Carrier) -> None:
+        """A withheld file for which nothing waits is gone from the log: otherwise the bytes that replace those that
+        were passed over would be waiting."""
+        if carrier.withheld:
+            with self._environment.read() as tables:
+                if View(tables).gsn == self._scanned:
+                    carrier.withheld &= {item.effect.inode for item in self._waiting.values()}
+
+    async def _sync_through(self, through: int, snapshot: dict[bytes, bytes]) -> int:
+        """Everything carried out up to GSN `through` becomes durable and leaves the outbox."""
         await asyncio.get_running_loop().run_in_executor(None, self._sync)
 
         def note(tables: Tables) -> None:
             outbox.discard(tables, through)
             tables.put(Table.LOCAL, _PROJECTED, DENTRY.pack(through, 0xFFFFFFFF))
-            tables.put(Table.LOCAL, _TOUCHED, msgpack.packb(touched))
-            if retained is not None:
-                Retained.write(tables, retained)
+            for key, value in snapshot.items():
+                if tables.get(Table.LOCAL, key) != value:
+                    tables.put(Table.LOCAL, key, value)
 
         await self._transact(note)
         return through
@@ -143,26 +171,44 @@ class Checkpoints:
         """A checkpoint is done. To be called while nothing is being carried out: the marks are made anew."""
         self.durable = through
         self._done = {order for order in self._done if order[0] > through}
-        self._progress.reset((through, 0), self._done)
+        self._progress.reset(self._done)
         for pack in [pack for pack, gsn in self._packs.items() if gsn <= through]:
             del self._packs[pack]
             self._store.release_pack(pack)
 
-    def _recover_touched(self) -> None:
-        """Directories whose entries were changed before this start, and that may not have their times yet."""
+    def _recover(self) -> None:
+        """Works out what the carriers have to know of what was carried out before this start."""
         with self._environment.read() as tables:
-            data = tables.get(Table.LOCAL, _TOUCHED)
-            kept = msgpack.unpackb(data, strict_map_key=False) if data is not None else {}
-            for rule, carrier in self._carriers.items():
-                carrier.touched.update(kept.get(rule, []))
+            touched, withheld = (_read_sets(tables, key) for key in (_TOUCHED, _WITHHELD))
+            for rule in touched.keys() | withheld.keys():
+                self._traces[rule] = Traces(touched.get(rule, set()), withheld.get(rule, set()))
             place = self._cursor
             while self._done and (items := outbox.read(tables, place, BATCH_EFFECTS)):
                 for item in items:
-                    if item.order in self._done and item.rule in self._carriers:
-                        self._carriers[item.rule].retrace(item.effect)
-                        if self.retained is not None and self.retained.concerns(item.effect):
-                            self.retained.used(item)
+                    if item.order in self._done:
+                        self._retrace(item)
                 place = items[-1].order
+            rules = {rule.number for rule in View(tables).rules()}
+        self._traces = {rule: traces for rule, traces in self._traces.items() if rule in rules}
+        self._hand_over()
+
+    def _retrace(self, item: Item) -> None:
+        """An effect that was carried out after the last checkpoint, or before it and out of order."""
+        traces = self._traces.setdefault(item.rule, Traces(set(), set()))
+        follow(traces.touched, item.effect, again=True)
+        if item.order in self._progress.withheld:
+            traces.withheld.add(item.effect.inode)
+            return
+        traces.withheld.discard(item.effect.inode)
+        if self.retained is not None and self.retained.concerns(item.effect):
+            self.retained.used(item)
+
+    def _hand_over(self) -> None:
+        """Gives carriers what is kept for them."""
+        for rule in self._traces.keys() & self._carriers.keys():
+            traces = self._traces.pop(rule)
+            self._carriers[rule].touched |= traces.touched
+            self._carriers[rule].withheld |= traces.withheld
 
     def _sync(self) -> None:
         for carrier in list(self._carriers.values()):
@@ -171,6 +217,7 @@ class Checkpoints:
     async def _settle_directories(self) -> bool:
         """Gives every directory whose entries were changed the modification time that the namespace says. False where
         the log is ahead of the zone: then paths may mean other directories, and it is done later."""
+        self._hand_over()
         loop = asyncio.get_running_loop()
         settled = True
         for rule, carrier in self._carriers.items():
@@ -185,3 +232,9 @@ class Checkpoints:
             await loop.run_in_executor(self._executor, set_directories, carrier, wanted)
             carrier.touched = set()
         return settled
+
+
+def _read_sets(tables: Tables, key: bytes) -> dict[int, set[Any]]:
+    data = tables.get(Table.LOCAL, key)
+    found = msgpack.unpackb(data, strict_map_key=False) if data is not None else {}
+    return {rule: set(values) for rule, values in found.items()}

@@ -15,6 +15,7 @@ import msgpack
 from lddp.core import effects as e
 from lddp.core.records import Attributes, Content, Kind
 from lddp.core.tables import Table, Tables
+from lddp.replay.progress import ORDINALS_MAX
 
 KEY = struct.Struct(">QI")
 _CODES: dict[type, int] = {
@@ -59,6 +60,7 @@ def append(tables: Tables, gsn: int, zone: int, effects: Iterable[e.ScopedEffect
             count = len(items)
             put(Table.EFFECTS, key(gsn, count), _pack((_CODES[type(effect)], rule, *effect)))
             items.append(Item((gsn, count), rule, effect))
+    assert len(items) <= ORDINALS_MAX, "a record is bounded"
     return items
 
 

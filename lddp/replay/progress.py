@@ -2,6 +2,9 @@
 
 A memory-mapped file: a mark made before a kill is in the page cache and there for the next start. After a power cut it
 may be wrong in either direction, so it names the boot it was made in and counts only within that boot.
+
+A mark is one aligned word of eight bytes, and so is the header's word that says which of two banks counts: a process
+can be killed between any two instructions, and what it leaves is all of a mark, or nothing, and one whole bank.
 """
 
 from __future__ import annotations
@@ -10,12 +13,18 @@ import mmap
 import os
 import struct
 
-from lddp.replay.outbox import KEY
-
-_HEADER = struct.Struct(">8s36sQI")
-_MAGIC = b"lddpprg1"
+_HEADER = struct.Struct("=8s36s4xQ")
+_WORD = struct.Struct("@Q")  # native, which stores it with one instruction
+_MAGIC = b"lddpprg2"
+_ACTIVE_AT = 56
+_BANKS_AT = 64
+_ORDINAL_BITS = 20
+ORDINALS_MAX = 1 << _ORDINAL_BITS
+_DONE, _BEGUN, _WITHHELD = 1, 2, 3
 MARKS_MAX = 65_536
 """Marks between two checkpoints; the file grows by what is done beyond a checkpoint already."""
+
+Order = tuple[int, int]
 
 
 def boot_id() -> bytes:
@@ -31,55 +40,121 @@ class Progress:
     """Marks of effects done. `survived` says whether the marks found at opening are from this boot."""
 
     def __init__(self, path: str) -> None:
-        size = _HEADER.size + MARKS_MAX * KEY.size
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._path = path
+        self.done: set[Order] = set()
+        """Marks found at opening, those of `reset` since."""
+        self.withheld: set[Order] = set()
+        """Marks, those of this process included, of effects after which their file was withheld."""
+        self.begun: set[Order] = set()
+        """What an earlier process began, and was killed before it could say whether it was done."""
+        self._capacity = 0
+        self._active = 0
+        self._position = 0
+        self.survived = self._open()
+        if not self.survived:
+            self._make(MARKS_MAX, set())
+
+    def _open(self) -> bool:
+        """Reads what an earlier process left; False where it is nothing of this boot."""
         try:
-            found = os.fstat(descriptor).st_size
-            fresh = found < size or (found - _HEADER.size) % KEY.size != 0
-            size = size if fresh else found
-            if fresh:
-                os.ftruncate(descriptor, 0)
-                os.ftruncate(descriptor, size)
-            self._map = mmap.mmap(descriptor, size)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            size = os.fstat(descriptor).st_size
+            if size <= _BANKS_AT:
+                return False
+            found = mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)
-        magic, boot, gsn, ordinal = _HEADER.unpack_from(self._map)
-        self.survived = not fresh and magic == _MAGIC and boot == boot_id()
-        self.done: set[tuple[int, int]] = set()
-        self.base = (gsn, ordinal) if self.survived else (0, 0)
-        if self.survived:
-            self._load()
-        self._position = _HEADER.size + KEY.size * len(self.done)
-        if not self.survived:
-            self.reset((0, 0), set())
+        magic, boot, capacity = _HEADER.unpack_from(found)
+        active = _WORD.unpack_from(found, _ACTIVE_AT)[0]
+        whole = size == _BANKS_AT + 2 * capacity * _WORD.size and active in (0, 1)
+        if magic != _MAGIC or boot != boot_id() or not whole:
+            found.close()
+            return False
+        self._map, self._capacity, self._active = found, capacity, active
+        self._load()
+        return True
+
+    def _bank(self, number: int) -> int:
+        return _BANKS_AT + number * self._capacity * _WORD.size
 
     def _load(self) -> None:
-        for position in range(_HEADER.size, len(self._map), KEY.size):
-            order = KEY.unpack_from(self._map, position)
-            if order == (0, 0):
+        self._position = self._bank(self._active)
+        while self._position < self._bank(self._active + 1):
+            (word,) = _WORD.unpack_from(self._map, self._position)
+            if not word:
                 break
-            self.done.add(order)
+            order, what = (word >> (_ORDINAL_BITS + 2), (word >> 2) % ORDINALS_MAX), word & 3
+            if what == _BEGUN:
+                self.begun.add(order)
+            else:
+                self.done.add(order)
+            if what == _WITHHELD:
+                self.withheld.add(order)
+            self._position += _WORD.size
+        self.begun -= self.done
+
+    def _make(self, capacity: int, keep: set[Order]) -> None:
+        """A new file takes the place of the old one at once; its blocks are there, so that no mark can meet a full
+        disk."""
+        temporary = self._path + ".new"
+        size = _BANKS_AT + 2 * capacity * _WORD.size
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+            made = mmap.mmap(descriptor, size)
+        finally:
+            os.close(descriptor)
+        _HEADER.pack_into(made, 0, _MAGIC, boot_id(), capacity)
+        if self._capacity:
+            self._map.close()
+        self._map, self._capacity, self._active = made, capacity, 0
+        self._position = self._bank(0)
+        self._remake(keep)
+        os.rename(temporary, self._path)
 
     @property
     def room(self) -> int:
-        return (len(self._map) - self._position) // KEY.size
+        return (self._bank(self._active + 1) - self._position) // _WORD.size
 
-    def mark(self, order: tuple[int, int]) -> None:
-        """Effect `order` has been carried out."""
-        KEY.pack_into(self._map, self._position, *order)
-        self._position += KEY.size
+    def begin(self, order: Order) -> None:
+        """Effect `order` is about to be carried out: to be said of one that cannot be repeated without a word."""
+        _WORD.pack_into(self._map, self._position, (order[0] << _ORDINAL_BITS | order[1]) << 2 | _BEGUN)
 
-    def reset(self, base: tuple[int, int], keep: set[tuple[int, int]]) -> None:
-        """Everything up to `base` is durable and out of the outbox; `keep` are effects beyond it that are done too."""
-        wanted = _HEADER.size + KEY.size * (len(keep) + MARKS_MAX)
-        if wanted > len(self._map):
-            self._map.resize(wanted)
-        self._map[_HEADER.size :] = bytes(len(self._map) - _HEADER.size)
-        _HEADER.pack_into(self._map, 0, _MAGIC, boot_id(), *base)
-        self.base, self.done = base, set(keep)
-        self._position = _HEADER.size
+    def mark(self, order: Order, withheld: bool = False) -> None:
+        """Effect `order` has been carried out; with `withheld`, its file is not in the zone for now."""
+        what = _DONE
+        if withheld:
+            self.withheld.add(order)
+            what = _WITHHELD
+        _WORD.pack_into(self._map, self._position, (order[0] << _ORDINAL_BITS | order[1]) << 2 | what)
+        self._position += _WORD.size
+        if self.begun:
+            self.begun.discard(order)
+
+    def reset(self, keep: set[Order]) -> None:
+        """Everything but `keep` is durable and out of the outbox; these are effects beyond it that are done too."""
+        self.done = set(keep)
+        self.withheld &= self.done
+        kept = len(keep) + len(self.begun)
+        if kept + MARKS_MAX // 2 > self._capacity:
+            self._make(kept + MARKS_MAX, keep)
+            return
+        other = 1 - self._active
+        self._position = self._bank(other)
+        self._map[self._position : self._bank(other + 1)] = bytes(self._capacity * _WORD.size)
+        self._remake(keep)
+        _WORD.pack_into(self._map, _ACTIVE_AT, other)
+        self._active = other
+
+    def _remake(self, keep: set[Order]) -> None:
+        for order in sorted(self.begun):
+            self.begin(order)
+            self._position += _WORD.size
         for order in sorted(keep):
-            self.mark(order)
+            self.mark(order, order in self.withheld)
 
     def close(self) -> None:
         self._map.close()

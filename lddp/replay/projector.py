@@ -20,7 +20,7 @@ from lddp.core import effects as e
 from lddp.core.records import Content
 from lddp.core.tables import Tables
 from lddp.core.view import View
-from lddp.errors import LddpError, UnavailableError, errno_name
+from lddp.errors import LddpError, UnavailableError, errno_name, quoted
 from lddp.ports import Clock, ContentSource, ContentStore, KeyValue, Sleep
 from lddp.replay import outbox
 from lddp.replay.carrier import Carrier
@@ -38,6 +38,9 @@ RETRY_S = 1.0
 RETRY_SHARE = 4.0
 """Pause between two looks at what waits, as a multiple of the time that a look took."""
 FETCHES_AT_ONCE = 8
+
+_MOVES = frozenset((e.RenameEffect, e.ParkEffect, e.UnparkEffect))
+"""Effects that find nothing where they begin when they are repeated."""
 
 Ready = tuple[Item, ContentSource | None]
 
@@ -62,7 +65,9 @@ class Projector(Checkpoints):
         self._holders = holders
         self._sleep = sleep
         with environment.read() as tables:
-            self._gsn = self._offered_after = self._known_at_start = View(tables).gsn
+            self._gsn = self._offered_after = View(tables).gsn
+        self._repeated_through = 0 if progress.survived else self._gsn
+        """GSN up to which effects may have been carried out by an earlier process without a mark that is believed."""
         self._offered: deque[Item] = deque()
         self._fetches: dict[bytes, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(FETCHES_AT_ONCE)
@@ -123,7 +128,7 @@ class Projector(Checkpoints):
 
     async def run(self) -> None:
         """Projects until cancelled."""
-        self._recover_touched()
+        self._recover()
         try:
             while True:
                 self._wake.clear()
@@ -138,14 +143,14 @@ class Projector(Checkpoints):
                         self.stopped = ""
                     elif late:
                         await self._start_background()
+                    if self._exclusive and not busy:
+                        await self._run_exclusive()
                 except OSError as error:
                     await self._refused(error, "a checkpoint")
                     self._wake.set()
-                if self._exclusive and not busy:
-                    await self._run_exclusive()
                 if not busy:
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(CHECKPOINT_S if self._dirty else None):
+                        async with asyncio.timeout(CHECKPOINT_S if self._is_dirty() else None):
                             await self._wake.wait()
         finally:
             for task in [*self._fetches.values(), *([self._background] if self._background else [])]:
@@ -217,8 +222,12 @@ class Projector(Checkpoints):
             items = outbox.read(tables, self._cursor, BATCH_EFFECTS)
         return items, gsn
 
-    def _plan(self, items: list[Item], behind: Iterable[Item]) -> list[Ready]:
-        """Splits into what can be done now, in order, and what waits, if only for something `behind` which it is."""
+    def _plan(
+        self, items: list[Item], behind: Iterable[Item], is_unneeded: Callable[[Item], bool] = lambda _item: False
+    ) -> list[Ready]:
+        """Splits into what can be done now, in order, and what waits, if only for something `behind` which it is. Of
+        what has no bytes here, `is_unneeded` says whether they need not come."""
+        self._hand_over()
         blocked = Blocked()
         for item in behind:
             blocked.add(item.rule, item.effect)
@@ -239,7 +248,7 @@ class Projector(Checkpoints):
                 source = self._store.open(effect.content)
                 if source is not None and self.retained is not None and self.retained.concerns(effect):
                     self.retained.hold(item)
-                if source is None:
+                if source is None and not is_unneeded(item):
                     blocked.add(item.rule, effect)
                     self._waiting[item.order] = item
                     self._fetch(effect.content, item)
@@ -254,10 +263,11 @@ class Projector(Checkpoints):
             await self._make_room(BATCH_EFFECTS)
             batch = ready[:BATCH_EFFECTS]
             done, error = await loop.run_in_executor(self._executor, self._carry_batch, batch)
-            for item, _ in ready[:done]:
+            for item, source in ready[:done]:
                 self._done.add(item.order)
                 self._waiting.pop(item.order, None)
-                self._release(item)
+                if source is not None:
+                    self._release(item)
             ready = ready[done:]
             if error is None:
                 self.stopped = ""
@@ -267,7 +277,7 @@ class Projector(Checkpoints):
                 ready = self._plan([item for item, _ in ready], self._earlier(ready[0][0]))
                 continue
             path = getattr(ready[0][0].effect, "path", b"") or getattr(ready[0][0].effect, "to", b"")
-            await self._refused(error, repr(path.decode(errors="backslashreplace")))
+            await self._refused(error, quoted(path))
 
     async def _make_room(self, count: int) -> None:
         """Until so many marks can be made."""
@@ -288,14 +298,14 @@ class Projector(Checkpoints):
 
     def _release(self, item: Item) -> None:
         """The bytes of an effect that was carried out are in the zone's own file now."""
-        if isinstance(item.effect, e.PutFileEffect | e.WriteEffect):
-            content = item.effect.content
-            if self.retained is not None and self.retained.concerns(item.effect):
-                self.retained.used(item)
-            elif content.pack:
-                self._packs[content.pack] = max(item.order[0], self._packs.get(content.pack, 0))
-            elif content.inline is None and content.size:
-                self._store.release(content)
+        assert isinstance(item.effect, e.PutFileEffect | e.WriteEffect), "other effects bring no bytes"
+        content = item.effect.content
+        if self.retained is not None and self.retained.concerns(item.effect):
+            self.retained.used(item)
+        elif content.pack:
+            self._packs[content.pack] = max(item.order[0], self._packs.get(content.pack, 0))
+        elif content.inline is None and content.size:
+            self._store.release(content)
 
     def _earlier(self, item: Item) -> list[Item]:
         return [waiting for order, waiting in self._waiting.items() if order < item.order]
@@ -303,15 +313,20 @@ class Projector(Checkpoints):
     def _carry_batch(self, ready: list[Ready]) -> tuple[int, OSError | UnavailableError | None]:
         """In the executor: how many were carried out, and what stopped the next: the filesystem, or that its bytes are
         not here any more."""
-        carriers, mark = self._carriers, self._progress.mark
+        carriers, progress = self._carriers, self._progress
+        begun, repeated_through = progress.begun, self._repeated_through
         for count, (item, source) in enumerate(ready):
+            order, effect = item.order, item.effect
             carrier = carriers[item.rule]
-            carrier.recovering = item.order[0] <= self._known_at_start
+            carrier.repeats = order[0] <= repeated_through or order in begun
+            if type(effect) in _MOVES:
+                progress.begin(order)
             try:
-                carrier.carry(item.effect, source)
+                carrier.carry(effect, source)
             except (OSError, UnavailableError) as error:
                 return count, error
-            mark(item.order)
+            withheld = carrier.withheld
+            progress.mark(order, bool(withheld) and effect.inode in withheld)
         return len(ready), None
 
     # -- waiting for bytes ------------------------------------------------------------------------------------------
@@ -341,11 +356,14 @@ class Projector(Checkpoints):
     def _is_superseded(self, item: Item) -> bool:
         """Whether the log replaces or removes these bytes later, so that they need not come. What it only changes in
         part needs them."""
+        with self._environment.read() as tables:
+            return self._replaces_later(View(tables), item)
+
+    def _replaces_later(self, view: View, item: Item) -> bool:
         effect = item.effect
         if not isinstance(effect, e.PutFileEffect):
             return False
-        with self._environment.read() as tables:
-            inode = View(tables).inode(effect.inode)
+        inode = view.inode(effect.inode)
         if inode is None or inode.content is None:
             return True
         if inode.content.sealed:
@@ -360,23 +378,9 @@ class Projector(Checkpoints):
     async def _retry(self) -> bool:
         """Looks again at everything that waits, in order."""
         items = [self._waiting[order] for order in sorted(self._waiting)]
-        kept: list[Item] = []
-        await self._make_room(len(items))
-        for item in items:
-            effect = item.effect
-            if (
-                isinstance(effect, e.PutFileEffect)
-                and item.rule in self._carriers
-                and self._store.open(effect.content) is None
-                and self._is_superseded(item)
-            ):
-                self._carriers[item.rule].skipped.add(effect.inode)
-                self._progress.mark(item.order)
-                self._done.add(item.order)
-                del self._waiting[item.order]
-            else:
-                kept.append(item)
-        ready = self._plan(kept, ())
+        with self._environment.read() as tables:
+            view = View(tables)
+            ready = self._plan(items, (), lambda item: self._replaces_later(view, item))
         if ready:
             await self._carry(ready)
         return bool(ready)

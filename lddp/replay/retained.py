@@ -90,15 +90,10 @@ class Retained:
                 self._store.unkeep(content)
                 self._store.release(content)
 
-    def snapshot(self) -> bytes:
-        """What a checkpoint writes with `write`."""
+    def snapshot(self) -> dict[bytes, bytes]:
+        """What a checkpoint writes into the local table."""
         rows = [
             (self._contents[key].digest, self._contents[key].size, self._contents[key].sealed, *until)
             for key, until in self._until.items()
         ]
-        return bytes(msgpack.packb(rows))
-
-    @staticmethod
-    def write(tables: Tables, snapshot: bytes) -> None:
-        if tables.get(Table.LOCAL, _RETAINED) != snapshot:
-            tables.put(Table.LOCAL, _RETAINED, snapshot)
+        return {_RETAINED: bytes(msgpack.packb(rows))}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from lddp.core.records import Attributes, Kind, Xattrs
-from lddp.ports import ContentSource, Status
+from lddp.errors import LddpError
+from lddp.ports import ContentSource, NewFile, Status
 from lddp.zones.attributes import Shortfalls
 
 
@@ -54,6 +56,26 @@ class Fault:
 
 def _failure(number: int, path: bytes) -> OSError:
     return OSError(number, os.strerror(number), path)
+
+
+@dataclass
+class FakeDirectory:
+    """`ports.OpenDirectory` of a fake zone."""
+
+    zone: FakeZone
+    path: bytes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def list(self) -> list[tuple[bytes, Status]]:
+        return self.zone.list(self.path)
+
+    def open_read(self, name: bytes) -> int:
+        return self.zone.open_read(self.path + b"/" + name if self.path else name)
 
 
 class FakeZone:
@@ -214,6 +236,9 @@ class FakeZone:
             raise _failure(errno.ENOTDIR, path)
         return [(name, self._status(inode.entries[name])) for name in sorted(inode.entries)]
 
+    def open_directory(self, path: bytes) -> FakeDirectory:
+        return FakeDirectory(self, path)
+
     def xattrs(self, path: bytes) -> Xattrs:
         self._enter("xattrs", path, changes=False)
         return self._find(path).attributes.xattrs
@@ -268,6 +293,14 @@ class FakeZone:
         inode = self._new(Kind.FILE, attributes)
         inode.data = data
         return self._attach(parent, name, inode)
+
+    def put_files(self, files: Sequence[NewFile]) -> tuple[int, OSError | LddpError | None]:
+        for count, file in enumerate(files):
+            try:
+                self.put_file(*file, look=False)
+            except (OSError, LddpError) as error:
+                return count, error
+        return len(files), None
 
     def make_node(self, path: bytes, kind: Kind, attributes: Attributes, target: bytes, rdev: int) -> Status:
         self._enter("make_node", path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -130,14 +131,22 @@ class Bench:
 
     # -- processes --------------------------------------------------------------------------------------------------
 
-    def _build(self) -> None:
+    def build_closed(self) -> dict[int, Carrier]:
+        """A process starts that cannot open its tree yet; it is open once its carrier is in the dictionary."""
+        self.progress.close()
+        carriers: dict[int, Carrier] = {}
+        self._build(carriers)
+        self.projector.awaits = lambda rule: rule not in carriers
+        return carriers
+
+    def _build(self, carriers: dict[int, Carrier] | None = None) -> None:
         """A process starts: nothing is known but what is in the database and in the file of marks."""
         self.progress = Progress(str(self.directory / "progress"))
         self.carrier = WatchedCarrier(self.zone, self.policy, lambda after: self.kill(after))
         self.projector = Projector(
             self.environment,
             self._transact,
-            {RULE: self.carrier},
+            {RULE: self.carrier} if carriers is None else carriers,
             self.store,
             lambda _rule: ["elsewhere"],
             self.progress,
@@ -297,12 +306,17 @@ class Bench:
         assert not self.carrier.drift
 
 
-def describe_zone(zone: FakeZone) -> dict[bytes, tuple[object, ...]]:
+def walk(zone: FakeZone) -> list[tuple[bytes, Inode]]:
+    """Everything in it, in order of path."""
     found: list[tuple[bytes, Inode]] = [(b"", zone.root)]
     for prefix, inode in found:
         below = prefix + b"/" if prefix else b""
         found += [(below + name, child) for name, child in inode.entries.items()]
-    found.sort(key=lambda item: item[0])
+    return sorted(found, key=itemgetter(0))
+
+
+def describe_zone(zone: FakeZone) -> dict[bytes, tuple[object, ...]]:
+    found = walk(zone)
     firsts: dict[int, bytes] = {}
     for path, inode in found:
         firsts.setdefault(inode.number, path)

@@ -10,6 +10,7 @@ import pytest
 
 from lddp.replay import progress as module
 from lddp.replay.progress import Progress
+from tests.replay.bench import Killed
 
 
 @pytest.fixture
@@ -38,21 +39,21 @@ def test_a_reset_keeps_what_is_beyond_it(path: str) -> None:
     first = Progress(path)
     for gsn in range(1, 50):
         first.mark((gsn, 1))
-    first.reset((40, 0), {(45, 1), (49, 1)})
+    first.reset({(45, 1), (49, 1)})
     second = reopened(path)
-    assert (second.base, second.done) == ((40, 0), {(45, 1), (49, 1)})
+    assert second.done == {(45, 1), (49, 1)}
     second.mark((50, 0))
     assert reopened(path).done == {(45, 1), (49, 1), (50, 0)}
 
 
 def test_marks_of_another_boot_are_not_trusted(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Progress(path)
-    first.reset((3, 0), {(9, 0)})
+    first.reset({(9, 0)})
     first.mark((4, 0))
     monkeypatch.setattr(module, "boot_id", lambda: b"another".ljust(36))
     second = reopened(path)
     assert not second.survived
-    assert (second.base, second.done) == ((0, 0), set())
+    assert second.done == set()
     second.mark((2, 0))
     third = reopened(path)
     assert third.survived
@@ -82,11 +83,64 @@ def test_a_full_file(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert first.room == 0
     second = reopened(path)
     assert (second.room, len(second.done)) == (0, 8)
-    second.reset((1, 0), second.done - {(1, 0)})
+    second.reset(second.done - {(1, 0)})
     assert second.room >= 8
     for gsn in range(9, 17):
         second.mark((gsn, 0))
     assert reopened(path).done == {(gsn, 0) for gsn in range(2, 17)}
+
+
+def test_marks_of_files_that_are_withheld(path: str) -> None:
+    first = Progress(path)
+    first.mark((1, 0))
+    first.mark((2, 1 << 19), withheld=True)
+    first.mark((2**42 - 1, 3), withheld=True)
+    first.reset(first.withheld | {(1, 0)})
+    second = reopened(path)
+    assert second.done == {(1, 0), (2, 1 << 19), (2**42 - 1, 3)}
+    assert second.withheld == {(2, 1 << 19), (2**42 - 1, 3)}
+    second.reset({(1, 0), (2**42 - 1, 3)})
+    assert reopened(path).withheld == {(2**42 - 1, 3)}
+
+
+def test_what_was_begun_and_perhaps_done(path: str) -> None:
+    first = Progress(path)
+    first.begin((1, 0))
+    first.mark((1, 0))
+    first.begin((2, 0))  # refused
+    first.mark((3, 0))
+    first.begin((4, 7))
+    second = reopened(path)
+    assert (second.done, second.begun) == ({(1, 0), (3, 0)}, {(4, 7)})
+    second.begin((5, 0))
+    third = reopened(path)
+    assert third.begun == {(4, 7), (5, 0)}
+    third.reset({(3, 0)})
+    third.mark((4, 7))
+    assert third.begun == {(5, 0)}
+    fourth = reopened(path)
+    assert (fourth.done, fourth.begun) == ({(3, 0), (4, 7)}, {(5, 0)})
+
+
+class Fatal(set[tuple[int, int]]):
+    """The process is killed while these marks are made anew."""
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        raise Killed
+
+
+@pytest.mark.parametrize("capacity", [8, 65_536])
+def test_a_kill_while_the_marks_are_made_anew(path: str, monkeypatch: pytest.MonkeyPatch, capacity: int) -> None:
+    """With the smaller one the file has to grow, too."""
+    monkeypatch.setattr(module, "MARKS_MAX", capacity)
+    first = Progress(path)
+    marks = {(gsn, 1) for gsn in range(1, 9)}
+    for order in sorted(marks):
+        first.mark(order)
+    with pytest.raises(Killed):
+        first.reset(Fatal(marks - {(1, 1)}))
+    second = reopened(path)
+    assert second.survived and second.done == marks
 
 
 def test_the_file_is_private(path: str) -> None:

@@ -253,6 +253,23 @@ async def test_a_refusal_at_a_checkpoint(bench: Bench, make: Records, method: st
     bench.assert_equal()
 
 
+async def test_a_refusal_before_what_needs_the_zone_to_be_still(bench: Bench, make: Records) -> None:
+    """Directories get their times first, and the filesystem does not let them."""
+    bench.submit_all([make.directory(b"d"), make.put(b"d/a", b"1")])
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    bench.zone.make_directory(b"d/strange", ATTRIBUTES)
+    bench.zone.remove(b"d/strange")  # moves the time of `d`
+    bench.zone.fail(errno.EROFS, method="set_attributes")
+    job = asyncio.get_running_loop().create_task(bench.projector.exclusively(lambda view: view.gsn))
+    await bench.wait.reached(1)
+    assert bench.projector.stopped.startswith("EROFS")
+    bench.zone.heal()
+    await bench.wait.go()
+    async with asyncio.timeout(PATIENCE_S):
+        assert await job == bench.gsn
+    bench.assert_equal()
+
+
 async def test_a_fetch_that_this_nodes_disk_does_not_take_is_tried_again(bench: Bench, make: Records) -> None:
     late = bench.late(b"1" * 5000)
     full = True

@@ -1,0 +1,90 @@
+"""The contents of a node in memory: bytes come and go, and are asked for, as the test says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from blake3 import blake3
+
+from lddp.core.records import Content
+from lddp.errors import UnavailableError
+from tests.fakes.zone import Bytes
+
+_Key = tuple[bytes, bool]
+
+
+class Asked(NamedTuple):
+    """A fetch under way."""
+
+    content: Content
+    answer: asyncio.Future[bytes]
+
+
+class Blob:
+    """A content of the store as a source. `take` moves it away, as a zone on the same filesystem does."""
+
+    def __init__(self, store: Contents, content: Content) -> None:
+        self._store = store
+        self._key = (content.digest, content.sealed)
+        self.size = content.size
+
+    def path_to_take(self) -> str | None:
+        return None
+
+    def chunks(self) -> Iterator[tuple[int, bytes | memoryview]]:
+        data = self._store.blobs.get(self._key)
+        if data is None:
+            raise UnavailableError("the content was taken or released meanwhile; fetch it again")
+        return iter([(0, data)])
+
+    def take(self) -> None:
+        if not self._store.keeps[self._key]:
+            self._store.blobs.pop(self._key, None)
+
+
+class Contents:
+    """Implements `ports.ContentStore`, and what `Retained` uses of a store. `asked` are the fetches under way. The
+    blobs outlive a process; what it keeps and fetches does not."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[_Key, bytes] = {}
+        self.keeps: Counter[_Key] = Counter()
+        self.asked: list[Asked] = []
+
+    def restart(self) -> None:
+        self.keeps.clear()
+        self.asked.clear()
+
+    def open(self, content: Content) -> Bytes | Blob | None:
+        if content.inline is not None:
+            return Bytes(content.inline)
+        if not content.size and content.sealed:
+            return Bytes(b"")
+        return Blob(self, content) if (content.digest, content.sealed) in self.blobs else None
+
+    async def fetch(self, content: Content, _inode: int, _holders: Sequence[str]) -> None:
+        asked = Asked(content, asyncio.get_running_loop().create_future())
+        self.asked.append(asked)
+        try:
+            data = await asked.answer
+        finally:
+            if asked in self.asked:
+                self.asked.remove(asked)
+        assert blake3(data).digest() == content.digest
+        self.blobs[content.digest, content.sealed] = data
+
+    def keep(self, content: Content) -> None:
+        self.keeps[content.digest, content.sealed] += 1
+
+    def unkeep(self, content: Content) -> None:
+        assert self.keeps[content.digest, content.sealed] > 0
+        self.keeps[content.digest, content.sealed] -= 1
+
+    def release(self, content: Content) -> None:
+        self.blobs.pop((content.digest, content.sealed), None)
+
+    def release_pack(self, pack_id: bytes) -> None:
+        """There are no packs here."""

@@ -1,0 +1,133 @@
+"""The parts of a node that can be killed at any point, and that tell what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from lddp.core import effects as e
+from lddp.core.records import Attributes, Content
+from lddp.ports import ContentSource, Status
+from lddp.replay.carrier import Carrier
+from lddp.replay.existing import OnExisting
+from lddp.replay.projector import Projector
+from tests.fakes.zone import FakeZone
+from tests.replay.bench import Killed
+from tests.replay.contents import Blob
+
+
+def brief(effect: e.Effect) -> str:
+    """An effect in one short line."""
+    found: list[str] = []
+    for field in effect:
+        match field:
+            case bytes():
+                found.append(field.decode() or "''")
+            case Content():
+                found.append("inline" if field.inline is not None else field.digest.hex()[:6])
+            case Attributes():
+                found.append(f"{field.mode:o} {field.mtime_ns}")
+            case _:
+                found.append(str(field))
+    return " ".join((type(effect).__name__.removesuffix("Effect"), *found))
+
+
+class Told:
+    """What carriers tell, of all processes. `unmarked` was carried out by a process that was killed then."""
+
+    def __init__(self) -> None:
+        self.happened: list[str] = []
+        self.passed_over: set[e.Effect] = set()
+        self.unmarked: set[e.Effect] = set()
+
+
+class Death:
+    """Ends the process at a point that it was armed for; nothing that belongs to the process goes on after that."""
+
+    def __init__(self) -> None:
+        self.points_left = 0
+        self.dead = False
+
+    def arm(self, points: int) -> None:
+        self.points_left = points
+
+    def revive(self) -> None:
+        self.points_left, self.dead = 0, False
+
+    def point(self) -> None:
+        if self.dead:
+            raise Killed
+        if self.points_left:
+            self.points_left -= 1
+            if not self.points_left:
+                self.dead = True
+                raise Killed
+
+
+class MortalZone(FakeZone):
+    """Ends the process before a change, and takes the bytes that a file is made of out of the store."""
+
+    def __init__(self, death: Death) -> None:
+        self.death = death
+        super().__init__()
+
+    def _enter(self, method: str, *paths: bytes, changes: bool = True) -> None:
+        self.death.point()
+        super()._enter(method, *paths, changes=changes)
+
+    def put_file(self, path: bytes, attributes: Attributes, source: ContentSource, *, look: bool = True) -> Status:
+        status = super().put_file(path, attributes, source, look=look)
+        if isinstance(source, Blob):
+            source.take()
+        return status
+
+
+class MortalCarrier(Carrier):
+    """Ends the process after an effect, before it is marked, and tells what was carried out."""
+
+    def __init__(self, zone: FakeZone, policy: OnExisting, death: Death, told: Told) -> None:
+        super().__init__(zone, policy)
+        self._death = death
+        self._told = told
+
+    def carry(self, effect: e.Effect, source: ContentSource | None) -> None:
+        self._told.happened.append(f"   carry {brief(effect)}")
+        super().carry(effect, source)
+        self._told.unmarked.add(effect)
+        self._death.point()
+        self._told.unmarked.discard(effect)
+        self._told.passed_over.discard(effect)
+        if isinstance(effect, e.PutFileEffect) and source is None:
+            self._told.passed_over.add(effect)
+
+
+class WatchedProjector(Projector):
+    """Calls `look` at moments when nothing is being carried out."""
+
+    look: Callable[[], None]
+
+    async def _tell(self) -> None:
+        self.look()
+        await super()._tell()
+
+
+class Slow(ThreadPoolExecutor):
+    """Does its work when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.waiting: list[tuple[Callable[[], Any], Future[Any]]] = []
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.waiting.append((lambda: work(*args, **kwargs), future))
+        return future
+
+    def work(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for work, future in waiting:
+            try:
+                future.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it, as in a thread
+                future.set_exception(error)
