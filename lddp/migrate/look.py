@@ -77,8 +77,6 @@ class Looker:
         self.failures: list[Failure] = []
         self.skipped: set[bytes] = set()
         self.excluded: set[bytes] = set()
-        self.adopted: set[int] = set()
-        """Directories that an operation made, seen here for the first time: something may be in them already."""
         self.unverified: set[int] = set()
         """Inodes of known large files whose change time moved though size and modification time did not."""
 
@@ -205,8 +203,6 @@ class Looker:
             case Kind.SYMLINK:
                 return self._symlink(path, name, status, child)
             case _:
-                if child is not None and child.kind is Kind.DIRECTORY and not child.identity:
-                    self.adopted.add(child.number)
                 return self._bare(path, name, status, child)
 
     def _symlink(self, path: bytes, name: bytes, status: Status, child: Inode | None) -> ObservedEntry:

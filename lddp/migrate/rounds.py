@@ -99,7 +99,6 @@ class Rounds:
                     left.postponed.add(number)
             batch.ship()
             left.large.update(looker.unverified)
-            left.again.compare.update(looker.adopted)
         return left
 
     def look(self, work: Work, emit: Emit) -> Leftover:
@@ -118,7 +117,6 @@ class Rounds:
             batch.add_all(reports)
             batch.ship()
             left.large.update(looker.unverified)
-            left.again.compare.update(looker.adopted)
         return left
 
     # -- parts ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,202 @@
+"""The content plane: what each node's store holds, pushes to peers, and pulls from whoever has the bytes.
+
+As in production, blobs survive a killed process and packs in memory do not; a pull is answered from the store or from
+the zone's own file, which may have other bytes by now, and then it fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from blake3 import blake3
+
+from lddp.content.push import Pushed
+from lddp.content.source import BytesSource
+from lddp.core.records import Content
+from lddp.errors import UnavailableError
+from tests.sim.files import Descriptors
+from tests.sim.loop import Process
+from tests.sim.network import Network
+
+_Key = tuple[bytes, bool]
+RECENT_BYTES_MAX = 4096
+"""So little that a peer that was away does not find all of them."""
+Locate = Callable[[Content, int], int | None]
+
+
+class Blob:
+    """A blob as a source. `take` moves it away, as a zone on the store's filesystem does."""
+
+    def __init__(self, store: SimulatedStore, content: Content) -> None:
+        self._store = store
+        self._key = (content.digest, content.sealed)
+        self.size = content.size
+
+    def path_to_take(self) -> str | None:
+        return None
+
+    def data(self) -> bytes:
+        data = self._store.blobs.get(self._key)
+        if data is None:
+            raise UnavailableError("the content was taken or released meanwhile; fetch it again")
+        return data
+
+    def chunks(self) -> Iterator[tuple[int, bytes | memoryview]]:
+        return iter([(0, self.data())])
+
+    def take(self) -> None:
+        if not self._store.keeps[self._key]:
+            self._store.blobs.pop(self._key, None)
+
+
+class SimulatedStore:
+    """Implements `ports.ContentStore` and what else production uses of the store, for one process. `blobs` are on the
+    node's disk and outlive it."""
+
+    def __init__(
+        self, name: str, blobs: dict[_Key, bytes], process: Process, network: Network, descriptors: Descriptors
+    ) -> None:
+        self.name = name
+        self.blobs = blobs
+        self.packs: dict[bytes, bytes] = {}
+        self.keeps: Counter[_Key] = Counter()
+        self.peers: dict[str, SimulatedStore] = {}
+        self.locate: Locate = lambda _content, _inode: None
+        self.unavailable = 0
+        self._recent: list[bytes] = []
+        self._process = process
+        self._network = network
+        self._descriptors = descriptors
+
+    # -- at this node -----------------------------------------------------------------------------------------------
+
+    def open(self, content: Content) -> BytesSource | Blob | None:
+        if content.inline is not None:
+            return BytesSource(content, content.inline)
+        if not content.size and content.sealed:
+            return BytesSource(content, b"")
+        pack = self.packs.get(content.pack) if content.pack else None
+        if pack is not None:
+            return BytesSource(content, pack[content.offset : content.offset + content.size])
+        return Blob(self, content) if (content.digest, content.sealed) in self.blobs else None
+
+    def add(self, data: bytes) -> Content:
+        """Bytes of a client, as a blob."""
+        content = Content(blake3(data).digest(), len(data))
+        self._process.point()
+        self.blobs[content.digest, True] = data
+        return content
+
+    def keep_recent(self, pack_id: bytes, data: bytes) -> None:
+        self.packs[pack_id] = data
+        self._recent.append(pack_id)
+        while sum(len(self.packs.get(one, b"")) for one in self._recent) > RECENT_BYTES_MAX:
+            self.packs.pop(self._recent.pop(0), None)
+
+    def keep(self, content: Content) -> None:
+        self.keeps[content.digest, content.sealed] += 1
+
+    def unkeep(self, content: Content) -> None:
+        assert self.keeps[content.digest, content.sealed] > 0, "unkeep without keep"
+        self.keeps[content.digest, content.sealed] -= 1
+
+    def release(self, content: Content) -> None:
+        self.blobs.pop((content.digest, content.sealed), None)
+
+    def release_pack(self, pack_id: bytes) -> None:
+        self.packs.pop(pack_id, None)
+
+    # -- for peers, in this node's process ----------------------------------------------------------------------------
+
+    def take_pack(self, pack_id: bytes, data: bytes) -> bool:
+        self._process.point()
+        self.packs.setdefault(pack_id, data)
+        return True
+
+    def take_blob(self, content: Content, data: bytes) -> bool:
+        self._process.point()
+        self.blobs[content.digest, content.sealed] = data
+        return True
+
+    def give(self, content: Content, inode: int) -> bytes | None:
+        """From the store, or from the file that is believed to hold the bytes."""
+        held = self.open(content)
+        if held is not None:
+            return bytes(held.data())
+        descriptor = self.locate(content, inode)
+        if descriptor is None:
+            return None
+        try:
+            return self._descriptors.pread(descriptor, content.size + 1, 0)
+        finally:
+            self._descriptors.close(descriptor)
+
+    # -- from peers -------------------------------------------------------------------------------------------------
+
+    async def fetch(self, content: Content, inode: int, holders: Sequence[str]) -> None:
+        for holder in holders:
+            peer = self.peers.get(holder)
+            if peer is None or peer is self:
+                continue
+            try:
+                data = await self._ask(holder, content, inode)
+            except UnavailableError:
+                continue
+            if data is not None and len(data) == content.size and blake3(data).digest() == content.digest:
+                self.take_blob(content, data)
+                return
+        self.unavailable += 1
+        raise UnavailableError(f"nobody has content {content.digest.hex()[:16]} now")
+
+    async def _ask(self, holder: str, content: Content, inode: int) -> bytes | None:
+        def give() -> bytes | None:
+            return self.peers[holder].give(content, inode)
+
+        return await self._network.request(self.name, holder, give, content.size)
+
+
+class SimulatedPusher:
+    """In the place of `content.push.Pusher`. A file is read in steps, so that it can change meanwhile."""
+
+    def __init__(self, store: SimulatedStore, network: Network, descriptors: Descriptors) -> None:
+        self._store = store
+        self._network = network
+        self._descriptors = descriptors
+
+    async def push_pack(
+        self, pack_id: bytes, data: bytes, _durable: bool, to: Sequence[str], *, enough: int | None = None
+    ) -> set[str]:
+        return await self._push(to, lambda peer: peer.take_pack(pack_id, data), len(data))
+
+    async def push_file(
+        self, descriptor: int, size: int, _durable: bool, to: Sequence[str], *, enough: int | None = None
+    ) -> Pushed:
+        data = b""
+        while len(data) < size:
+            piece = self._descriptors.pread(descriptor, min(size - len(data), size // 2 + 1), len(data))
+            if not piece:
+                break
+            data += piece
+            await asyncio.sleep(0.0005)
+        found = self._descriptors.fstat(descriptor).st_size if len(data) == size else len(data)
+        content = Content(blake3(data).digest(), len(data))
+        if found != size:
+            return Pushed(content.digest, found, set())
+        return Pushed(content.digest, size, await self.push_blob(content, data, to))
+
+    async def push_blob(self, content: Content, data: bytes, to: Sequence[str]) -> set[str]:
+        return await self._push(to, lambda peer: peer.take_blob(content, data), len(data))
+
+    async def _push(self, to: Sequence[str], take: Callable[[SimulatedStore], bool], size: int) -> set[str]:
+        """The peers that have it now."""
+
+        async def push(name: str) -> bool:
+            try:
+                return await self._network.request(self._store.name, name, lambda: take(self._store.peers[name]), size)
+            except UnavailableError:
+                return False
+
+        taken = await asyncio.gather(*(push(name) for name in to))
+        return {name for name, came in zip(to, taken, strict=True) if came}

@@ -1,0 +1,1 @@
+"""Deliberate faults of the product, each of which the simulator must notice."""

@@ -1,0 +1,311 @@
+"""One node of the simulated ecosystem: a machine that stays, and the process on it that comes and goes.
+
+The process is put together as `lddp.node.runtime` does it, from production code and the simulator's outside world.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from lddp.consensus.config import RaftConfig
+from lddp.consensus.core import Role
+from lddp.consensus.member import RaftMember
+from lddp.core.records import Record
+from lddp.core.rules import Rule
+from lddp.core.tables import Tables
+from lddp.core.view import View
+from lddp.errors import OutcomeUnknownError, UnavailableError
+from lddp.gateway import NO_ZONE, Applied, Gateway
+from lddp.migrate.observer import Observer
+from lddp.migrate.options import Exclusion, MigrationOptions
+from lddp.node.gossip import Gossip
+from lddp.node.migration import MigrationDriver
+from lddp.node.survey import Surveyor
+from lddp.node.trees import Trees
+from lddp.replay.carrier import Carrier
+from lddp.replay.existing import OnExisting
+from lddp.replay.progress import Progress
+from lddp.replay.projector import Projector
+from lddp.replay.retained import Retained
+from tests.fakes.memory import MemoryKeyValue
+from tests.fakes.zone import FakeZone
+from tests.sim.content import SimulatedPusher, SimulatedStore
+from tests.sim.disk import SimulatedKeyValue
+from tests.sim.files import ZoneAccess
+from tests.sim.loop import Process, ProcessClock, ProcessRandom, SimulatedExecutor
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+
+class Machine:
+    """What outlives a process: the database, the contents, the zone's files. `zone` is its number, NO_ZONE without."""
+
+    def __init__(self, world: World, name: str, zone: int) -> None:
+        self.world = world
+        self.name = name
+        self.zone = zone
+        self.stored = MemoryKeyValue()
+        self.blobs: dict[tuple[bytes, bool], bytes] = {}
+        self.files: dict[int, FakeZone] = {}
+        self.directory = world.directory / name
+        os.makedirs(self.directory)
+        self.lives = 0
+        self.node: Node | None = None
+        self.sync_s = (0.0, 0.002)
+
+    @property
+    def up(self) -> bool:
+        return self.node is not None
+
+    def zone_files(self, rule: int) -> FakeZone:
+        return self.files.setdefault(rule, FakeZone())
+
+    def start(self) -> None:
+        assert self.node is None
+        self.lives += 1
+        process = Process(self.world.loop, self.name, (self.world.seed, self.name, self.lives))
+        process.on_fuse = self.kill
+        self.world.processes.append(process)
+        with self.world.within(process):
+            self.node = Node(self, process)
+            self.node.start()
+
+    def kill(self) -> None:
+        """Ends the process wherever it is; what it had on its disk and in its files stays."""
+        node, self.node = self.node, None
+        assert node is not None
+        node.process.kill()
+        node.progress_closed()
+        self.stored = node.environment.kill()
+        self.world.network.detach(self.name)
+
+
+class SimulatedTrees(Trees):
+    """Opens fake zones in the place of directories."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node.environment, node.machine.zone, Path(node.machine.directory))
+        self._node = node
+
+    def _open(self, rule: Rule, _local_path: bytes, observe_only: bool) -> None:
+        node = self._node
+        world, number = node.world, rule.number
+        zone = ZoneAccess(
+            node.machine.zone_files(number),
+            node.process,
+            world.descriptors,
+            observe_only=observe_only,
+            before_look=lambda: world.interfere(node.machine.zone, number),
+        )
+        self.zones[number] = zone  # type: ignore[assignment]
+        if not observe_only:
+            options = MigrationOptions.from_bytes(rule.options)
+            self.carriers[number] = Carrier(zone, OnExisting(options.on_existing))  # type: ignore[arg-type]
+
+
+class Node:
+    """One process."""
+
+    def __init__(self, machine: Machine, process: Process) -> None:
+        world = machine.world
+        self.machine, self.process, self.world = machine, process, world
+        self.name = machine.name
+        self.witness = machine.zone == NO_ZONE
+        self.clock, self.random = ProcessClock(process), ProcessRandom(process)
+        self.environment = SimulatedKeyValue(machine.stored, process, machine.sync_s)
+        self.gateway = Gateway(self.environment, machine.zone, self.clock, self.random, self.witness)
+        self.member = RaftMember(
+            world.raft_config(self.name), self.environment, self._apply, clock=self.clock, random=self.random
+        )
+        self.member.on_folded.append(self.gateway.folded)
+        self.member.on_committed.append(self.gateway.committed)
+        self.member.on_committed.append(lambda _first, _last: world.checks.committed(self))
+        self.looking, self.carrying = SimulatedExecutor(one=False), SimulatedExecutor(one=True)
+        self.trees = SimulatedTrees(self)
+        self.nodes_by_zone = {m.zone: m.name for m in world.machines.values() if m.zone != NO_ZONE and m is not machine}
+        self.store = SimulatedStore(self.name, machine.blobs, process, world.network, world.descriptors)
+        self.store.locate = self.trees.locate
+        self.store.peers = world.stores
+        world.stores[self.name] = self.store
+        self.pusher = SimulatedPusher(self.store, world.network, world.descriptors)
+        self.progress: Progress | None = None
+        self.projector = None if self.witness else self._projector()
+        self.surveyor = Surveyor(
+            self.environment,
+            self.gateway,
+            self.member,
+            self.trees,
+            self.projector,
+            self.looking,
+            self.nodes_by_zone,
+            self.store,
+            self._holders,
+        )
+        config: Any = SimpleNamespace(
+            peers={name: _ADDRESS for name in world.machines if name != self.name},
+            peer=_ADDRESS.address,
+            limits=SimpleNamespace(log_entries_kept=world.settings.log_entries_kept),
+        )
+        self.gossip = Gossip(self.gateway, self.member, self.projector, config, dict)
+        self.drivers: dict[int, MigrationDriver] = {}
+        self.member.on_message.append(self._message)
+
+    def _apply(self, tables: Tables, index: int, records: Sequence[bytes]) -> bool:
+        self.world.checks.folds(self, tables, index, records)
+        return self.gateway.apply(tables, index, records)
+
+    def _projector(self) -> Projector:
+        self.progress = Progress(os.fspath(self.machine.directory / "progress"))
+        projector = Projector(
+            self.environment,
+            self.member.transact,
+            self.trees.carriers,
+            self.store,
+            self._holders,
+            self.progress,
+            self.clock,
+            self.carrying,
+        )
+        with self.environment.read() as tables:
+            projector.retained = Retained(self.store, self._durable_everywhere, tables)
+        projector.awaits = self.trees.problems.__contains__
+        self.gateway.on_effects.append(projector.offer)
+        self.gateway.on_applied.append(projector.poke)
+        return projector
+
+    @property
+    def leads(self) -> bool:
+        """As far as it knows."""
+        return self.member.role is Role.LEADER
+
+    def progress_closed(self) -> None:
+        """The kernel unmaps the marks of a process that is gone; the file keeps them."""
+        if self.progress is not None:
+            self.progress.close()
+
+    def _holders(self, number: int) -> list[str]:
+        rule = self.trees.rules.get(number)
+        if rule is None:
+            return []
+        zones = sorted((member.zone for member in rule.members), key=lambda zone: zone != rule.source)
+        return [self.nodes_by_zone[zone] for zone in zones if zone in self.nodes_by_zone]
+
+    def _durable_everywhere(self, number: int) -> int:
+        assert self.projector is not None
+        rule = self.trees.rules.get(number)
+        if rule is None:
+            return self.projector.durable
+        writing = [member.zone for member in rule.members if not member.observe_only]
+        names = [self.nodes_by_zone[zone] for zone in writing if zone in self.nodes_by_zone]
+        return min([self.projector.durable, *(self.gossip.durable.get(name, 0) for name in names)])
+
+    def peers_of(self, rule: Rule) -> list[str]:
+        return [self.nodes_by_zone[m.zone] for m in rule.members if m.zone in self.nodes_by_zone]
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        with self.environment.read() as tables:
+            self.trees.refresh({rule.number: rule for rule in View(tables).rules()})
+        self.gateway.start(self.member)
+        self.gateway.on_applied.append(self._refresh)
+        self.spawn(self.member.start())
+        if self.projector is not None:
+            self.spawn(self.projector.run())
+        self.spawn(self._gossip())
+        self._refresh(self.gateway.gsn)
+
+    async def _gossip(self) -> None:
+        await asyncio.sleep(0)  # the member has started by then
+        await self.gossip.run()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = self.world.loop.create_task(coroutine)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None and not self.process.dead:
+            self.world.checks.fail(f"a part of {self.name} failed: {error!r}", error)
+
+    def _refresh(self, _gsn: int) -> None:
+        if not self.witness:
+            self.trees.refresh(self.gateway.machine.rules)
+        for number, rule in self.trees.rules.items():
+            if rule.source == self.gateway.zone and number in self.trees.zones and number not in self.drivers:
+                driver = MigrationDriver(
+                    self.gateway,
+                    self.environment,
+                    rule,
+                    self.trees.zones[number],
+                    self._observer,
+                    self.surveyor.survey,
+                    self.gossip.neighbours,
+                )
+                self.drivers[number] = driver
+                self.spawn(driver.run())
+        for number, driver in self.drivers.items():
+            driver.follow(self.trees.rules[number])
+
+    def _observer(self, rule: Rule, zone: Any) -> Observer:
+        options = MigrationOptions.from_bytes(rule.options)
+        return Observer(
+            self.gateway,
+            self.environment,
+            zone,
+            rule,
+            Exclusion(options, self.clock.time_ns()),
+            self.pusher,  # type: ignore[arg-type]
+            self.peers_of(rule),
+            self._as_of(rule),
+            self.looking,
+            self.store.keep_recent,
+            self.random.token,
+        )
+
+    def _as_of(self, rule: Rule) -> Callable[[int], int]:
+        projector = self.projector
+        if rule.observe_only or projector is None:
+            return lambda gsn: gsn
+        return lambda gsn: min(gsn, projector.projected)
+
+    def _message(self, peer: str, message: dict[str, Any]) -> None:
+        match message.get("type"):
+            case "complete":
+                driver = self.drivers.get(int(message["rule"]))
+                if driver is not None:
+                    driver.complete()
+            case "progress":
+                self.gossip.hear(peer, message)
+
+    # -- what doors do ----------------------------------------------------------------------------------------------
+
+    async def submit(self, record: Record, timeout_s: float) -> Applied:
+        """As `node.backend`: the outcome once it is visible in this zone."""
+        deadline = self.clock.monotonic() + timeout_s
+        applied = await self.gateway.submit(record, timeout_s)
+        if self.projector is not None and not applied.outcome.errno:
+            try:
+                await self.projector.wait(applied.gsn, max(0.0, deadline - self.clock.monotonic()))
+            except UnavailableError:
+                raise OutcomeUnknownError("ordered, but not visible here yet") from None
+        return applied
+
+
+_ADDRESS = SimpleNamespace(address=SimpleNamespace(path=""))
+
+
+def raft_config(name: str, names: Sequence[str], **settings: Any) -> RaftConfig:
+    return RaftConfig(
+        node=name,
+        address="unix:/simulated",
+        peers={other: "unix:/simulated" for other in names if other != name},
+        ecosystem="simulated",
+        **settings,
+    )

@@ -1,0 +1,47 @@
+"""Seeds of the simulator: what failed once, some of each kind, and that a seed is the same story everywhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.core.support import examples
+from tests.sim.campaign import command, failed_seeds, run
+
+ROOT = Path(__file__).parents[2]
+FINGERPRINT = "from tests.sim.campaign import run; print(run({kind!r}, {seed}).fingerprint)"
+
+
+@pytest.mark.parametrize(("kind", "seed"), failed_seeds(), ids=lambda value: str(value))
+def test_a_seed_that_failed_once_holds(kind: str, seed: int) -> None:
+    result = run(kind, seed)
+    assert not result.failure, f"{command(result)}: {result.failure}"
+
+
+@pytest.mark.parametrize("kind", ["operations", "migration", "mixed"])
+def test_random_seeds_hold(kind: str) -> None:
+    for seed in range(1, 1 + examples(25)):
+        result = run(kind, seed)
+        assert not result.failure, f"{command(result)}: {result.failure}"
+
+
+@pytest.mark.parametrize(("kind", "seed"), [("operations", 3), ("migration", 8), ("mixed", 5)])
+def test_a_seed_is_the_same_in_another_process(kind: str, seed: int) -> None:
+    here = run(kind, seed)
+    assert not here.failure, f"{command(here)}: {here.failure}"
+    for hash_seed in ("0", "12345"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)}
+        program = FINGERPRINT.format(kind=kind, seed=seed)
+        there = subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True)
+        assert there.stdout.decode().strip() == here.fingerprint
+
+
+def test_the_faults_are_injected() -> None:
+    results = [run("operations", seed) for seed in range(100, 110)]
+    injected = {what for result in results for what in result.faults}
+    assert {"kill", "kill between effects", "pause", "isolate", "break a link", "slow sync"} <= injected
+    assert sum(result.records for result in results) > 150
