@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lddp.core import effects as e
 from lddp.core.records import Kind
-from lddp.ports import ContentSource, ZoneFilesystem
+from lddp.ports import ContentSource, NewFile, ZoneFilesystem
 from lddp.replay.existing import OnExisting, is_as_wanted
 from lddp.replay.touched import follow, parent_of
 
@@ -32,6 +32,8 @@ class Carrier:
         self.drift: list[bytes] = []
         self.repeats = False
         """Whether the effect may have been carried out already, by a process that could not say so any more."""
+        self.traced = False
+        """Whether `touched` knows already of the effect, though it is carried out again."""
         self.kept: set[bytes] = set()
         """Paths where the on-existing policy kept the target's own file."""
         self.bytes_written = 0
@@ -64,6 +66,19 @@ class Carrier:
             if error.errno not in _DRIFT and not self._is_of_another_kind(effect, error):
                 raise
             self._note_drift(effect)
+
+    def is_plain(self, effect: e.PutFileEffect) -> bool:
+        """Whether a file is put without a look at what has its name."""
+        if effect.inode in self.withheld:
+            return False
+        return not effect.observed or parent_of(effect.path) in self._made
+
+    def put_plain(self, files: Sequence[tuple[e.PutFileEffect, ContentSource]]) -> int:
+        """Puts plain files, in order; how many. The next one is to be carried by itself, which tells why."""
+        self.touched.update(parent_of(effect.path) for effect, _ in files)
+        done, _ = self.zone.put_files([NewFile(effect.path, effect.attributes, source) for effect, source in files])
+        self.bytes_written += sum(effect.content.size for effect, _ in files[:done])
+        return done
 
     def _carry_withheld(self, effect: e.Effect, source: ContentSource | None) -> None:
         """Takes away the names that the file loses, with whatever is there, and leaves alone those that it gets: the
@@ -147,20 +162,20 @@ class Carrier:
         finally:  # it may be done already, by a process that was killed before it could say so
             if effect.directory:
                 self._made.clear()
-            follow(self.touched, effect, again=self.repeats)
+            follow(self.touched, effect, again=self.traced)
 
     def _park(self, effect: e.ParkEffect, _: ContentSource | None) -> None:
         try:
             self.zone.park(effect.path, b"%d" % effect.inode)
         finally:
             self._made.clear()
-            follow(self.touched, effect, again=self.repeats)
+            follow(self.touched, effect, again=self.traced)
 
     def _unpark(self, effect: e.UnparkEffect, _: ContentSource | None) -> None:
         try:
             self.zone.unpark(b"%d" % effect.inode, effect.to)
         finally:
-            follow(self.touched, effect, again=self.repeats)
+            follow(self.touched, effect, again=self.traced)
 
     def _remove(self, effect: e.RemoveEffect, _: ContentSource | None) -> None:
         if not effect.path:

@@ -16,7 +16,7 @@ from lddp.ports import Clock, ContentStore, KeyValue
 from lddp.replay import outbox
 from lddp.replay.carrier import Carrier
 from lddp.replay.outbox import Item
-from lddp.replay.progress import Progress
+from lddp.replay.progress import Order, Progress
 from lddp.replay.retained import Retained
 from lddp.replay.settling import directory_attributes, set_directories
 from lddp.replay.touched import follow
@@ -25,6 +25,7 @@ BATCH_EFFECTS = 1024
 _PROJECTED = b"projected"
 _TOUCHED = b"touched"
 _WITHHELD = b"withheld"
+_TRACED = b"traced"
 
 
 class Traces(NamedTuple):
@@ -69,6 +70,8 @@ class Checkpoints:
         self._scanned = 0
         self._waiting: dict[tuple[int, int], Item] = {}
         self._done = set(progress.done)
+        self._traced: set[Order] = set()
+        """Effects beyond the last checkpoint before this start that its `touched` knows of."""
         self._traces: dict[int, Traces] = {}
         """From before this start, of rules whose tree is not open yet."""
         self._checkpointed = clock.monotonic()
@@ -142,7 +145,10 @@ class Checkpoints:
             self._forget_gone(carrier)
             touched[rule] = sorted(carrier.touched)
             withheld[rule] = sorted(carrier.withheld)
-        snapshot = {_TOUCHED: msgpack.packb(touched), _WITHHELD: msgpack.packb(withheld)}
+        through = self.projected
+        traced = sorted(order for order in self._done if order[0] > through)
+        rows = {_TOUCHED: touched, _WITHHELD: withheld, _TRACED: traced}
+        snapshot: dict[bytes, bytes] = {key: msgpack.packb(row) for key, row in rows.items()}
         return snapshot if self.retained is None else snapshot | self.retained.snapshot()
 
     def _forget_gone(self, carrier: Carrier) -> None:
@@ -182,6 +188,7 @@ class Checkpoints:
             touched, withheld = (_read_sets(tables, key) for key in (_TOUCHED, _WITHHELD))
             for rule in touched.keys() | withheld.keys():
                 self._traces[rule] = Traces(touched.get(rule, set()), withheld.get(rule, set()))
+            self._traced = {(gsn, ordinal) for gsn, ordinal in _read(tables, _TRACED, [])}
             place = self._cursor
             while self._done and (items := outbox.read(tables, place, BATCH_EFFECTS)):
                 for item in items:
@@ -195,7 +202,8 @@ class Checkpoints:
     def _retrace(self, item: Item) -> None:
         """An effect that was carried out after the last checkpoint, or before it and out of order."""
         traces = self._traces.setdefault(item.rule, Traces(set(), set()))
-        follow(traces.touched, item.effect, again=True)
+        if item.order not in self._traced:
+            follow(traces.touched, item.effect)
         if item.order in self._progress.withheld:
             traces.withheld.add(item.effect.inode)
             return
@@ -234,7 +242,10 @@ class Checkpoints:
         return settled
 
 
-def _read_sets(tables: Tables, key: bytes) -> dict[int, set[Any]]:
+def _read(tables: Tables, key: bytes, default: Any) -> Any:
     data = tables.get(Table.LOCAL, key)
-    found = msgpack.unpackb(data, strict_map_key=False) if data is not None else {}
-    return {rule: set(values) for rule, values in found.items()}
+    return default if data is None else msgpack.unpackb(data, strict_map_key=False)
+
+
+def _read_sets(tables: Tables, key: bytes) -> dict[int, set[Any]]:
+    return {rule: set(values) for rule, values in _read(tables, key, {}).items()}

@@ -23,6 +23,7 @@ from lddp.core.view import View
 from lddp.errors import LddpError, UnavailableError, errno_name, quoted
 from lddp.ports import Clock, ContentSource, ContentStore, KeyValue, Sleep
 from lddp.replay import outbox
+from lddp.replay.batches import Batches, Ready
 from lddp.replay.carrier import Carrier
 from lddp.replay.checkpoints import BATCH_EFFECTS, Checkpoints
 from lddp.replay.conflicts import Blocked
@@ -38,11 +39,6 @@ RETRY_S = 1.0
 RETRY_SHARE = 4.0
 """Pause between two looks at what waits, as a multiple of the time that a look took."""
 FETCHES_AT_ONCE = 8
-
-_MOVES = frozenset((e.RenameEffect, e.ParkEffect, e.UnparkEffect))
-"""Effects that find nothing where they begin when they are repeated."""
-
-Ready = tuple[Item, ContentSource | None]
 
 
 class Projector(Checkpoints):
@@ -66,8 +62,7 @@ class Projector(Checkpoints):
         self._sleep = sleep
         with environment.read() as tables:
             self._gsn = self._offered_after = View(tables).gsn
-        self._repeated_through = 0 if progress.survived else self._gsn
-        """GSN up to which effects may have been carried out by an earlier process without a mark that is believed."""
+        self._batches = Batches(carriers, progress, 0 if progress.survived else self._gsn)
         self._offered: deque[Item] = deque()
         self._fetches: dict[bytes, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(FETCHES_AT_ONCE)
@@ -129,6 +124,7 @@ class Projector(Checkpoints):
     async def run(self) -> None:
         """Projects until cancelled."""
         self._recover()
+        self._batches.traced = self._traced
         try:
             while True:
                 self._wake.clear()
@@ -262,7 +258,7 @@ class Projector(Checkpoints):
         while ready:
             await self._make_room(BATCH_EFFECTS)
             batch = ready[:BATCH_EFFECTS]
-            done, error = await loop.run_in_executor(self._executor, self._carry_batch, batch)
+            done, error = await loop.run_in_executor(self._executor, self._batches.carry, batch)
             for item, source in ready[:done]:
                 self._done.add(item.order)
                 self._waiting.pop(item.order, None)
@@ -309,25 +305,6 @@ class Projector(Checkpoints):
 
     def _earlier(self, item: Item) -> list[Item]:
         return [waiting for order, waiting in self._waiting.items() if order < item.order]
-
-    def _carry_batch(self, ready: list[Ready]) -> tuple[int, OSError | UnavailableError | None]:
-        """In the executor: how many were carried out, and what stopped the next: the filesystem, or that its bytes are
-        not here any more."""
-        carriers, progress = self._carriers, self._progress
-        begun, repeated_through = progress.begun, self._repeated_through
-        for count, (item, source) in enumerate(ready):
-            order, effect = item.order, item.effect
-            carrier = carriers[item.rule]
-            carrier.repeats = order[0] <= repeated_through or order in begun
-            if type(effect) in _MOVES:
-                progress.begin(order)
-            try:
-                carrier.carry(effect, source)
-            except (OSError, UnavailableError) as error:
-                return count, error
-            withheld = carrier.withheld
-            progress.mark(order, bool(withheld) and effect.inode in withheld)
-        return len(ready), None
 
     # -- waiting for bytes ------------------------------------------------------------------------------------------
 

@@ -10,8 +10,9 @@ def parent_of(path: bytes) -> bytes:
 
 
 def follow(touched: set[bytes], effect: e.Effect, *, again: bool = False) -> None:
-    """Keeps the set up with an effect that was carried out. With `again` the set may know of the effect already: then
-    what it moved stays under its old path too, because a directory too many does no harm."""
+    """Keeps the set up with an effect that was carried out. With `again` the set knows of the effect already, and what
+    is under its old path now may be something else: that stays there too, because a directory too many does no harm. To
+    be used for few effects: every one may double the set."""
     match effect:
         case e.RenameEffect(_, path, to, directory):
             if directory:

@@ -301,7 +301,7 @@ class Bench:
 
     def assert_equal(self) -> None:
         """The zone holds what the model holds: names, kinds, attributes, times, bytes, links."""
-        assert describe_zone(self.zone) == describe_model(self.model)
+        assert describe_zone(walk(self.zone)) == describe_model(self.model)
         assert not self.zone.parked
         assert not self.carrier.drift
 
@@ -315,8 +315,8 @@ def walk(zone: FakeZone) -> list[tuple[bytes, Inode]]:
     return sorted(found, key=itemgetter(0))
 
 
-def describe_zone(zone: FakeZone) -> dict[bytes, tuple[object, ...]]:
-    found = walk(zone)
+def describe_zone(found: list[tuple[bytes, Inode]]) -> dict[bytes, tuple[object, ...]]:
+    """What `walk` gave, to be compared with a model."""
     firsts: dict[int, bytes] = {}
     for path, inode in found:
         firsts.setdefault(inode.number, path)

@@ -14,7 +14,7 @@ import pytest
 
 from lddp.core import effects as e
 from lddp.core.machine import StateMachine
-from lddp.core.records import Kind, Record
+from lddp.core.records import Attributes, Kind, Record
 from lddp.core.tables import Tables
 from lddp.core.view import View
 from lddp.errors import UnavailableError
@@ -28,11 +28,11 @@ from lddp.replay.retained import Retained
 from tests.core.support import TARGET
 from tests.core.zone import Thing, Zone, paths_of
 from tests.fakes.memory import MemoryKeyValue
-from tests.fakes.zone import FakeZone
-from tests.replay.bench import PATIENCE_S, RULE, Inline, Time, Wait, describe_model, describe_zone, walk
+from tests.fakes.zone import Inode
+from tests.replay.bench import PATIENCE_S, RULE, Inline, Time, Wait, describe_model, describe_zone
 from tests.replay.contents import Contents
-from tests.replay.histories import History, make_history
-from tests.replay.mortal import Death, MortalCarrier, MortalZone, Slow, Told, WatchedProjector, brief
+from tests.replay.histories import make_history
+from tests.replay.mortal import Death, MortalCarrier, MortalFiles, MortalZone, Slow, Told, WatchedProjector, brief
 
 ROUNDS_MAX = 400
 
@@ -40,15 +40,15 @@ ROUNDS_MAX = 400
 class Campaign:
     """`happened` tells what was done, for who reads a failure."""
 
-    def __init__(self, directory: Path, seed: int, history: History | None = None) -> None:
+    def __init__(self, directory: Path, seed: int, real: bool) -> None:
         self.random = Random(f"campaign {seed}")
-        self.history = make_history(seed) if history is None else history
+        self.history = make_history(seed)
         self.path = str(directory / f"progress-{seed}")
         self.environment = MemoryKeyValue()
         with self.environment.read() as tables:
             self.machine = StateMachine(tables)
         self.death = Death()
-        self.zone = MortalZone(self.death)
+        self.zone = MortalFiles(self.death, directory / str(seed)) if real else MortalZone(self.death)
         self.model = Zone(TARGET, RULE)
         self.contents = Contents()
         self.time = Time()
@@ -168,7 +168,7 @@ class Campaign:
             if isinstance(item.effect, e.PutFileEffect) and item.effect in self.told.passed_over:
                 stale.append(model.find(item.effect.path, item.effect.inode))
         self.looked += 1
-        assert_holds(self.zone, model, stale)
+        assert_holds(self.zone.walk(), model, stale)
 
     def answer(self, generous: float) -> None:
         """Some of the fetches under way end."""
@@ -271,13 +271,15 @@ class Campaign:
         self.assert_equal()
         with self.environment.read() as tables:
             assert outbox.count_after(tables, (0, 0), 1) == 0
+        if isinstance(self.zone, MortalFiles):
+            self.zone.close()
 
     async def _settled(self) -> None:
         await self.projector.wait_through(self.machine.gsn, PATIENCE_S)
         await self.projector.checkpoint()
 
     def assert_equal(self) -> None:
-        found, wanted = describe_zone(self.zone), describe_model(self.model)
+        found, wanted = _comparable(describe_zone(self.zone.walk())), _comparable(describe_model(self.model))
         if self.model.root.attributes is None:  # nothing has been said of them yet
             found[b""] = wanted[b""]
         differing = [
@@ -290,15 +292,29 @@ class Campaign:
         assert not self.carrier.drift, f"drift: {self.carrier.drift}"
 
 
-def assert_holds(zone: FakeZone, model: Zone, stale: list[Thing]) -> None:
+def _comparable(found: dict[bytes, tuple[Any, ...]]) -> dict[bytes, tuple[Any, ...]]:
+    """Without what a real filesystem does not keep: modes of symlinks, extended attributes of special files."""
+    return {
+        path: (kind, attributes if attributes is None else _kept(kind, attributes), *others)
+        for path, (kind, attributes, *others) in found.items()
+    }
+
+
+def _kept(kind: Kind | None, attributes: Attributes) -> Attributes:
+    if kind in (Kind.FILE, Kind.DIRECTORY):
+        return attributes
+    return attributes._replace(mode=0o777 if kind is Kind.SYMLINK else attributes.mode, xattrs=())
+
+
+def assert_holds(found: list[tuple[bytes, Inode]], model: Zone, stale: list[Thing]) -> None:
     """The zone is the model, but for the names of what is `stale` and the times of directories."""
     excused = {id(thing) for thing in stale}
-    found = {path: inode for path, inode in walk(zone)}
+    here = dict(found)
     wanted = paths_of(model.root)
-    assert not found.keys() - wanted.keys(), f"too many: {found.keys() - wanted.keys()}"
+    assert not here.keys() - wanted.keys(), f"too many: {here.keys() - wanted.keys()}"
     objects: dict[int, Thing] = {}
     for path, thing in wanted.items():
-        inode = found.get(path)
+        inode = here.get(path)
         if id(thing) in excused:
             assert inode is None or inode.kind is not Kind.DIRECTORY, path
             continue
@@ -307,14 +323,16 @@ def assert_holds(zone: FakeZone, model: Zone, stale: list[Thing]) -> None:
         if thing.kind is Kind.DIRECTORY:
             assert thing.attributes is None or inode.attributes[:3] == thing.attributes[:3], path
             continue
-        held = (inode.attributes, bytes(inode.data), inode.target, inode.rdev)
-        assert held == (thing.attributes, thing.data, thing.target, thing.rdev), f"{path!r} is {inode}, not {thing}"
+        assert thing.attributes is not None
+        held = (_kept(inode.kind, inode.attributes), bytes(inode.data), inode.target, inode.rdev)
+        wants = (_kept(thing.kind, thing.attributes), thing.data, thing.target, thing.rdev)
+        assert held == wants, f"{path!r} is {inode}, not {thing}"
     assert len(objects) == len({id(thing) for thing in wanted.values()} - excused)
 
 
-def run_campaign(directory: Path, seed: int) -> Campaign:
-    """One history; AssertionError with all that happened where the zone is wrong."""
-    campaign = Campaign(directory, seed)
+def run_campaign(directory: Path, seed: int, *, real: bool = False) -> Campaign:
+    """One history, with `real` on real files; AssertionError with all that happened where the zone is wrong."""
+    campaign = Campaign(directory, seed, real)
     try:
         asyncio.run(campaign.run())
     except AssertionError as error:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 from lddp.core import effects as e
-from lddp.core.records import Attributes, Content
+from lddp.core.records import Attributes, Content, Kind
 from lddp.ports import ContentSource, Status
 from lddp.replay.carrier import Carrier
 from lddp.replay.existing import OnExisting
 from lddp.replay.projector import Projector
-from tests.fakes.zone import FakeZone
-from tests.replay.bench import Killed
+from lddp.zones.posix import PosixZone
+from tests.fakes.zone import FakeZone, Inode
+from tests.replay.bench import Killed, walk
 from tests.replay.contents import Blob
 
 
@@ -82,11 +86,83 @@ class MortalZone(FakeZone):
             source.take()
         return status
 
+    def walk(self) -> list[tuple[bytes, Inode]]:
+        return walk(self)
+
+
+class MortalFiles(PosixZone):
+    """The same on a real filesystem, below `directory`."""
+
+    def __init__(self, death: Death, directory: Path) -> None:
+        self.death = death
+        self.directory = directory
+        for name in ("tree", "staging"):
+            (directory / name).mkdir(parents=True)
+        super().__init__(str(directory / "tree"), str(directory / "staging"))
+
+    @property
+    def parked(self) -> list[str]:
+        return os.listdir(self.directory / "staging" / "parked")
+
+    def put_file(
+        self, path: bytes, attributes: Attributes, source: ContentSource, *, look: bool = True
+    ) -> Status | None:
+        self.death.point()
+        status = super().put_file(path, attributes, source, look=look)
+        if isinstance(source, Blob):
+            source.take()
+        return status
+
+    def fail(self, number: int, *, method: str = "", times: int | None = None) -> None:
+        """A real filesystem refuses nothing on demand."""
+
+    def heal(self) -> None:
+        return
+
+    def walk(self) -> list[tuple[bytes, Inode]]:
+        """Everything in it, in order of path, in the terms of a zone in memory."""
+        found = [b""]
+        objects: dict[int, Inode] = {}
+        for path in found:
+            status = self.status(path)
+            assert status.kind is not None
+            if status.kind is Kind.DIRECTORY:
+                found += [path + b"/" + name if path else name for name, _ in self.list(path)]
+            objects.setdefault(status.inode, self._object(path, status.kind, status))
+        return sorted(((path, objects[self.status(path).inode]) for path in found), key=itemgetter(0))
+
+    def _object(self, path: bytes, kind: Kind, status: Status) -> Inode:
+        attributes = Attributes(status.mode, status.uid, status.gid, status.mtime_ns, self.xattrs(path))
+        inode = Inode(status.inode, kind, attributes, 0, rdev=status.rdev)
+        if kind is Kind.SYMLINK:
+            inode.target = self.read_link(path)
+        elif kind is Kind.FILE:
+            with open(self.open_read(path), "rb") as file:
+                inode.data = bytearray(file.read())
+        return inode
+
+
+def _mortal(name: str) -> Callable[..., Any]:
+    change = getattr(PosixZone, name)
+
+    def changed(self: MortalFiles, *args: Any, **kwargs: Any) -> Any:
+        self.death.point()
+        return change(self, *args, **kwargs)
+
+    return changed
+
+
+for _name in (
+    *("make_directory", "make_node", "link", "rename", "park", "unpark", "remove", "remove_parked"),
+    *("set_attributes", "write", "truncate", "sync"),
+):
+    setattr(MortalFiles, _name, _mortal(_name))
+
 
 class MortalCarrier(Carrier):
     """Ends the process after an effect, before it is marked, and tells what was carried out."""
 
-    def __init__(self, zone: FakeZone, policy: OnExisting, death: Death, told: Told) -> None:
+    def __init__(self, zone: MortalZone | MortalFiles, policy: OnExisting, death: Death, told: Told) -> None:
         super().__init__(zone, policy)
         self._death = death
         self._told = told

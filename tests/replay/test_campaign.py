@@ -3,6 +3,8 @@ alone, and nothing in it counts as somebody else's change. LDDP_EXAMPLES says ho
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,3 +26,12 @@ def test_a_zone_ends_as_the_namespace(tmp_path: Path, first: int) -> None:
         looked += campaign.looked
     batch = len(seeds(DEFAULT)[first : first + BATCH])
     assert batch < BATCH or min(kills, compared, looked) > batch
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="files get owners, and devices are made")
+def test_a_zone_of_real_files_ends_as_the_namespace(tmp_path: Path) -> None:
+    compared = 0
+    for seed in seeds(15):
+        compared += run_campaign(tmp_path, seed, real=True).compared
+        shutil.rmtree(tmp_path / str(seed))
+    assert compared > 0

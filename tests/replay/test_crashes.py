@@ -261,3 +261,18 @@ async def test_renames_that_run_again_after_a_power_cut(bench: Bench, monkeypatc
     await bench.settled()
     bench.carrier.drift.clear()
     bench.assert_equal()
+
+
+async def test_a_start_knows_of_no_more_directories_than_there_are(bench: Bench) -> None:
+    make = Records()
+    bench.submit(make.directory(b"d"))
+    for number in range(8):
+        aside = b"aside%d" % number
+        bench.submit_all([make.rename(b"d", aside), make.directory(b"d"), make.rename(aside, b"d/s")])
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    await bench.restart()
+    bench.submit(make.put(b"f", b"-"))
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    assert len(bench.carrier.touched) < 30
+    await bench.settled()
+    bench.assert_equal()

@@ -15,8 +15,8 @@ from lddp.core import sessions
 from lddp.core.facts import Facts
 from lddp.doors.intake import Intake
 from lddp.migrate.observer import Observer
+from lddp.replay.batches import Batches
 from lddp.replay.checkpoints import Checkpoints
-from lddp.replay.projector import Projector
 from lddp.replay.retained import Retained
 
 Patch = tuple[Any, str, Any]
@@ -62,14 +62,14 @@ def _projected_ahead() -> list[Patch]:
 
 
 def _marked_before_carried() -> list[Patch]:
-    carry = Projector._carry_batch
+    carry = Batches.carry
 
-    def hasty(self: Projector, ready: Any) -> Any:
+    def hasty(self: Batches, ready: Any) -> Any:
         for item, _ in ready:
             self._progress.mark(item.order)
         return carry(self, ready)
 
-    return [(Projector, "_carry_batch", hasty)]
+    return [(Batches, "carry", hasty)]
 
 
 def _applied_apart_from_state() -> list[Patch]:

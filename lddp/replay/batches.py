@@ -1,0 +1,84 @@
+"""Carries batches of effects out, in order, and marks each one that is done. Blocking; runs in a thread of the
+projector."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+from lddp.core import effects as e
+from lddp.errors import UnavailableError
+from lddp.ports import ContentSource
+from lddp.replay.carrier import Carrier
+from lddp.replay.outbox import Item
+from lddp.replay.progress import Order, Progress
+
+PLAIN_MIN = 2
+"""Fewer files than that are not worth a way of their own."""
+PLAIN_MAX = 128
+"""Files that may be in place without a mark when the process is killed."""
+_MOVES = frozenset((e.RenameEffect, e.ParkEffect, e.UnparkEffect))
+"""Effects that find nothing where they begin when they are repeated."""
+
+Ready = tuple[Item, ContentSource | None]
+"""An effect that can be carried out, with the bytes that it needs."""
+
+
+class Batches:
+    """`carriers` holds this zone's tree of every rule. `repeated_through` is the GSN up to which effects may have been
+    carried out by an earlier process without a mark that is believed."""
+
+    def __init__(self, carriers: Mapping[int, Carrier], progress: Progress, repeated_through: int) -> None:
+        self._carriers = carriers
+        self._progress = progress
+        self._repeated_through = repeated_through
+        self.traced: set[Order] = set()
+        """Effects of which the carriers' `touched` knows already."""
+
+    def carry(self, ready: Sequence[Ready]) -> tuple[int, OSError | UnavailableError | None]:
+        """How many were carried out, and what stopped the next: the filesystem, or that its bytes are not here any
+        more."""
+        count = 0
+        while count < len(ready):
+            plain = self._carry_plain(ready, count)
+            if not plain:
+                error = self._carry_one(*ready[count])
+                if error is not None:
+                    return count, error
+            count += plain or 1
+        return count, None
+
+    def _carry_plain(self, ready: Sequence[Ready], start: int) -> int:
+        """Puts the plain files that follow one another from `start` on; how many. Where it is none, the first one is to
+        be carried out by itself, which tells why."""
+        rule = ready[start][0].rule
+        carrier = self._carriers[rule]
+        files: list[tuple[e.PutFileEffect, ContentSource]] = []
+        for item, source in itertools.islice(ready, start, start + PLAIN_MAX):
+            effect = item.effect
+            if not isinstance(effect, e.PutFileEffect) or source is None or item.rule != rule:
+                break
+            if not carrier.is_plain(effect):
+                break
+            files.append((effect, source))
+        if len(files) < PLAIN_MIN:
+            return 0
+        done = carrier.put_plain(files)
+        for item, _ in ready[start : start + done]:
+            self._progress.mark(item.order)
+        return done
+
+    def _carry_one(self, item: Item, source: ContentSource | None) -> OSError | UnavailableError | None:
+        order, effect = item.order, item.effect
+        carrier, progress = self._carriers[item.rule], self._progress
+        carrier.repeats = order[0] <= self._repeated_through or order in progress.begun
+        carrier.traced = order in self.traced
+        if type(effect) in _MOVES:
+            progress.begin(order)
+        try:
+            carrier.carry(effect, source)
+        except (OSError, UnavailableError) as error:
+            return error
+        withheld = carrier.withheld
+        progress.mark(order, bool(withheld) and effect.inode in withheld)
+        return None
