@@ -238,14 +238,15 @@ class Storm:
             suspicious = [line for line in suspicious if line not in unseen]
             self.notes.append(f"{len(unseen)} stores at the source seen by the comparison alone")
         if suspicious:
-            raise Failed("\n".join(["the trees are the same, but the logs are not clean", *suspicious[:SHOWN_MAX]]))
+            shown = [line[:300] for line in suspicious[:SHOWN_MAX]]
+            raise Failed("\n".join(["the trees are the same, but the logs are not clean", *shown]))
 
 
 def _suspicious(state: Path) -> Iterator[str]:
     for log in sorted(state.glob("*.log")):
         for line in log.read_text(errors="replace").splitlines():
             if any(mark in line for mark in SUSPICIOUS):
-                yield f"{log.name}: {line[:300]}"
+                yield f"{log.name}: {line}"
 
 
 def _tail(path: Path) -> str:
