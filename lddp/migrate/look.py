@@ -51,6 +51,10 @@ class Pack:
         self.size += len(data)
         return content
 
+    def takes(self, size: int) -> bool:
+        """Whether a small file still fits; one that does not is read later, like a large one."""
+        return size <= TINY_BYTES_MAX or self.size < PORTION_BYTES
+
     def bytes(self) -> bytes:
         return b"".join(self._parts)
 
@@ -99,15 +103,15 @@ class Looker:
         path, _ = self.open_directory(inode)
         known = dict(self._view.list(inode.number))
         entries: list[ObservedEntry] = []
-        start = self.pack.size
         with self._zone.open_directory(path) as directory:
             for name, status in directory.list():
                 entry = self._entry(path, name, status, known.pop(name, 0), directory)
                 if entry is not None:
                     entries.append(entry)
-                if len(entries) >= PORTION_ENTRIES or self.pack.size - start >= PORTION_BYTES:
+                # The pack may hold files of other directories already, and is not to grow beyond what a pack may be.
+                if len(entries) >= PORTION_ENTRIES or self.pack.size >= PORTION_BYTES:
                     yield DirectoryReport(inode.number, tuple(entries), (), False, None)
-                    entries, start = [], self.pack.size
+                    entries = []
         after = self._zone.status(path)
         if inode.identity and after.handle != inode.identity:
             raise Moved
@@ -191,7 +195,7 @@ class Looker:
         self, path: bytes, name: bytes, status: Status, child: Inode | None, directory: OpenDirectory | None
     ) -> ObservedEntry:
         match status.kind:
-            case Kind.FILE if status.size <= SMALL_BYTES_MAX:
+            case Kind.FILE if status.size <= SMALL_BYTES_MAX and self.pack.takes(status.size):
                 return self._small_file(path, name, status, child, directory)
             case Kind.FILE:
                 entry = self._bare(path, name, status, child)

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from lddp.content.packs import PACK_BYTES_MAX
 from lddp.core.records import DirectoryReport
 from lddp.migrate import rounds as module
 from lddp.migrate.look import SMALL_BYTES_MAX
@@ -188,3 +189,30 @@ def test_a_round_too_large_for_one_observation_ends_well(scanned: World, many: s
 
 def test_a_round_too_large_for_one_observation_keeps_renames(scanned: World, many: set[int]) -> None:
     assert {scanned.inode(f"empty directory/{number:02}").number for number in range(60)} == many
+
+
+# -- bounds -----------------------------------------------------------------------------------------------------------
+
+
+def test_files_that_come_at_once_do_not_outgrow_a_pack(scanned: World) -> None:
+    names = [f"burst{number}" for number in range(50)]
+    for name in names:
+        (scanned.source / name).write_bytes(os.urandom(250_000))
+    left = scanned.look(*names)
+    assert max(map(len, scanned.packs.values())) <= PACK_BYTES_MAX
+    assert scanned.pending(), "the rest is read one by one"
+    assert not left.again
+    scanned.scan()
+    scanned.assert_same()
+
+
+def test_directories_that_share_a_pack_do_not_outgrow_it(world: World) -> None:
+    for directory, count in (("a", 16), ("b", 40)):
+        (world.source / directory).mkdir()
+        for number in range(count):
+            (world.source / directory / f"{number}").write_bytes(os.urandom(255_000))
+    world.rounds._pace.entries = module.PORTION_ENTRIES  # as after the first shipments
+    world.scan()
+    assert sent(world) == 56 * 255_000
+    assert max(map(len, world.packs.values())) <= PACK_BYTES_MAX
+    world.assert_same()
