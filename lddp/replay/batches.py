@@ -15,7 +15,7 @@ from lddp.replay.progress import Order, Progress
 
 PLAIN_MIN = 2
 """Fewer files than that are not worth a way of their own."""
-PLAIN_MAX = 128
+PLAIN_MAX = 512
 """Files that may be in place without a mark when the process is killed."""
 _MOVES = frozenset((e.RenameEffect, e.ParkEffect, e.UnparkEffect))
 """Effects that find nothing where they begin when they are repeated."""

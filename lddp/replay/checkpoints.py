@@ -21,7 +21,7 @@ from lddp.replay.retained import Retained
 from lddp.replay.settling import directory_attributes, set_directories
 from lddp.replay.touched import follow
 
-BATCH_EFFECTS = 1024
+BATCH_EFFECTS = 4096
 _PROJECTED = b"projected"
 _TOUCHED = b"touched"
 _WITHHELD = b"withheld"
