@@ -20,14 +20,21 @@ closes it. Blocking. For an unsealed content it must be certain at the moment of
 is asked again when the bytes were sent."""
 
 
+Doubt = Callable[[int], None]
+"""(inode): the zone's file was believed to hold bytes, and holds others."""
+
+
 class Giver:
     """Gives contents and packs to any number of connections."""
 
-    def __init__(self, store: Store, limiter: Limiter, traffic: Traffic, locate: Locate | None) -> None:
+    def __init__(
+        self, store: Store, limiter: Limiter, traffic: Traffic, locate: Locate | None, doubt: Doubt | None = None
+    ) -> None:
         self._store = store
         self._limiter = limiter
         self._traffic = traffic
         self._locate = locate
+        self._doubt = doubt
 
     async def give_pack(self, connection: Connection, header: Header) -> None:
         pack_id = await connection.receive_body(header.length)
@@ -67,10 +74,16 @@ class Giver:
     async def _give_file(self, connection: Connection, header: Header, wanted: Wanted, descriptor: int) -> None:
         content = wanted.content
         begin = header.offset if content.sealed else 0
-        read = SequentialRead(descriptor, begin, content.size, hashing=not content.sealed)
+        read = SequentialRead(descriptor, begin, content.size, hashing=not begin)
         while (chunk := await self._store.disk.run(read.next)) is not None:
             await self._send(connection, header.id, *chunk)
         if read.offset < content.size or not (content.sealed or await self._store.disk.run(self._still, wanted)):
+            await connection.send(Type.NOT_HERE, header.id)
+            return
+        if content.sealed and not begin and read.digest() != content.digest:
+            # Its times did not tell: it was stored into through a mapping, or somebody put them back.
+            if self._doubt is not None:
+                self._doubt(wanted.inode)
             await connection.send(Type.NOT_HERE, header.id)
             return
         digest = () if content.sealed else (read.digest(),)

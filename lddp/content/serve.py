@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from lddp.content.frames import STALL_SECONDS, Connection, Header, Type
-from lddp.content.give import Giver, Locate
+from lddp.content.give import Doubt, Giver, Locate
 from lddp.content.handover import Handover
 from lddp.content.limiter import Limiter
 from lddp.content.store import Store
@@ -29,13 +29,14 @@ class ContentServer:
         traffic: Traffic,
         *,
         locate: Locate | None = None,
+        doubt: Doubt | None = None,
         handover: Handover | None = None,
         stall_seconds: float = STALL_SECONDS,
         idle_seconds: float = IDLE_SECONDS_MAX,
         bodies_bytes_max: int = BODIES_BYTES_MAX,
     ) -> None:
         self._taker = Taker(store, traffic, handover, bodies_bytes_max)
-        self._giver = Giver(store, limiter, traffic, locate)
+        self._giver = Giver(store, limiter, traffic, locate, doubt)
         self._stall_seconds = stall_seconds
         self._idle_seconds = idle_seconds
 

@@ -119,6 +119,15 @@ class Backlog:
                 if inode is not None and inode.kind is Kind.FILE:
                     self.dirty.files.add(inode.number)
 
+    def doubt(self, number: int) -> bool:
+        """The bytes of a file are read whatever its times say. Whether it is a file of this rule."""
+        with self._environment.read() as tables:
+            inode = View(tables).inode(number)
+        if inode is None or inode.rule != self._rule.number or inode.kind is not Kind.FILE:
+            return False
+        self.dirty.files.add(number)
+        return True
+
     # -- is there anything left -------------------------------------------------------------------------------------
 
     def is_idle(self) -> bool:

@@ -149,6 +149,11 @@ class Observer:
             if len(self._changed_since) == CHANGED_MAX:
                 self.scrub()
 
+    def doubt(self, number: int) -> None:
+        """A file's bytes, if it is one of this rule, are read again whatever its times say."""
+        if self.backlog.doubt(number):
+            self._applied(0)
+
     def scrub(self) -> None:
         """Compares every listed directory with the source: what changed while nobody looked is found. What is just
         being looked at or reported may be older than that: once it is in the log, everything is compared again."""

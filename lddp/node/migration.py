@@ -139,6 +139,11 @@ class MigrationDriver:
             await watcher.stop()
             self.observer = self.watcher = self.intake = None
 
+    def doubt(self, number: int) -> None:
+        """A file, perhaps of this rule, does not have the bytes that its times promise: it is read again."""
+        if self.observer is not None:
+            self.observer.doubt(number)
+
     async def _catch_up(self, observer: Observer) -> None:
         """What changed while nobody watched is found by comparing every listed directory; first everything that an
         earlier start of this node reported must be in the log, or its directories would be left out."""

@@ -164,9 +164,13 @@ class Node:
         self.store.use(self.puller.fetch)
         self.handover = Handover(config.peer.path + ".fd") if config.peer.path else None
         self.content_server = ContentServer(
-            self.store, self.limiter, self.traffic, locate=self.trees.locate, handover=self.handover
+            self.store, self.limiter, self.traffic, locate=self.trees.locate, doubt=self._doubt, handover=self.handover
         )
         self.listener.register(CONTENT_CHANNEL, self.content_server.serve)
+
+    def _doubt(self, number: int) -> None:
+        for driver in self.drivers.values():
+            driver.doubt(number)
 
     async def _connect(self, peer: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await connect(

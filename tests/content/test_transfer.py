@@ -292,11 +292,12 @@ async def test_a_holder_whose_file_changed_does_not_have_it(world: World) -> Non
     data = os.urandom(2 * MIB)
     changed = data[:MIB] + b"!" + data[MIB + 1 :]
     a = await world.node("a")
-    await world.node("b", locate=lambda content, inode: file_of(world, changed))
-    await world.node("s", locate=lambda content, inode: file_of(world, data[:-1]))
+    b = await world.node("b", locate=lambda content, inode: file_of(world, changed))
+    s = await world.node("s", locate=lambda content, inode: file_of(world, data[:-1]))
     with pytest.raises(UnavailableError):
         await a.store.fetch(content_of(data), 7, ["s", "b"])
     assert a.names("blobs") == []
+    assert (s.doubted, b.doubted) == ([], [7]), "a size shows by itself"
     c = await world.node("c")
     put(c.store, data)
     await a.store.fetch(content_of(data), 7, ["s", "b", "c"])

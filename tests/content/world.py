@@ -52,11 +52,14 @@ class Node:
         self.traffic = Traffic()
         self.limiter = Limiter(world.clock)
         self.handover = Handover(str(self.directory / "handover")) if handover else None
+        self.doubted: list[int] = []
+        """Inodes whose files turned out to hold other bytes than they were believed to."""
         self.server = ContentServer(
             self.store,
             self.limiter,
             self.traffic,
             locate=locate,
+            doubt=self.doubted.append,
             handover=self.handover,
             stall_seconds=world.stall_seconds,
         )
