@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from operator import itemgetter
 from pathlib import Path
@@ -168,14 +168,25 @@ class MortalCarrier(Carrier):
         self._told = told
 
     def carry(self, effect: e.Effect, source: ContentSource | None) -> None:
-        self._told.happened.append(f"   carry {brief(effect)}")
+        over = isinstance(effect, e.PutFileEffect) and source is None
+        self._told.happened.append(f"   {'pass over' if over else 'carry'} {brief(effect)}")
         super().carry(effect, source)
         self._told.unmarked.add(effect)
         self._death.point()
         self._told.unmarked.discard(effect)
         self._told.passed_over.discard(effect)
-        if isinstance(effect, e.PutFileEffect) and source is None:
+        if over:
             self._told.passed_over.add(effect)
+
+    def put_plain(self, files: Sequence[tuple[e.PutFileEffect, ContentSource]]) -> int:
+        effects = {effect for effect, _ in files}
+        self._told.happened += [f"   put {brief(effect)}" for effect, _ in files]
+        self._told.unmarked |= effects
+        done = super().put_plain(files)
+        self._death.point()
+        self._told.unmarked -= effects
+        self._told.passed_over -= {effect for effect, _ in files[:done]}
+        return done
 
 
 class WatchedProjector(Projector):
