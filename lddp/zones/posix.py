@@ -233,13 +233,13 @@ class PosixZone:
         staging = self._writable()
         check_name(name)
         with self._root.place(path) as place:
-            staging.move(place.fd, place.name, staging.parked, name)
+            _move(staging, place.fd, place.name, staging.parked, name)
 
     def unpark(self, name: bytes, to: bytes) -> None:
         staging = self._writable()
         check_name(name)
         with self._root.place(to) as place:
-            staging.move(staging.parked, name, place.fd, place.name)
+            _move(staging, staging.parked, name, place.fd, place.name)
 
     def remove(self, path: bytes) -> None:
         staging = self._writable()
@@ -370,3 +370,12 @@ def _check_kind(found: os.stat_result, kind: Kind, path: bytes) -> None:
     if actual is Kind.DIRECTORY:
         raise failure(errno.EISDIR, path)
     raise failure(errno.ENOTDIR if kind is Kind.DIRECTORY else errno.EINVAL, path)
+
+
+def _move(staging: Staging, directory: int, name: bytes, to_directory: int, to_name: bytes) -> None:
+    """`Staging.move`, also where both are names of one file: the kernel would do nothing and leave both."""
+    found, there = stat_name(directory, name), stat_name(to_directory, to_name)
+    if found is not None and there is not None and (found.st_dev, found.st_ino) == (there.st_dev, there.st_ino):
+        os.unlink(name, dir_fd=directory)
+        return
+    staging.move(directory, name, to_directory, to_name)

@@ -225,6 +225,15 @@ def test_rename(zone: AnyZone) -> None:
     assert read(zone, b"z/b/c") == b"c"
 
 
+def test_what_is_parked_comes_back_over_another_name_of_itself(zone: AnyZone) -> None:
+    zone.put_file(b"a", attributes(), Bytes(b"one"))
+    zone.link(b"a", b"b")
+    zone.park(b"a", b"1")
+    zone.unpark(b"1", b"b")
+    assert names(zone) == [b"b"]
+    assert zone.status(b"b").links == 1, "nothing is left where it was parked"
+
+
 def test_cycle_through_parking(zone: AnyZone) -> None:
     for name in (b"a", b"b", b"c"):
         zone.make_directory(name, attributes(0o755))
