@@ -256,8 +256,8 @@ class Projector(Checkpoints):
         """Carries effects out in order, however long the filesystem refuses."""
         loop = asyncio.get_running_loop()
         while ready:
-            await self._make_room(BATCH_EFFECTS)
             batch = ready[:BATCH_EFFECTS]
+            await self._make_room(len(batch))
             done, error = await loop.run_in_executor(self._executor, self._batches.carry, batch)
             for item, source in ready[:done]:
                 self._done.add(item.order)

@@ -31,7 +31,7 @@ from tests.sim.loop import Process, SimulatedLoop
 from tests.sim.network import Network
 from tests.sim.node import Machine, raft_config
 
-MARKS_MAX = 2560
+MARKS_MAX = 10_240
 """Marks of a projector between two checkpoints: little to write, and more than a batch."""
 
 
