@@ -30,7 +30,8 @@ def run(context: Context) -> None:
     report.note(
         "migrate: copy = from the start of the process (its three nodes included) until the scan is over and the"
         " target's filesystem shows everything; the peers' whole process. Nobody syncs at the end of that time; lddp"
-        " has synced its log. Each run on a fresh ext4 image, source and target on it."
+        " has synced its log. lddp's bytecode is compiled beforehand, as an installer does. Each run on a fresh ext4"
+        " image, source and target on it."
     )
 
 

@@ -124,7 +124,7 @@ class Carrier:
 
     def _put_file(self, effect: e.PutFileEffect, source: ContentSource | None) -> None:
         path = effect.path
-        parent = path[: max(path.rfind(b"/"), 0)]
+        parent = parent_of(path)
         # Also where nothing is written now: a process that was killed may have put the file here.
         self.touched.add(parent)
         if effect.observed and parent not in self._made:
