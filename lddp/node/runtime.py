@@ -51,7 +51,7 @@ from lddp.replay.projector import Projector
 from lddp.replay.retained import Retained
 from lddp.storage.environment import Environment
 from lddp.zones.posix import PosixZone
-from lddp.zones.worker import Worker, start_worker
+from lddp.zones.workers import Workers
 
 _log = logging.getLogger(__name__)
 CONTENT_CHANNEL = "content"
@@ -63,9 +63,9 @@ GC_THRESHOLDS = (50_000, 20, 50)
 
 
 class Node:
-    """Everything that runs in one process, with the help of a `worker` if there is one; it ends with the node."""
+    """Everything that runs in one process, with the help of `workers` if there are any; they end with the node."""
 
-    def __init__(self, config: NodeConfig, worker: Worker | None = None) -> None:
+    def __init__(self, config: NodeConfig, workers: Workers | None = None) -> None:
         self.config = config
         self.clock = SystemClock()
         self.random = SystemRandom()
@@ -91,7 +91,7 @@ class Node:
         self.member = self._build_member()
         self.threads = ThreadPoolExecutor(config.limits.files_parallel, thread_name_prefix="look")
         self.carrying = ThreadPoolExecutor(1, thread_name_prefix="carry")
-        self.trees = Trees(self.environment, zone, config.staging_directory, worker)
+        self.trees = Trees(self.environment, zone, config.staging_directory, workers)
         self.nodes_by_zone = {peer.zone_number: name for name, peer in config.peers.items() if peer.zone}
         self._build_content()
         self.projector = self._build_projector()
@@ -294,8 +294,8 @@ class Node:
 
     def _local(self) -> dict[str, Any]:
         """What nodes on this host must know to leave this one's own writing alone."""
-        worker = 0 if self.trees.worker is None else self.trees.worker.process
-        return {"processes": [os.getpid(), worker] if worker else [os.getpid()], "scratch": self.trees.scratch()}
+        workers = [] if self.trees.workers is None else self.trees.workers.processes
+        return {"processes": [os.getpid(), *workers], "scratch": self.trees.scratch()}
 
     def _refresh(self, _gsn: int) -> None:
         """Follows the rules and migrations that the log has."""
@@ -358,18 +358,18 @@ class Node:
         self.threads.shutdown(wait=False, cancel_futures=True)
         self.carrying.shutdown(wait=True, cancel_futures=True)
         self.trees.close()
-        if self.trees.worker is not None:
-            self.trees.worker.close()
+        if self.trees.workers is not None:
+            self.trees.workers.close()
         self.store.close()
         self.environment.close()
 
 
-async def serve(config: NodeConfig, worker: Worker | None) -> int:
+async def serve(config: NodeConfig, workers: Workers | None) -> int:
     """Runs a node until a signal or a failure; the exit code."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.set_threshold(*GC_THRESHOLDS)
     keep_freed_memory()
-    node = Node(config, worker)
+    node = Node(config, workers)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -396,4 +396,4 @@ def warm_up() -> None:
 
 def run(config: NodeConfig, *, writes: bool = True) -> int:
     """Runs one node in the foreground; its exit code. `writes` says whether its zone is more than observed."""
-    return uvloop.run(serve(config, start_worker() if writes and config.zone is not None else None))
+    return uvloop.run(serve(config, Workers.start() if writes and config.zone is not None else None))

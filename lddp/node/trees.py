@@ -15,7 +15,7 @@ from lddp.ports import KeyValue
 from lddp.replay.carrier import Carrier
 from lddp.replay.existing import OnExisting
 from lddp.zones.posix import PosixZone
-from lddp.zones.worker import Worker
+from lddp.zones.workers import Workers
 
 _log = logging.getLogger(__name__)
 
@@ -23,11 +23,11 @@ _log = logging.getLogger(__name__)
 class Trees:
     """Opens and closes trees as rules come and go."""
 
-    def __init__(self, environment: KeyValue, zone: int, staging: Path, worker: Worker | None = None) -> None:
+    def __init__(self, environment: KeyValue, zone: int, staging: Path, workers: Workers | None = None) -> None:
         self._environment = environment
         self._zone = zone
         self._staging = staging
-        self.worker = worker
+        self.workers = workers
         self.zones: dict[int, PosixZone] = {}
         self.carriers: dict[int, Carrier] = {}
         """Only of rules that this node writes; a source that is only observed has none."""
@@ -62,8 +62,8 @@ class Trees:
                 os.makedirs(local_path, mode=0o755, exist_ok=True)
                 zone = PosixZone(local_path, bytes(self._staging_for(rule, Path(os.fsdecode(local_path)))))
                 zone.discard_leftovers()
-                if self.worker is not None:
-                    zone.use(self.worker)
+                if self.workers is not None:
+                    zone.use(self.workers)
         except OSError as error:
             problem = f"rule {rule.name}: {os.fsdecode(local_path)!r} cannot be opened: {error.strerror}"
             if self.problems.get(rule.number) != problem:

@@ -18,7 +18,8 @@ from lddp.zones.putting import Putter
 from lddp.zones.resolve import Place, Root, check_name, failure
 from lddp.zones.staging import Staging, stat_name
 from lddp.zones.syscalls import exchange, sync_filesystem
-from lddp.zones.worker import Tree, Worker
+from lddp.zones.worker import Tree
+from lddp.zones.workers import Workers
 
 _FORMAT_BY_KIND = {kind: form for form, kind in KIND_BY_FORMAT.items()}
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -40,7 +41,7 @@ class PosixZone:
         self._looker = Looker(self._root)
         self._staging: Staging | None = None
         self._putter: Putter | None = None
-        self._worker: Worker | None = None
+        self._workers: Workers | None = None
         self._tree: Tree | None = None
         self._paths = os.path.abspath(os.fsencode(root)), os.path.abspath(os.fsencode(staging or b""))
         try:
@@ -56,8 +57,8 @@ class PosixZone:
             raise
 
     def close(self) -> None:
-        if self._worker is not None and self._tree is not None:
-            self._worker.forget(self._tree)
+        if self._workers is not None and self._tree is not None:
+            self._workers.forget(self._tree)
         self._root.close()
         if self._staging is not None:
             self._staging.close()
@@ -136,7 +137,7 @@ class PosixZone:
         assert self._putter is not None
         done = 0
         while done < len(files):
-            answer = self._worker.put(self._tree, files[done:]) if self._worker and self._tree else None
+            answer = self._workers.put(self._tree, files[done:]) if self._workers and self._tree else None
             if answer is not None:
                 for shortfall in answer.shortfalls:
                     self.shortfalls.note(*shortfall)
@@ -151,12 +152,12 @@ class PosixZone:
             done += 1
         return done, None
 
-    def use(self, worker: Worker) -> None:
-        """Lets another process carry out `put_files`. After `discard_leftovers`."""
+    def use(self, workers: Workers) -> None:
+        """Lets other processes carry out `put_files`. After `discard_leftovers`."""
         found = os.fstat(self._root.fd)
         identity = (found.st_dev, found.st_ino, *self._writable().inode)
         self._tree = Tree(*self._paths, self._root.hidden, identity)
-        self._worker = worker
+        self._workers = workers
 
     def make_node(self, path: bytes, kind: Kind, attributes: Attributes, target: bytes, rdev: int) -> Status:
         staging = self._writable()

@@ -20,10 +20,11 @@ class Staging:
     """`temporary` and `parked` are descriptors of two private directories on the same filesystem as the tree.
 
     Objects made in `temporary` belong to `uid` and `gid`, and of the permission bits asked for `umask` is missing;
-    the process's umask must not be changed later.
+    the process's umask must not be changed later. A worker opens it `for_worker`: the others of its node may have
+    it too, and nobody else.
     """
 
-    def __init__(self, path: str | bytes) -> None:
+    def __init__(self, path: str | bytes, *, for_worker: bool = False) -> None:
         base = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             found = os.fstat(base)
@@ -34,7 +35,10 @@ class Staging:
         finally:
             os.close(base)
         try:
-            _refuse_worker(self.temporary, path)
+            if for_worker:
+                fcntl.flock(self.temporary, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            else:
+                _refuse_worker(self.temporary, path)
         except BaseException:
             self.close()
             raise
@@ -141,9 +145,9 @@ class Staging:
 
 
 def _refuse_worker(temporary: int, path: str | bytes) -> None:
-    """EBUSY while the worker of an earlier process has not ended: it may be in the middle of a file."""
+    """EBUSY while a worker of an earlier process has not ended: it may be in the middle of a file."""
     try:
-        fcntl.flock(temporary, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(temporary, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise failure(errno.EBUSY, os.fsencode(path)) from None
     except OSError as error:

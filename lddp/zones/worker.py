@@ -1,11 +1,11 @@
-"""A process that puts small files into place for a node.
+"""Processes that put small files into place for a node.
 
 Putting a file is a handful of short system calls. A thread of the node would need the interpreter after each of them,
 while the node's event loop has it most of the time; a process of its own needs nobody. The bytes go through memory
 that both share, everything else over a socket, one request and its answer at a time.
 
-It does nothing by itself and keeps nothing: when it is gone, the node does the same work in its own threads, from the
-first file that was not answered for. It ends with the node, and holds a lock in the staging directory of each tree
+A worker does nothing by itself and keeps nothing: when it is gone, the node does the same work in its own threads, from
+the first file that was not answered for. It ends with the node, and shares a lock in the staging directory of each tree
 until it has ended, so that whoever comes after the node cannot begin while a file is still being put.
 """
 
@@ -13,15 +13,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
-import logging
 import mmap
 import os
 import signal
 import socket
 import struct
 import sys
-import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
@@ -37,15 +34,14 @@ from lddp.zones.putting import InMemory, Putter
 from lddp.zones.resolve import Root
 from lddp.zones.staging import Staging
 
-SHARED_BYTES = 4 * 1024 * 1024
-FILES_MAX = 512
-"""Files of one request: bounds how long the other side is waited for."""
+REQUESTS_MAX = 2
+"""Requests that a worker may have at once: the next one is ready when it has answered for one."""
+REQUEST_BYTES = 2 * 1024 * 1024
+"""Bytes of the files of one request."""
 _LENGTH = struct.Struct("=I")
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
-
-_log = logging.getLogger(__name__)
 
 
 class Tree(NamedTuple):
@@ -67,7 +63,8 @@ class Answer(NamedTuple):
 
 
 class Worker:
-    """The node's side. `start` it while the process has one thread; may be used from several afterwards."""
+    """The node's side of one process, which does what it is asked in order and answers in the same order. OSError or
+    EOFError where the process is gone."""
 
     def __init__(self, process: int, channel: socket.socket, memory: mmap.mmap) -> None:
         self.process = process
@@ -75,20 +72,22 @@ class Worker:
         self._channel = channel
         self._stream: BinaryIO = channel.makefile("rb")
         self._memory = memory
-        self._lock = threading.Lock()
-        self._opened: dict[Tree, int | None] = {}
-        self._closed: list[int] = []
+        self._begun = 0
 
     @classmethod
-    def start(cls) -> Worker:
-        """Forks the process. OSError where the system has no room for it."""
-        memory = mmap.mmap(-1, SHARED_BYTES)
+    def start(cls, others: Sequence[Worker] = ()) -> Worker:
+        """Forks the process, while this one has one thread; `others` have been forked before. OSError where the system
+        has no room for it."""
+        memory = mmap.mmap(-1, REQUESTS_MAX * REQUEST_BYTES)
         ours, theirs = socket.socketpair()
         parent = os.getpid()
         process = os.fork()
         if process == 0:
             try:
                 ours.close()
+                for other in others:
+                    # Kept open here, they would hide from the others that the node has closed its end.
+                    other.hang_up()
                 _become_worker(parent)
                 _serve(theirs, memory)
             finally:
@@ -98,59 +97,47 @@ class Worker:
         theirs.close()
         return cls(process, ours, memory)
 
-    def put(self, tree: Tree, files: Sequence[NewFile]) -> Answer | None:
-        """Puts the first ones of `files`, as many as go into one request. None where the node must do it itself."""
-        with self._lock:
-            if not self.process:
-                return None
-            try:
-                number = self._open(tree)
-                if number is None:
-                    return None
-                described = self._fill(files)
-                if not described:
-                    return None
-                done, code, path, shortfalls = self._ask("put", number, described)
-            except (OSError, EOFError) as error:
-                self._lost(error)
-                return None
+    def open(self, number: int, tree: Tree, closed: Sequence[int]) -> bool:
+        """Opens a tree under a number, and closes others. False where the worker cannot have it."""
+        self._ask("open", number, tree.root, tree.staging, tree.hidden, closed)
+        return tuple(_receive(self._stream)) == tree.identity
+
+    def begin(self, number: int, files: Sequence[NewFile]) -> int:
+        """Asks for the first ones of `files`, as many as go into one request; how many. Nothing is asked where it is 0.
+        Not while REQUESTS_MAX of them are unanswered."""
+        start = self._begun % REQUESTS_MAX * REQUEST_BYTES
+        described = self._fill(files, start)
+        if described:
+            self._begun += 1
+            self._ask("put", number, start, described)
+        return len(described)
+
+    def end(self) -> Answer:
+        """Waits for the files of the first `begin` that has none yet."""
+        done, code, path, shortfalls = _receive(self._stream)
         failed = OSError(code, os.strerror(code), path) if code else None
         return Answer(done, failed, [Shortfall(*fields) for fields in shortfalls])
 
-    def forget(self, tree: Tree) -> None:
-        """The node has closed a tree."""
-        with self._lock:
-            number = self._opened.pop(tree, None)
-            if number is not None:
-                self._closed.append(number)
-
     def close(self) -> None:
-        """Ends the process, once it has answered for what it was given."""
-        with self._lock:
-            self._end()
+        """Waits until the process is gone, and with it whatever it was doing."""
+        process, self.process = self.process, 0
+        self.hang_up()
+        if process:
+            os.waitpid(process, 0)
 
-    # -- requests; all under the lock -------------------------------------------------------------------------------
+    def hang_up(self) -> None:
+        """Closes this end, also of a copy of this process: then the worker ends once nobody has another."""
+        self._stream.close()
+        self._channel.close()
 
-    def _open(self, tree: Tree) -> int | None:
-        """The worker's number of a tree; None where it cannot have it."""
-        if tree not in self._opened:
-            closed, self._closed = self._closed, []
-            number = max((known for known in self._opened.values() if known is not None), default=0) + 1
-            identity = self._ask("open", number, tree.root, tree.staging, tree.hidden, closed)
-            same = tuple(identity) == tree.identity
-            if not same:
-                _log.warning("the worker process cannot open %r; its files are put by the node itself", tree.root)
-            self._opened[tree] = number if same else None
-        return self._opened[tree]
-
-    def _fill(self, files: Sequence[NewFile]) -> list[tuple[bytes, Attributes, int]]:
+    def _fill(self, files: Sequence[NewFile], start: int) -> list[tuple[bytes, Attributes, int]]:
         """Puts bytes into the shared memory while they fit; what the worker must know besides. It ends before a file
         that is to be taken from the disk or has holes."""
-        memory, end = self._memory, 0
+        memory, end = self._memory, start
         described = []
-        for path, attributes, source in files[:FILES_MAX]:
+        for path, attributes, source in files:
             size = source.size
-            if end + size > SHARED_BYTES or source.path_to_take() is not None:
+            if end + size > start + REQUEST_BYTES or source.path_to_take() is not None:
                 break
             data = _whole(source)
             if data is None:
@@ -160,31 +147,9 @@ class Worker:
             described.append((path, attributes, size))
         return described
 
-    def _ask(self, *request: Any) -> Any:
+    def _ask(self, *request: Any) -> None:
         data = _pack(request)
         self._channel.sendall(_LENGTH.pack(len(data)) + data)
-        return _receive(self._stream)
-
-    def _lost(self, error: Exception) -> None:
-        _log.error("the worker process has ended (%s); files are put by the node itself from now on", error)
-        self._end()
-
-    def _end(self) -> None:
-        """Waits until the process is gone, and with it whatever it was doing."""
-        process, self.process = self.process, 0
-        self._stream.close()
-        self._channel.close()
-        if process:
-            os.waitpid(process, 0)
-
-
-def start_worker() -> Worker | None:
-    """A worker, or None where the system has no room for one. To be called while this process has one thread."""
-    try:
-        return Worker.start()
-    except OSError as error:
-        _log.warning("no worker process can be started (%s): this node puts all files itself", error.strerror)
-        return None
 
 
 def _whole(source: ContentSource) -> bytes | memoryview | None:
@@ -253,22 +218,16 @@ def _receive(stream: BinaryIO) -> Any:
 
 
 def _open_tree(opened: dict[int, _Opened], number: int, path: bytes, staging_path: bytes, hidden: bytes) -> list[int]:
-    """Opens a tree and locks its staging directory; its identity, nothing where that cannot be."""
+    """Opens a tree, its staging directory locked; its identity, nothing where that cannot be."""
     try:
         root = Root(path)
     except OSError:
         return []
     root.hidden = hidden
     try:
-        staging = Staging(staging_path)
+        staging = Staging(staging_path, for_worker=True)
     except OSError:
         root.close()
-        return []
-    try:
-        fcntl.flock(staging.temporary, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        root.close()
-        staging.close()
         return []
     shortfalls = Shortfalls()
     opened[number] = _Opened(root, staging, shortfalls, Putter(root, staging, Looker(root), shortfalls))
@@ -283,13 +242,13 @@ def _close(tree: _Opened | None) -> None:
 
 
 def _put_all(
-    tree: _Opened, view: memoryview, described: Sequence[tuple[bytes, tuple[Any, ...], int]]
+    tree: _Opened, view: memoryview, start: int, described: Sequence[tuple[bytes, tuple[Any, ...], int]]
 ) -> tuple[int, int, bytes, list[Shortfall]]:
     """(files in place, errno, path that was refused, shortfalls)."""
     done, code, refused = 0, 0, b""
     put = tree.putter.put
     try:
-        for path, attributes, data in _slices(view, described):
+        for path, attributes, data in _slices(view, start, described):
             refused = path
             put(path, attributes, InMemory(data), False)
             done += 1
@@ -299,9 +258,9 @@ def _put_all(
 
 
 def _slices(
-    view: memoryview, described: Sequence[tuple[bytes, tuple[Any, ...], int]]
+    view: memoryview, start: int, described: Sequence[tuple[bytes, tuple[Any, ...], int]]
 ) -> Iterator[tuple[bytes, Attributes, memoryview]]:
-    end = 0
+    end = start
     for path, attributes, size in described:
         yield path, Attributes(*attributes), view[end : end + size]
         end += size

@@ -1,4 +1,4 @@
-"""Files that another process puts in place: the same as if the zone had put them itself, also when it dies."""
+"""Files that other processes put in place: the same as if the zone had put them itself, also when they die."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ import pytest
 
 from lddp.ports import NewFile
 from lddp.zones.posix import PosixZone
-from lddp.zones.worker import FILES_MAX, SHARED_BYTES, Worker
+from lddp.zones.worker import REQUEST_BYTES
+from lddp.zones.workers import REQUEST_FILES, Workers
 from tests.fakes.zone import Bytes
 from tests.zones.conftest import attributes, names, read, root_only
 
 REACH_S = 20.0
 
 
-@pytest.fixture
-def worker() -> Iterator[Worker]:
-    one = Worker.start()
-    yield one
-    one.close()
+@pytest.fixture(params=[1, 2])
+def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
+    made = Workers.start(request.param)
+    assert len(made.processes) == request.param
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def helped(posix: PosixZone, worker: Worker) -> PosixZone:
-    posix.use(worker)
+def helped(posix: PosixZone, workers: Workers) -> PosixZone:
+    posix.use(workers)
     return posix
 
 
@@ -39,10 +41,10 @@ def files(count: int, size: int = 5) -> list[NewFile]:
     return [NewFile(b"f%05d" % number, attributes(), Bytes(b"%05d" % number * (size // 5))) for number in range(count)]
 
 
-def kill(worker: Worker) -> None:
+def kill(process: int) -> None:
     """Until the kernel has taken it apart, as far as can be told from outside."""
-    descriptor = os.pidfd_open(worker.process)
-    os.kill(worker.process, signal.SIGKILL)
+    descriptor = os.pidfd_open(process)
+    os.kill(process, signal.SIGKILL)
     assert select.select([descriptor], [], [], REACH_S)[0]
     os.close(descriptor)
 
@@ -75,13 +77,15 @@ def written_by(process: int) -> int:
     return int(fields["wchar"])
 
 
-def test_it_is_the_worker_that_puts_them(helped: PosixZone, worker: Worker) -> None:
-    before = written_by(worker.process)
-    helped.put_files(files(10, 100_000))
-    assert written_by(worker.process) - before >= 1_000_000
+def test_it_is_the_workers_that_put_them(helped: PosixZone, workers: Workers) -> None:
+    processes = workers.processes
+    before = [written_by(process) for process in processes]
+    helped.put_files(files(REQUEST_FILES * 6, 5_000))
+    for process, earlier in zip(processes, before, strict=True):
+        assert written_by(process) - earlier >= REQUEST_FILES * 6 // len(processes) * 5_000
 
 
-@pytest.mark.parametrize("count, size", [(FILES_MAX * 2 + 1, 5), (50, 250_000), (2, SHARED_BYTES + 5)])
+@pytest.mark.parametrize("count, size", [(REQUEST_FILES * 9 + 1, 5), (50, 250_000), (2, REQUEST_BYTES + 5)])
 def test_more_than_goes_into_one_request(helped: PosixZone, count: int, size: int) -> None:
     wanted = files(count, size // 5 * 5)
     assert helped.put_files(wanted) == (count, None)
@@ -129,48 +133,73 @@ def test_what_could_not_be_set_is_known_to_the_zone(helped: PosixZone) -> None:
     assert (first.path, second.path) == (b"f", b"g") and first[1:] == second[1:]
 
 
-def test_a_killed_worker_is_not_missed(helped: PosixZone, worker: Worker) -> None:
+def test_of_two_files_with_one_name_the_last_one_stays(helped: PosixZone) -> None:
+    wanted = files(REQUEST_FILES * 5)
+    wanted.append(NewFile(wanted[0].path, attributes(), Bytes(b"last")))
+    assert helped.put_files(wanted) == (len(wanted), None)
+    assert read(helped, wanted[0].path) == b"last"
+
+
+@pytest.mark.parametrize("place", [0, REQUEST_FILES - 1, REQUEST_FILES, REQUEST_FILES * 3 + 5, REQUEST_FILES * 5 - 1])
+def test_those_before_the_one_that_is_refused_are_in_place(helped: PosixZone, place: int) -> None:
+    wanted = files(REQUEST_FILES * 5)
+    wanted[place] = NewFile(b"gone/f", attributes(), Bytes(b"1"))
+    done, error = helped.put_files(wanted)
+    assert done == place and isinstance(error, FileNotFoundError)
+    assert {file.path for file in wanted[:place]} <= set(names(helped))
+
+
+@pytest.mark.parametrize("killed", [0, -1])
+def test_a_killed_worker_is_not_missed(helped: PosixZone, workers: Workers, killed: int) -> None:
     helped.put_files(files(2))
-    kill(worker)
-    assert helped.put_files(files(20)) == (20, None)
-    assert worker.process == 0
-    assert len(names(helped)) == 20
+    gone = workers.processes[killed]
+    left = [process for process in workers.processes if process != gone]
+    kill(gone)
+    count = REQUEST_FILES * 3
+    assert helped.put_files(files(count)) == (count, None)
+    assert workers.processes == left
+    assert helped.put_files(files(count + 5)) == (count + 5, None)
+    assert len(names(helped)) == count + 5
 
 
 def test_it_ends_with_its_node(tmp_path: Path) -> None:
-    """A process that is killed takes its worker along."""
+    """A process that is killed takes its workers along."""
     program = (
-        "import time; from lddp.zones.worker import Worker; print(Worker.start().process, flush=True); time.sleep(60)"
+        "import time; from lddp.zones.workers import Workers; print(*Workers.start().processes, flush=True);"
+        " time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as node:
         assert node.stdout is not None
-        descriptor = os.pidfd_open(int(node.stdout.readline()))
+        descriptors = [os.pidfd_open(int(process)) for process in node.stdout.readline().split()]
         node.kill()
-    assert select.select([descriptor], [], [], REACH_S)[0]
-    os.close(descriptor)
+    assert descriptors
+    for descriptor in descriptors:
+        assert select.select([descriptor], [], [], REACH_S)[0]
+        os.close(descriptor)
 
 
 def test_nobody_opens_the_staging_directory_while_a_worker_has_it(
-    helped: PosixZone, worker: Worker, root: Path, staging: Path
+    helped: PosixZone, workers: Workers, root: Path, staging: Path
 ) -> None:
     helped.put_files(files(1))
     with pytest.raises(OSError) as refused:
         PosixZone(str(root), str(staging))
     assert refused.value.errno == errno.EBUSY
-    worker.close()
+    workers.close()
     PosixZone(str(root), str(staging)).close()
 
 
-def test_a_closed_tree_is_let_go(worker: Worker, tmp_path: Path) -> None:
+def test_a_closed_tree_is_let_go(workers: Workers, tmp_path: Path) -> None:
     for turn in range(3):
         root, staging = tmp_path / f"root-{turn}", tmp_path / f"staging-{turn}"
         root.mkdir()
         staging.mkdir()
         with PosixZone(str(root), str(staging)) as zone:
-            zone.use(worker)
+            zone.use(workers)
             assert zone.put_files(files(3)) == (3, None)
-    held = os.listdir(f"/proc/{worker.process}/fd")
-    assert sum("root-" in os.readlink(f"/proc/{worker.process}/fd/{one}") for one in held) == 1
+    for process in workers.processes:
+        held = os.listdir(f"/proc/{process}/fd")
+        assert sum("root-" in os.readlink(f"/proc/{process}/fd/{one}") for one in held) == 1
 
 
 def exchanged(root: Path) -> None:
