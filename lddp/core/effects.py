@@ -36,6 +36,8 @@ class PutFileEffect(NamedTuple):
     content: Content
     observed: bool
     """True where the file existed before lddp knew of it: the rule's on-existing policy applies."""
+    replaces: bool = False
+    """True where the path stood for another file, which zones have because of lddp: no policy keeps that one."""
 
 
 class MakeNodeEffect(NamedTuple):

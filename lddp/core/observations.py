@@ -206,7 +206,7 @@ class _Merge(Facts):
         if not parent.pending:
             self.touch(parent)
         if inode is None:
-            self._make(parent, entry)
+            self._make(parent, entry, replaces=here is not None and here.visible)
             return
         to = names.path_of(parent.number, entry.name)
         if self._parked.pop(inode.number, None) is not None:
@@ -270,7 +270,7 @@ class _Merge(Facts):
             if inode.visible:
                 self.emit(e.ParkEffect(inode.number, path))
 
-    def _make(self, parent: Inode, entry: ObservedEntry) -> None:
+    def _make(self, parent: Inode, entry: ObservedEntry, *, replaces: bool = False) -> None:
         kind, content = entry.kind, entry.content
         size = len(entry.target) if kind is Kind.SYMLINK else entry.size if kind is Kind.FILE else 0
         inode = Inode(
@@ -296,7 +296,7 @@ class _Merge(Facts):
         elif kind is not Kind.FILE:
             self.emit(e.MakeNodeEffect(number, path, kind, entry.attributes, entry.target, entry.rdev))
         elif content is not None:
-            self.emit(e.PutFileEffect(number, path, entry.attributes, content, True))
+            self.emit(e.PutFileEffect(number, path, entry.attributes, content, True, replaces))
 
     # -- absences ---------------------------------------------------------------------------------------------------
 

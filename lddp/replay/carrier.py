@@ -71,7 +71,7 @@ class Carrier:
         """Whether a file is put without a look at what has its name."""
         if effect.inode in self.withheld:
             return False
-        return not effect.observed or parent_of(effect.path) in self._made
+        return not effect.observed or effect.replaces or parent_of(effect.path) in self._made
 
     def put_plain(self, files: Sequence[tuple[e.PutFileEffect, ContentSource]]) -> int:
         """Puts plain files, in order; how many. The next one is to be carried by itself, which tells why."""
@@ -127,7 +127,7 @@ class Carrier:
         parent = parent_of(path)
         # Also where nothing is written now: a process that was killed may have put the file here.
         self.touched.add(parent)
-        if effect.observed and parent not in self._made:
+        if effect.observed and not effect.replaces and parent not in self._made:
             wanted = is_as_wanted(self.zone, path, effect.content, effect.attributes, self.policy)
             if wanted is not None:
                 if wanted:

@@ -107,4 +107,4 @@ def _decode(data: bytes) -> tuple[int, e.Effect]:
     place = _KIND.get(code)
     if place is not None:
         fields[place] = Kind(fields[place])
-    return rule, _TYPES[code]._make(fields)
+    return rule, _TYPES[code](*fields)

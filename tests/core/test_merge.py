@@ -6,6 +6,7 @@ from lddp.core.effects import (
     LinkEffect,
     MakeDirectoryEffect,
     ParkEffect,
+    PutFileEffect,
     RemoveEffect,
     RenameEffect,
     ScopedEffect,
@@ -99,6 +100,11 @@ class Story:
 
     def put(self, path: bytes, data: bytes) -> None:
         self.do(Put(operation_id(0), TARGET, 50, b"/data/" + path, 0o644, 0, 0, content(data)))
+
+    def replacing(self) -> dict[bytes, bool]:
+        """Of each file that the last record put, whether it replaces another."""
+        puts = [scoped.effect for scoped in self.effects if isinstance(scoped.effect, PutFileEffect)]
+        return {put.path: put.replaces for put in puts}
 
     def paths(self) -> set[bytes]:
         return set(tree(self.ledger.view, self.root)) - {b""}
@@ -197,6 +203,18 @@ def test_a_name_that_another_object_takes_leaves_the_zones() -> None:
     story.see(b"", directory(b"a", b"D"))
     assert any(isinstance(scoped.effect, RemoveEffect) for scoped in story.effects)
     assert any(isinstance(scoped.effect, MakeDirectoryEffect) for scoped in story.effects)
+
+
+def test_a_file_that_takes_the_name_of_another_says_so() -> None:
+    """What the zones have under the name is there because of the log: no on-existing policy is to judge it."""
+    story = Story()
+    story.see(b"", file(b"e", b"E"), file(b"f", b"A", b"old"), complete=True)
+    assert story.replacing() == {b"e": False, b"f": False}
+    story.see(b"", file(b"f", b"B", b"new"), file(b"g", b"C", b"free"))
+    assert story.replacing() == {b"f": True, b"g": False}
+    story.see(b"", file(b"p", b"P", None))
+    story.see(b"", file(b"p", b"Q", b"bytes"))
+    assert story.replacing() == {b"p": False}
 
 
 def test_a_pending_file_that_waited_aside_has_no_effects() -> None:

@@ -59,9 +59,9 @@ def test_decisions(what: str, wanted: dict[OnExisting, bool | None]) -> None:
     assert decided == wanted
 
 
-def carried(zone: FakeZone, policy: OnExisting, observed: bool = True) -> Carrier:
+def carried(zone: FakeZone, policy: OnExisting, observed: bool = True, replaces: bool = False) -> Carrier:
     carrier = Carrier(zone, policy)
-    carrier.carry(e.PutFileEffect(5, b"f", NEW, WANTED, observed), Bytes(b"the bytes"))
+    carrier.carry(e.PutFileEffect(5, b"f", NEW, WANTED, observed, replaces), Bytes(b"the bytes"))
     return carrier
 
 
@@ -95,6 +95,13 @@ def test_kept_files_are_listed_and_untouched() -> None:
 def test_a_file_that_a_client_wrote_is_written_whatever_the_policy(policy: OnExisting) -> None:
     zone = zone_with("same size and time")
     carried(zone, policy, observed=False)
+    assert (bytes(zone.root.entries[b"f"].data), zone.root.entries[b"f"].attributes) == (b"the bytes", NEW)
+
+
+@pytest.mark.parametrize("policy", list(OnExisting))
+def test_a_file_that_replaces_one_of_the_log_is_written_whatever_the_policy(policy: OnExisting) -> None:
+    zone = zone_with("same size and time")
+    carried(zone, policy, replaces=True)
     assert (bytes(zone.root.entries[b"f"].data), zone.root.entries[b"f"].attributes) == (b"the bytes", NEW)
 
 
