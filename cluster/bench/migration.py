@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cluster.bench.processor import seconds_of
 from lddp.cli.client import Client
 from lddp.errors import LddpError
 
@@ -97,15 +98,8 @@ class Running:
             time.sleep(POLL_S)
 
     def processor_seconds(self) -> float:
-        """Processor time of the command and its nodes so far."""
-        described = self.cluster()
-        if described is None:
-            raise RuntimeError("lddp migrate has ended")
-        ticks = 0
-        for pid in (self.process.pid, *described["pids"].values()):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        """Processor time of the command, its nodes and their workers so far."""
+        return seconds_of([self.process.pid])
 
     def metric(self, client: Client, name: str) -> float:
         """The sum of a metric over its labels."""

@@ -26,6 +26,10 @@ class Ecosystem:
         self.token_file = Path(described["token_file"])
         self.nodes: dict[str, dict[str, Any]] = {node["name"]: node for node in described["nodes"]}
 
+    @property
+    def pids(self) -> list[int]:
+        return list(self.described["pids"].values())
+
     def client(self, node: str) -> Client:
         return Client([self.nodes[node]["endpoint"]], self.token_file, None, 30.0)
 
