@@ -98,22 +98,20 @@ class Fold:
                 break
         return first, journal.applied
 
-    def is_due(self, *, hurry: bool) -> bool:
-        """Whether `commit` must run in this cycle."""
-        return bool(self._journal.dirty or self.changes) or self._is_fold_due(hurry)
-
     def _is_fold_due(self, hurry: bool) -> bool:
         if self._folded is None:
             return False
         return hurry or self._commit_at <= self._clock.monotonic() or len(self._folded) > _ROWS_MAX
 
     def commit(self, *, hurry: bool = True) -> tuple[int, int] | None:
-        """Makes everything durable: the journal, the changes of others, and, where it is due, what has been folded; the
-        first and last index of that, if any.
+        """Makes durable what has come: the journal, the changes of others, and, where it is due, what has been folded.
+        The first and last index of that, if any.
 
         An exception means that the node's state in memory and on disk are no longer the same: it must stop.
         """
         folded = self._folded if self._is_fold_due(hurry) or self.changes else None
+        if folded is None and not self._journal.dirty and not self.changes:
+            return None
         changes = list(self.changes)
         self.changes.clear()
         while not self._transaction(changes, folded):

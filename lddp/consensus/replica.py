@@ -183,7 +183,7 @@ class Replica:
         if folded is not None:
             for callback in self.on_folded:
                 callback(*folded)
-        committed = self.fold.commit(hurry=hurry) if self.fold.is_due(hurry=hurry) else None
+        committed = self.fold.commit(hurry=hurry)
         held, self._held = self._held, []
         for peer, message in held:
             self._outlet.send(peer, message)
