@@ -42,7 +42,7 @@ def build(scratch: Path) -> Path:
 @contextmanager
 def members(scratch: Path) -> Iterator[list[str]]:
     """Runs the members with their default settings, data below `scratch`; gives their client addresses."""
-    ports = _free_ports(2 * len(MEMBERS))
+    ports = free_ports(2 * len(MEMBERS))
     clients = [f"http://127.0.0.1:{port}" for port in ports[:3]]
     peers = [f"http://127.0.0.1:{port}" for port in ports[3:]]
     cluster = ",".join(f"{name}={url}" for name, url in zip(MEMBERS, peers, strict=True))
@@ -90,7 +90,7 @@ def _await_health(client: str) -> None:
         time.sleep(0.1)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:

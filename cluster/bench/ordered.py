@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from cluster.bench import etcd
+from cluster.bench import etcd, log
 from cluster.bench.context import Context
 from cluster.bench.load import Task
 from cluster.bench.load import run as load
@@ -28,11 +28,16 @@ def run(context: Context) -> None:
     ours: dict[int, list[float]] = {outstanding: [] for outstanding, _ in GOALS}
     cost: dict[int, list[float]] = {outstanding: [] for outstanding, _ in GOALS}
     batch: dict[int, list[float]] = {outstanding: [] for outstanding, _ in GOALS}
+    alone: dict[int, list[float]] = {outstanding: [] for outstanding, _ in GOALS}
     theirs: dict[int, list[float]] = {outstanding: [] for outstanding, _ in GOALS}
     for number in range(rounds):
         with tempfile.TemporaryDirectory(prefix="ordered-", dir=scratch) as home:
             progress(f"ordered, round {number + 1} of {rounds}: lddp")
             _ours(Path(home), ours, cost, batch)
+            progress(f"ordered, round {number + 1} of {rounds}: lddp's log alone")
+            with log.members(Path(home) / "log") as group:
+                for outstanding, _ in GOALS:
+                    alone[outstanding].append(log.load(group, outstanding, SECONDS))
             if program is not None:
                 progress(f"ordered, round {number + 1} of {rounds}: etcd")
                 with etcd.members(Path(home)) as endpoints:
@@ -43,16 +48,20 @@ def run(context: Context) -> None:
         what = f"{outstanding} outstanding"
         if program is None:
             report.plain("ordered", what, "ops/s", ours[outstanding])
+            report.plain("ordered", f"{what}, the log alone", "ops/s", alone[outstanding])
         else:
             report.at_least("ordered", what, "ops/s", ours[outstanding], "etcd", theirs[outstanding], goal)
+            peer = theirs[outstanding]
+            report.plain("ordered", f"{what}, the log alone", "ops/s", alone[outstanding], "etcd", peer)
         report.plain("ordered", f"{what}, processor time of the nodes", "us/op", cost[outstanding])
         report.plain("ordered", f"{what}, operations in a log entry", "ops", batch[outstanding])
     report.note(
         "ordered: puts of 16 bytes of path and 184 of data over 4,096 names, acknowledged when ordered, synced on a"
         " majority and folded into the namespace (ack=ordered); one client process on one WebSocket to the leader; the"
         " rule has one zone, not the leader's, and its files are written meanwhile; processor time is that of all three"
-        " nodes and of the writing. lddp's nodes speak TLS to each"
-        " other, etcd's do not. etcd: Go client, 8 connections, all endpoints."
+        " nodes and of the writing. lddp's nodes speak TLS to each other, etcd's do not. The log alone: the same"
+        " consensus and journal, synced, over a key-value state instead of a file tree, no WebSocket. etcd: Go client,"
+        " 8 connections, all endpoints."
     )
 
 
