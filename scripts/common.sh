@@ -60,3 +60,16 @@ ensure_environment() {
         printf '%s\n' "$wanted" >"$stamp"
     fi
 }
+
+# Programs that some tests use, installed where that is possible; without them those tests are skipped by name.
+ensure_tools() {
+    local pair missing=()
+    for pair in strace:strace nft:nftables ip:iproute2 mkfs.ext4:e2fsprogs losetup:mount rsync:rsync; do
+        command -v "${pair%%:*}" >/dev/null 2>&1 || missing+=("${pair##*:}")
+    done
+    [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 || return 0
+    say "installing ${missing[*]} for tests"
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q "${missing[@]}" >&2 ||
+        { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q "${missing[@]}"; } >&2 ||
+        say "apt-get could not install ${missing[*]}; tests that need them are skipped"
+}
