@@ -74,19 +74,20 @@ def _mends(view: View, zone: ZoneFilesystem, inode: Inode, path: bytes) -> list[
                 assert child is not None, "an entry names an inode"
                 mends += _mends(view, zone, child, path + b"/" + name if path else name)
         return mends
+    first, *others = _names(view, inode)
+    links = [e.LinkEffect(inode.number, first, other) for other in others]
     if inode.kind is not Kind.FILE:
-        if same and (inode.kind is not Kind.SYMLINK or zone.read_link(path) == inode.target):
+        if same and _has_its_names(view, zone, inode, status) and _has_its_target(zone, path, inode):
             return []
-        node = e.MakeNodeEffect(inode.number, path, inode.kind, inode.attributes, inode.target, inode.rdev)
-        return [_mend(inode, node)]
+        node = e.MakeNodeEffect(inode.number, first, inode.kind, inode.attributes, inode.target, inode.rdev)
+        return [_mend(inode, node, *links)]
     if inode.content is None:
         return []
     if _is_whole(view, zone, inode, inode.content, status):
         effect = e.SetAttributesEffect(inode.number, path, inode.kind, inode.attributes)
         return [] if same else [_mend(inode, effect)]
-    first, *others = _names(view, inode)
     put = e.PutFileEffect(inode.number, first, inode.attributes, inode.content, False)
-    return [_mend(inode, put, *(e.LinkEffect(inode.number, first, other) for other in others))]
+    return [_mend(inode, put, *links)]
 
 
 def _mend(inode: Inode, *effects: e.Effect) -> Mend:
@@ -115,12 +116,22 @@ def _names(view: View, inode: Inode) -> list[bytes]:
     return names
 
 
+def _has_its_names(view: View, zone: ZoneFilesystem, inode: Inode, status: Status | None) -> bool:
+    """Whether the object has exactly the names that the namespace says."""
+    if status is None or status.links != inode.nlink:
+        return False
+    others = [_status(zone, path) for path in _names(view, inode)]
+    return all(other is not None and other.inode == status.inode for other in others)
+
+
+def _has_its_target(zone: ZoneFilesystem, path: bytes, inode: Inode) -> bool:
+    return inode.kind is not Kind.SYMLINK or zone.read_link(path) == inode.target
+
+
 def _is_whole(view: View, zone: ZoneFilesystem, inode: Inode, content: Content, status: Status | None) -> bool:
     """Whether the file has its bytes and exactly its names, so that only attributes can differ."""
-    if status is None or status.kind is not Kind.FILE or status.size != inode.size or status.links != inode.nlink:
+    if status is None or status.kind is not Kind.FILE or status.size != inode.size:
         return False
-    for path in _names(view, inode):
-        other = _status(zone, path)
-        if other is None or other.inode != status.inode:
-            return False
+    if not _has_its_names(view, zone, inode, status):
+        return False
     return not content.sealed or file_digest(zone, view.path(inode)) == content.digest
