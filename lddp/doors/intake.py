@@ -13,6 +13,7 @@ from lddp.core.view import View
 from lddp.doors.watch.events import Event, Flag, Overflow, Watcher
 from lddp.errors import ZoneError
 from lddp.gateway import Gateway
+from lddp.migrate.dirty import WHOLE
 from lddp.migrate.observer import Observer
 from lddp.zones.looking import identity
 
@@ -74,6 +75,8 @@ class Intake:
             self._observer.dirty.files.add(target.number)
             if not event.flags & ~_OF_THE_FILE:
                 return
+        elif target is None and event.target:
+            self._take_stray(event.target, b"")
         known = self._take_names(view, event)
         if event.target and (not known or event.flags & Flag.IS_DIRECTORY):
             self._take_target(event, target)
@@ -84,12 +87,22 @@ class Intake:
         known = False
         for handle, name in ((event.directory, event.name), (event.new_directory, event.new_name)):
             directory = self._find(view, handle)
-            if directory is not None and directory.kind is Kind.DIRECTORY:
+            if directory is None and handle:
+                self._take_stray(handle, name)
+                if event.flags & Flag.LIST and handle == event.directory:
+                    self._take_stray(handle, WHOLE)
+            elif directory is not None and directory.kind is Kind.DIRECTORY:
                 dirty.add_name(directory.number, name)
                 known = True
                 if event.flags & Flag.LIST and handle == event.directory:
                     dirty.compare.add(directory.number)
         return known
+
+    def _take_stray(self, kernel_handle: bytes, name: bytes) -> None:
+        """What the log does not know is looked at when its own name is, unless an operation made it: then the log has
+        it already, but not by its identity."""
+        if not self._rule.observe_only:
+            self._observer.dirty.add_stray(_identity(kernel_handle), name)
 
     def _take_target(self, event: Event, target: Inode | None) -> None:
         dirty = self._observer.dirty

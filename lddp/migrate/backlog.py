@@ -9,7 +9,7 @@ from lddp.core.records import Kind
 from lddp.core.rules import Rule
 from lddp.core.tables import Table
 from lddp.core.view import View
-from lddp.migrate.dirty import Dirty, Work
+from lddp.migrate.dirty import OPERATED, STRAYS, Dirty, Work
 from lddp.migrate.look import Failure
 from lddp.ports import KeyValue
 
@@ -157,7 +157,8 @@ class Backlog:
 
 
 def numbers_of(work: Work) -> set[int]:
-    return set(work.names) | work.compare | work.files
+    aside = ({STRAYS} if work.strays else set()) | ({OPERATED} if work.operated else set())
+    return set(work.names) | work.compare | work.files | aside
 
 
 def _is_directory(view: View, number: int) -> bool:

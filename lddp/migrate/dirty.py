@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 RETRY_S_FIRST = 0.01
 RETRY_S_MAX = 5.0
 
 
+STRAYS = 0
+OPERATED = -1
+"""These stand for all strays, and for all that operations changed, where inodes are told by number."""
+WHOLE = b"/"
+"""In the place of a name: the directory is to be compared as a whole."""
+
+
 class Work(NamedTuple):
-    """What one round looks at: names by directory, directories to compare as a whole, single files."""
+    """What one round looks at: names by directory, directories to compare as a whole, single files; by identity the
+    names in directories that the log does not know; and the inodes and paths that operations changed, with the GSN."""
 
     names: dict[int, set[bytes]]
     compare: set[int]
     files: set[int]
+    strays: dict[bytes, set[bytes]]
+    operated: dict[tuple[int, bytes], int]
 
     def __bool__(self) -> bool:
-        return bool(self.names or self.compare or self.files)
+        return any(self)
 
 
 class Dirty:
@@ -28,20 +38,33 @@ class Dirty:
         self.names: dict[int, set[bytes]] = {}
         self.compare: set[int] = set()
         self.files: set[int] = set()
+        self.strays: dict[bytes, set[bytes]] = {}
+        self.operated: dict[tuple[int, bytes], int] = {}
         self._not_before: dict[int, tuple[float, float]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.names or self.compare or self.files)
+        return bool(self.names or self.compare or self.files or self.strays or self.operated)
 
     def __len__(self) -> int:
-        return sum(map(len, self.names.values())) + len(self.compare) + len(self.files)
+        names = sum(map(len, self.names.values()))
+        return names + len(self.compare) + len(self.files) + len(self.strays) + len(self.operated)
 
-    def has_other_than(self, numbers: Container[int]) -> bool:
-        """Whether anything is to be looked at but these inodes."""
+    def has_other_than(self, numbers: Collection[int]) -> bool:
+        """Whether anything is to be looked at but these inodes, which cannot be read; a stray may be below one."""
+        if self.operated or (self.strays and not numbers):
+            return True
         return any(number not in numbers for work in (self.names, self.compare, self.files) for number in work)
 
     def add_name(self, directory: int, name: bytes) -> None:
         self.names.setdefault(directory, set()).add(name)
+
+    def add_stray(self, identity: bytes, name: bytes) -> None:
+        """Something happened to an object that the log does not know; `name` as for `add_name`, or WHOLE."""
+        self.strays.setdefault(identity, set()).add(name)
+
+    def add_operated(self, number: int, path: bytes, gsn: int) -> None:
+        """An operation changes an inode, or what is at a path, in the source's files too."""
+        self.operated[number, path] = gsn
 
     def take(self, busy: set[int]) -> Work:
         """Everything that may be looked at now; the rest stays."""
@@ -55,13 +78,22 @@ class Dirty:
         files = {number for number in self.files if free(number)}
         self.compare -= compare
         self.files -= files
-        return Work(names, compare, files)
+        strays: dict[bytes, set[bytes]] = {}
+        operated: dict[tuple[int, bytes], int] = {}
+        if free(STRAYS):
+            strays, self.strays = self.strays, strays
+        if free(OPERATED):
+            operated, self.operated = self.operated, operated
+        return Work(names, compare, files, strays, operated)
 
     def put_back(self, work: Work) -> None:
         for number, names in work.names.items():
             self.names.setdefault(number, set()).update(names)
         self.compare |= work.compare
         self.files |= work.files
+        for identity, names in work.strays.items():
+            self.strays.setdefault(identity, set()).update(names)
+        self.operated = {**work.operated, **self.operated}
 
     # -- patience ---------------------------------------------------------------------------------------------------
 

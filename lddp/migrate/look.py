@@ -32,6 +32,8 @@ class SourceZone(ZoneFilesystem, Protocol):
 
     def locate(self, handle: bytes) -> bytes | None: ...
 
+    def alive(self, handle: bytes) -> bool | None: ...
+
 
 class Pack:
     """Bytes of small files that travel together."""
@@ -87,7 +89,10 @@ class Looker:
     # -- directories ------------------------------------------------------------------------------------------------
 
     def open_directory(self, inode: Inode) -> tuple[bytes, Status]:
-        """Path and status of a directory of the namespace. Moved where another object or none is there."""
+        """Path and status of a directory of the namespace. Moved where another object or none is there, or where none
+        can be told from another: its own name is to be looked at then."""
+        if inode.name and not inode.identity:
+            raise Moved
         path = self._view.path(inode)
         try:
             status = self._zone.status(path)

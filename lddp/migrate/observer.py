@@ -65,7 +65,8 @@ class Counters:
 
 class Observer:
     """Observes one rule's tree in this node's zone. `peers` are the nodes whose zones need the bytes; `as_of` gives the
-    GSN that this zone had been brought to, at most the one given."""
+    GSN that this zone had been brought to, at most the one given, and `settling` says of which directories this node
+    has still to put the time right."""
 
     def __init__(
         self,
@@ -80,6 +81,7 @@ class Observer:
         executor: Executor,
         keep_pack: Callable[[bytes, bytes], None],
         token: Callable[[int], bytes] = os.urandom,
+        settling: Callable[[bytes], bool] = lambda _path: False,
     ) -> None:
         self._gateway = gateway
         self._environment = environment
@@ -91,7 +93,7 @@ class Observer:
         self._as_of = as_of
         self._executor = executor
         self._keep_pack = keep_pack
-        self._rounds = Rounds(environment, zone, rule, exclusion, as_of, token)
+        self._rounds = Rounds(environment, zone, rule, exclusion, as_of, token, settling)
         self.backlog = Backlog(environment, rule, gateway.clock.monotonic)
         self.dirty = self.backlog.dirty
         self.counters = Counters()
@@ -308,7 +310,7 @@ class Observer:
             if not work:
                 await self._pause(now)
                 continue
-            self.counters.changes += sum(map(len, work.names.values())) + len(work.files)
+            self.counters.changes += sum(map(len, work.names.values())) + len(work.files) + len(work.strays)
             await self._job(numbers_of(work), partial(self._rounds.look, work))
 
     # -- large files ------------------------------------------------------------------------------------------------

@@ -15,9 +15,11 @@ from lddp.core.namespace import Inode
 from lddp.core.records import DirectoryReport, InodeReport, Kind
 from lddp.core.rules import Rule
 from lddp.core.view import View
-from lddp.migrate.dirty import Work
+from lddp.migrate.dirty import OPERATED, STRAYS, Work
+from lddp.migrate.glance import Glance
 from lddp.migrate.look import PORTION_BYTES, PORTION_ENTRIES, SMALL_BYTES_MAX, Failure, Looker, Moved, Pack, SourceZone
 from lddp.migrate.options import Exclusion
+from lddp.migrate.strays import Strays
 from lddp.ports import KeyValue
 
 FIRST_ENTRIES = 256
@@ -66,6 +68,7 @@ class Rounds:
         exclusion: Exclusion,
         as_of: Callable[[int], int],
         token: Callable[[int], bytes],
+        settling: Callable[[bytes], bool] = lambda _path: False,
     ) -> None:
         self._environment = environment
         self._zone = zone
@@ -73,6 +76,7 @@ class Rounds:
         self._exclusion = exclusion
         self._as_of = as_of
         self._token = token
+        self._settling = settling
         self._pace = _Pace()
 
     def scan(self, numbers: list[int], emit: Emit) -> Leftover:
@@ -105,10 +109,16 @@ class Rounds:
         """Looks at names, directories and small files, and reports them together."""
         with self._environment.read() as tables:
             view = View(tables)
-            batch = _Batch(self._as_of(view.gsn), emit, self._token, self._pace)
+            as_of = self._as_of(view.gsn)
+            batch = _Batch(as_of, emit, self._token, self._pace)
             looker = Looker(self._zone, view, self._exclusion, batch.pack)
             left = _leftover(looker)
             names = {number: set(found) for number, found in work.names.items()}
+            work = work._replace(names=names, compare=set(work.compare))
+            Strays(self._zone, view, self._rule, self._exclusion, work, left.again).find()
+            Glance(self._zone, view, self._rule, as_of, self._settling, work).over(left.again)
+            left.postponed.update({STRAYS} if left.again.strays else ())
+            left.postponed.update({OPERATED} if left.again.operated else ())
             for number in work.compare:
                 self._compare(view, looker, left, number, names)
             reports = self._look_names(view, looker, left, names)
@@ -327,7 +337,7 @@ class _Batch:
 
 
 def _leftover(looker: Looker) -> Leftover:
-    return Leftover(Work({}, set(), set()), set(), set(), [], looker.excluded, looker.skipped)
+    return Leftover(Work({}, set(), set(), {}, {}), set(), set(), [], looker.excluded, looker.skipped)
 
 
 def _moved(left: Leftover, inode: Inode) -> None:

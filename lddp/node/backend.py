@@ -216,7 +216,7 @@ class NodeBackend:
             return self.applied(), Outcome(errno.ENOENT)
         if migration.state not in ("running", "live"):
             return self.applied(), Outcome(errno.EINVAL)
-        self._node.ask_to_complete(rule)
+        self._node.completion.ask(rule.number)
         return self.applied(), Outcome(0)
 
     def receipts(self, rule: str) -> list[Document]:

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from lddp.core.namespace import Totals
 from lddp.core.records import Barrier, ChangeMigration, MigrationAction, Receipt
@@ -23,6 +24,8 @@ from lddp.migrate.observer import Observer
 from lddp.migrate.verify import Finding
 from lddp.node.neighbours import Neighbours
 from lddp.ports import KeyValue
+from lddp.replay import outbox
+from lddp.replay.outbox import Item
 from lddp.zones.posix import PosixZone
 
 _log = logging.getLogger(__name__)
@@ -32,8 +35,11 @@ QUIET_S = 0.5
 QUIET_S_MAX = 10.0
 RETRY_S = 1.0
 LOGGED_MAX = 20
+EFFECTS_MAX = 1_000_000
 SOURCE_IS_BUSY = "the source keeps changing; it is compared as soon as it holds still"
 _ACTIVE = ("running", "live")
+ENDED = ("completed", "aborted", "failed", "stopped")
+"""What these ended must be asked for again."""
 
 Survey = Callable[[Rule, int], Awaitable[dict[int, Finding | str]]]
 """(rule, GSN) -> what each member zone found in its files once it was at that GSN, or why it could not."""
@@ -96,6 +102,8 @@ class MigrationDriver:
             if self.state() in _ACTIVE:
                 try:
                     await self._active()
+                    if self.state() in ENDED:
+                        self._complete.clear()
                 except LddpError as error:
                     self.problem = str(error)
                     _log.error("the migration of rule %s waits: %s", self.rule.name, error)
@@ -118,6 +126,8 @@ class MigrationDriver:
             for directory in self._neighbours.scratch:
                 watcher.leave_out(directory)
         tasks: list[asyncio.Task[None]] = []
+        note = partial(self._note_operations, observer)
+        self._gateway.on_effects.append(note)
         try:
             await self._catch_up(observer)
             handle = self._zone.status(b"").handle
@@ -134,6 +144,7 @@ class MigrationDriver:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._gateway.on_effects.remove(note)
             if isinstance(watcher, FanotifyWatcher):
                 self._neighbours.on_scratch.remove(watcher.leave_out)
             await watcher.stop()
@@ -144,14 +155,24 @@ class MigrationDriver:
         if self.observer is not None:
             self.observer.doubt(number)
 
+    def _note_operations(self, observer: Observer, items: list[Item], _gsn: int) -> None:
+        """Operations have changed what the source's files follow in their time."""
+        for item in items:
+            effect = item.effect
+            if item.rule == self.rule.number:
+                paths = {getattr(effect, "path", b""), getattr(effect, "to", b"")} - {b""}
+                for path in paths:
+                    observer.dirty.add_operated(effect.inode, path, item.order[0])
+
     async def _catch_up(self, observer: Observer) -> None:
         """What changed while nobody watched is found by comparing every listed directory; first everything that an
         earlier start of this node reported must be in the log, or its directories would be left out."""
         await self._gateway.submit(Barrier(self._gateway.next_id(), self._gateway.clock.time_ns(), self.rule.name))
-        with self._gateway.view() as view:
-            root = view.inode(self.rule.root)
-        if root is not None and not root.pending:
-            observer.scrub()
+        if not self.rule.observe_only:
+            # What an earlier start of this node had not made durable, it may do again: over what programs did since.
+            with self._environment.read() as tables:
+                self._note_operations(observer, outbox.read(tables, (0, 0), EFFECTS_MAX), 0)
+        observer.scrub()
 
     async def _until_inactive(self) -> None:
         while self.state() in _ACTIVE and not self._outdated:
@@ -164,9 +185,8 @@ class MigrationDriver:
         await self.observer.scanned()
         if self.state() == "running":
             await self._change(MigrationAction.LIVE, "")
-        while True:
-            await self._complete.wait()
-            self._complete.clear()
+        while self.state() in _ACTIVE:
+            await self._complete.wait()  # and still set while the end is sought: this may be cancelled and begun anew
             await self._finish()
 
     async def _change(self, action: MigrationAction, detail: str) -> None:
@@ -177,20 +197,23 @@ class MigrationDriver:
         """Compares all zones at a barrier, again while the source goes on changing; then the receipt."""
         self.verifying = True
         try:
-            strikes, self._quiet_s = 0, QUIET_S
-            while strikes < STRIKES_MAX:
-                strikes = strikes + 1 if await self._compare() else 0
-                if self.state() not in _ACTIVE:
-                    return
-            await self._change(MigrationAction.FAIL, self._disagreement())
+            await self._agree()
+            self.problem = ""
         except UnavailableError as error:
             self.problem = f"verification waits: {error}"
             _log.warning("%s", self.problem)
-            self._complete.set()
             await asyncio.sleep(RETRY_S)
         finally:
             self.verifying = False
-            self.problem = ""
+
+    async def _agree(self) -> None:
+        """Compares until all is equal, or so often different that it has failed."""
+        strikes, self._quiet_s = 0, QUIET_S
+        while strikes < STRIKES_MAX:
+            strikes = strikes + 1 if await self._compare() else 0
+            if self.state() not in _ACTIVE:
+                return
+        await self._change(MigrationAction.FAIL, self._disagreement())
 
     async def _compare(self) -> bool:
         """One comparison. Completes the migration where all agrees; otherwise whether they differ though the source

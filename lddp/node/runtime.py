@@ -40,6 +40,7 @@ from lddp.links.listener import Listener
 from lddp.migrate.observer import Observer
 from lddp.migrate.options import Exclusion, MigrationOptions
 from lddp.node.backend import NodeBackend
+from lddp.node.completion import Completion
 from lddp.node.gossip import Gossip
 from lddp.node.migration import MigrationDriver
 from lddp.node.survey import Surveyor
@@ -107,6 +108,7 @@ class Node:
             self._holders,
         )
         self.drivers: dict[int, MigrationDriver] = {}
+        self.completion = Completion(self.gateway, self.member, self.drivers.get, self.nodes_by_zone)
         self.gossip = Gossip(self.gateway, self.member, self.projector, config, self._local)
         self.ready_at = self.gateway.gsn
         self.member.on_message.append(self._message)
@@ -241,6 +243,7 @@ class Node:
             self._as_of(rule),
             self.threads,
             self.store.keep_recent,
+            settling=self.trees.settling(rule.number),
         )
 
     def _as_of(self, rule: Rule) -> Callable[[int], int]:
@@ -265,6 +268,7 @@ class Node:
         if self.projector is not None:
             self._spawn(self.projector.run())
         self._spawn(self.gossip.run())
+        self._spawn(self.completion.run())
         self._spawn(Sweep(self.environment, self.store).run(self.threads))
         self._spawn(self._open_again())
         await self._server.start()
@@ -323,22 +327,9 @@ class Node:
         for number, driver in self.drivers.items():
             driver.follow(self.trees.rules[number])
 
-    def ask_to_complete(self, rule: Rule) -> None:
-        """Tells the source of a rule to compare the zones and complete its migration."""
-        driver = self.drivers.get(rule.number)
-        if driver is not None:
-            driver.complete()
-        elif rule.source in self.nodes_by_zone:
-            self.member.send(self.nodes_by_zone[rule.source], {"type": "complete", "rule": rule.number})
-
     def _message(self, peer: str, message: dict[str, Any]) -> None:
-        match message.get("type"):
-            case "complete":
-                driver = self.drivers.get(int(message["rule"]))
-                if driver is not None:
-                    driver.complete()
-            case "progress":
-                self.gossip.hear(peer, message)
+        if message.get("type") == "progress":
+            self.gossip.hear(peer, message)
 
     async def stop(self) -> None:
         """Stops in the reverse order. What was not acknowledged is unknown to its clients."""

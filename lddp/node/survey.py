@@ -26,7 +26,11 @@ from lddp.replay.repair import carry_repair, plan_repair
 
 _log = logging.getLogger(__name__)
 REACH_TIMEOUT_S = 3600.0
+REACH_LOOK_S = 5.0
+"""How often a zone that is not at the GSN yet looks whether it can get there."""
 ASK_AGAIN_S = 1.0
+AWAY_S = 10.0
+"""A node that is not heard of for so long is away."""
 ANSWERS_KEPT = 16
 SENT_MAX = 80
 SENT_PATH_BYTES_MAX = 300
@@ -60,7 +64,10 @@ class Surveyor:
         """Name of the node that owns each other zone, by zone number."""
         self._numbers = itertools.count(gateway.clock.time_ns())
         self._asked: dict[int, asyncio.Future[Finding | str]] = {}
+        self._heard: dict[int, float] = {}
+        """When a sign of life came last about each question."""
         self._working: dict[tuple[str, int], asyncio.Task[None]] = {}
+        """By who asked about which rule: a question that replaces another one waits until that is answered."""
         self._answers: dict[tuple[str, int], dict[str, Any]] = {}
         """The latest answers, in case one was lost on its way."""
         member.on_message.append(self._message)
@@ -79,30 +86,39 @@ class Surveyor:
             return f"no node owns zone {zone}"
         number = next(self._numbers)
         future: asyncio.Future[Finding | str] = asyncio.get_running_loop().create_future()
-        self._asked[number] = future
+        clock = self._gateway.clock
+        self._asked[number], self._heard[number] = future, clock.monotonic()
         try:
-            while True:
+            while clock.monotonic() - self._heard[number] < AWAY_S:
                 self._member.send(node, {"type": "survey", "number": number, "rule": rule.number, "gsn": gsn})
                 done, _ = await asyncio.wait([future], timeout=ASK_AGAIN_S)
                 if done:
                     return future.result()
+            return f"node {node} does not answer"
         finally:
-            del self._asked[number]
+            del self._asked[number], self._heard[number]
 
     def _message(self, peer: str, message: dict[str, Any]) -> None:
         if message.get("type") == "survey":
-            key = (peer, int(message["number"]))
-            if key in self._answers:
-                self._member.send(peer, self._answers[key])
-            elif key not in self._working:
-                task = asyncio.get_running_loop().create_task(self._answer(peer, message))
-                self._working[key] = task
-                task.add_done_callback(lambda _: self._working.pop(key, None))
+            self._asked_by(peer, message)
+        elif message.get("type") == "surveying" and int(message["number"]) in self._heard:
+            self._heard[int(message["number"])] = self._gateway.clock.monotonic()
         elif message.get("type") == "finding":
             future = self._asked.get(int(message["number"]))
             if future is not None and not future.done():
                 error = message["error"]
                 future.set_result(error if error else finding_of(message["finding"]))
+
+    def _asked_by(self, peer: str, message: dict[str, Any]) -> None:
+        number, key = int(message["number"]), (peer, int(message["rule"]))
+        if (peer, number) in self._answers:
+            self._member.send(peer, self._answers[peer, number])
+            return
+        if key not in self._working:
+            task = asyncio.get_running_loop().create_task(self._answer(peer, message))
+            self._working[key] = task
+            task.add_done_callback(lambda _: self._working.pop(key, None))
+        self._member.send(peer, {"type": "surveying", "number": number})
 
     async def _answer(self, peer: str, message: dict[str, Any]) -> None:
         found = await self._look(int(message["rule"]), int(message["gsn"]))
@@ -122,9 +138,8 @@ class Surveyor:
         if zone is None or rule is None:
             return self._trees.problems.get(rule_number, "this zone has no tree of the rule")
         try:
-            await self._gateway.wait(gsn, REACH_TIMEOUT_S)
+            await self._reach(gsn)
             if self._projector is not None:
-                await self._projector.wait_through(gsn, REACH_TIMEOUT_S)
                 await self._remove_extraneous(self._projector, rule)
                 await self._projector.checkpoint()
         except (LddpError, OSError) as error:
@@ -139,6 +154,20 @@ class Surveyor:
             if isinstance(found, Finding):
                 found.repaired = repaired
         return found
+
+    async def _reach(self, gsn: int) -> None:
+        """Until this zone's files are at the GSN. UnavailableError where something keeps them from it."""
+        deadline = self._gateway.clock.monotonic() + REACH_TIMEOUT_S
+        while True:
+            try:
+                await self._gateway.wait(gsn, REACH_LOOK_S)
+                if self._projector is not None:
+                    await self._projector.wait_through(gsn, REACH_LOOK_S)
+                return
+            except UnavailableError:
+                stopped = self._projector is not None and self._projector.stopped
+                if stopped or self._gateway.clock.monotonic() > deadline:
+                    raise
 
     def _may_repair(self, rule: Rule, found: Finding) -> bool:
         """The source is never written, and a policy that keeps other bytes at the target is respected."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from lddp.core.records import Content, Kind
@@ -90,6 +91,15 @@ class Trees:
     def scratch(self) -> list[bytes]:
         """Directories in which files are made before they are put in place."""
         return [zone.scratch for zone in self.zones.values() if zone.scratch]
+
+    def settling(self, rule: int) -> Callable[[bytes], bool]:
+        """Whether the time of a directory of this rule is still to be put right."""
+
+        def settling(path: bytes) -> bool:
+            carrier = self.carriers.get(rule)
+            return carrier is not None and path in carrier.touched
+
+        return settling
 
     def locate(self, content: Content, number: int) -> int | None:
         """An open descriptor of the file that is believed to hold these bytes, for another node that lacks them."""

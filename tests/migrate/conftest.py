@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.migrate.world import World
+from tests.migrate.writable import Writable
 
 IS_ROOT = os.geteuid() == 0
 root_only = pytest.mark.skipif(not IS_ROOT, reason="only root may open files by their handles")
@@ -48,3 +49,14 @@ def scanned(world: World) -> World:
     world.scan()
     world.assert_same()
     return world
+
+
+@pytest.fixture
+def writable(tmp_path: Path) -> Iterator[Writable]:
+    """Such a world whose source takes operations, of which some have been done."""
+    world = Writable(tmp_path)
+    fill(world.source)
+    world.scan()
+    world.make()
+    yield world
+    world.close()

@@ -38,7 +38,12 @@ class World:
     """The target is real too, unless it is not asked for."""
 
     def __init__(
-        self, directory: Path, options: MigrationOptions | None = None, zone: SourceZone | None = None
+        self,
+        directory: Path,
+        options: MigrationOptions | None = None,
+        zone: SourceZone | None = None,
+        *,
+        observe_only: bool = True,
     ) -> None:
         self.source = directory / "source"
         self.target = directory / "target"
@@ -51,15 +56,22 @@ class World:
         self.environment = MemoryKeyValue()
         with self.environment.read() as tables:
             self.machine = StateMachine(tables)
+        self.settling: set[bytes] = set()
         self.packs: dict[bytes, bytes] = {}
         self.blobs: dict[bytes, bytes] = {}
         self._numbers = itertools.count(1)
         self.shipments: list[Shipment] = []
         self.outcomes: list[Outcome] = []
-        self._fold(create_rule(source=SOURCE, observe_only=True))
+        self.fold(create_rule(source=SOURCE, observe_only=observe_only))
         self.rule: Rule = self.machine.rules[1]
         self.rounds = Rounds(
-            self.environment, self.source_zone, self.rule, self.exclusion, lambda gsn: gsn, self._token
+            self.environment,
+            self.source_zone,
+            self.rule,
+            self.exclusion,
+            lambda gsn: gsn,
+            self._token,
+            self.settling.__contains__,
         )
 
     def close(self) -> None:
@@ -72,7 +84,7 @@ class World:
 
     # -- the log ----------------------------------------------------------------------------------------------------
 
-    def _fold(self, record: Observation | object) -> Outcome:
+    def fold(self, record: Observation | object) -> Outcome:
         with self.environment.write() as tables:
             self.machine.bind(tables)
             outcome, effects = self.machine.apply(record)  # type: ignore[arg-type]
@@ -98,7 +110,7 @@ class World:
         self.packs[shipment.pack.id] = shipment.pack.bytes()
         id_ = OperationId(b"observer", next(self._numbers))
         record = Observation(id_, SOURCE, shipment.as_of, 1, shipment.directories, shipment.inodes)
-        self.outcomes.append(self._fold(record))
+        self.outcomes.append(self.fold(record))
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
@@ -155,13 +167,22 @@ class World:
             os.close(descriptor)
         self.ship(Shipment(view.gsn, (), (report,), Pack(self._token(16))))
 
-    def look(self, *names: str, files: tuple[str, ...] = (), compare: tuple[str, ...] = ()) -> Leftover:
-        """A round that looks at these paths by name, at these files, and compares these directories."""
+    def look(
+        self,
+        *names: str,
+        files: tuple[str, ...] = (),
+        compare: tuple[str, ...] = (),
+        strays: dict[bytes, set[bytes]] | None = None,
+        operated: dict[tuple[int, bytes], int] | None = None,
+    ) -> Leftover:
+        """A round that looks at these paths by name, at these files, compares these directories, finds these
+        strays, and glances at what operations changed."""
         by_directory: dict[int, set[bytes]] = {}
         for path in names:
             parent, _, name = path.rpartition("/")
             by_directory.setdefault(self.inode(parent).number, set()).add(os.fsencode(name))
-        work = Work(by_directory, {self.inode(p).number for p in compare}, {self.inode(p).number for p in files})
+        numbers = [{self.inode(path).number for path in paths} for paths in (compare, files)]
+        work = Work(by_directory, *numbers, strays or {}, operated or {})
         left = self.rounds.look(work, self.ship)
         self.settle()
         return left

@@ -22,6 +22,7 @@ from tests.sim.checks import Violation
 RUNS = {"operations": operations.run, "migration": migration.run, "mixed": mixed.run, "writable": writable.run}
 FAILED_SEEDS = Path(__file__).with_name("failed_seeds.txt")
 SEEDS_PER_TASK = 10
+SEEDS_PER_COLLECTION = 20
 
 
 class Result(NamedTuple):
@@ -46,7 +47,7 @@ def run(kind: str, seed: int) -> Result:
         return Result(kind, seed, failure or repr(error), getattr(error, "counts", {}), 0.0, 0, "")
     finally:
         gc.enable()
-        if seed % SEEDS_PER_TASK == 0:
+        if seed % SEEDS_PER_COLLECTION == 0:
             gc.collect()
     checks = world.checks
     return Result(
@@ -107,6 +108,7 @@ def main(arguments: list[str]) -> int:
     if options.log:
         logging.getLogger("simulation").setLevel(logging.DEBUG)
         logging.root.setLevel(logging.DEBUG)
+    gc.freeze()  # modules need not be looked through for what simulations leave behind
     began, failures, faults = time.monotonic(), 0, Counter[str]()
     simulated_s = records = 0.0
     for result in campaign(options.kind, options.seeds, options.jobs):

@@ -8,13 +8,23 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import msgpack
 from blake3 import blake3
 
-from lddp.consensus.journal import RaftJournal
 from lddp.consensus.wire import Appended, Message, Vote
 from lddp.core.codec import decode
 from lddp.core.machine import StateMachine
-from lddp.core.records import Content, Kind, OperationId, Outcome, Record
+from lddp.core.records import (
+    Content,
+    Kind,
+    Observation,
+    OperationId,
+    Outcome,
+    Record,
+    RemoveDirectory,
+    Rename,
+    Unlink,
+)
 from lddp.core.tables import Table, Tables
 from lddp.core.view import View
 from lddp.gateway import Applied
@@ -103,13 +113,14 @@ class Checks:
         """What a message promises is on the disk when it leaves: a vote, or entries that are said to be there."""
         if not isinstance(message, Vote) and not (isinstance(message, Appended) and message.matched):
             return
-        journal = RaftJournal(machine.stored, window_entries_max=1, window_bytes_max=1)
+        with machine.stored.read() as tables:
+            _, *kept_term_and_vote, _, _, _, last, _ = msgpack.unpackb(tables.get(Table.RAFT, b"state") or b"")
         if isinstance(message, Vote):
-            kept = journal.getCurrentTerm(), journal.getVotedForNodeId()
+            kept = tuple(kept_term_and_vote)
             if kept[0] <= message.term and kept != (message.term, peer):  # a later term rules another vote out too
                 self.fail(f"{machine.name} votes for {peer} in term {message.term}, and has {kept} on its disk")
-        elif journal.last < message.next - 1:
-            self.fail(f"{machine.name} says that it has entry {message.next - 1}, and has {journal.last} on its disk")
+        elif last < message.next - 1:
+            self.fail(f"{machine.name} says that it has entry {message.next - 1}, and has {last} on its disk")
 
     def acknowledged(self, call: Call, applied: Applied, now: float) -> None:
         if call.applied is None:
@@ -156,7 +167,8 @@ class Checks:
         """Every node's state is what the log gives when it is folded in one go, and each outcome is that of its id."""
         fresh = DictTables()
         folded = StateMachine(fresh)
-        outcomes: list[Outcome] = [folded.apply(decode(data))[0] for data in self.records()]
+        merges = Merges(folded, fresh)
+        outcomes: list[Outcome] = [merges.apply(decode(data)) for data in self.records()]
         folded.flush()
         for call in self.calls:
             if call.applied is not None and outcomes[call.applied.gsn - 1] != call.applied.outcome:
@@ -176,6 +188,55 @@ class Checks:
                             f"table {table} of {machine.name} is not what the log gives: "
                             f"{key!r} is {rows.get(key)!r}, should be {right.get(key)!r}"
                         )
+
+
+class Merges:
+    """Folds records, and sees to it that no observation brings back a name that an operation took away, or another
+    observation said to be gone, after the source had looked."""
+
+    def __init__(self, machine: StateMachine, tables: DictTables) -> None:
+        self._machine = machine
+        self._view = View(tables)
+        self._removed: dict[tuple[int, bytes], int] = {}
+        """GSN by directory and name."""
+
+    def apply(self, record: Record) -> Outcome:
+        self._machine.flush()
+        match record:
+            case Observation():
+                return self._observe(record)
+            case Unlink(path=path) | RemoveDirectory(path=path) | Rename(path=path):
+                place = self._place(path)
+                outcome = self._machine.apply(record)[0]
+                self._machine.flush()
+                if place is not None and not outcome.errno and not self._view.child(*place):
+                    self._removed[place] = self._machine.gsn
+                return outcome
+            case _:
+                return self._machine.apply(record)[0]
+
+    def _place(self, path: bytes) -> tuple[int, bytes] | None:
+        above, _, name = path.rpartition(b"/")
+        directory = self._view.resolve(above)
+        return None if directory is None or not self._view.child(directory.number, name) else (directory.number, name)
+
+    def _observe(self, record: Observation) -> Outcome:
+        places = {(report.inode, entry.name) for report in record.directories for entry in report.entries}
+        late = {place for place in places if self._removed.get(place, 0) > record.as_of}
+        gone = [place for place in sorted(late) if not self._view.child(*place)]
+        absent = {(report.inode, name) for report in record.directories for name in report.absent} - places
+        there = [place for place in absent if self._view.child(*place)]
+        outcome = self._machine.apply(record)[0]
+        if gone or there:
+            self._machine.flush()
+        self._removed |= {place: self._machine.gsn for place in there if not self._view.child(*place)}
+        listed = {report.inode for report in record.directories if report.complete}
+        if listed:  # a directory remembers names that are gone until it is listed
+            self._removed = {place: gsn for place, gsn in self._removed.items() if place[0] not in listed}
+        for place in gone:
+            if self._view.child(*place):
+                raise Violation(f"an observation as of {record.as_of} brings {place} back, which was removed later")
+        return outcome
 
 
 # -- files ----------------------------------------------------------------------------------------------------------

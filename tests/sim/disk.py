@@ -1,8 +1,10 @@
-"""A node's database on a fake disk: commits take their time, and a process can be killed before or after each."""
+"""A node's database on a fake disk: commits take their time and may fail, and a process can be killed, or the machine
+lose its power, before, during and after each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from lddp.core.tables import Table
@@ -14,12 +16,14 @@ _Undo = dict[tuple[Table, bytes], bytes | None]
 
 class SimulatedKeyValue:
     """Implements `ports.KeyValue` for one process over what the disk holds. As in LMDB, an open read transaction goes
-    on seeing what it saw first. `sync_s` bounds the time of a commit."""
+    on seeing what it saw first. `sync_s` bounds the time of a commit; with an errno in `error` the next one fails."""
 
     def __init__(self, stored: MemoryKeyValue, process: Process, sync_s: tuple[float, float]) -> None:
         self._stored = stored
         self._process = process
         self.sync_s = sync_s
+        self.error = 0
+        self.on_error: Callable[[], None] = lambda: None
         self._open: MemoryTransaction | None = None
         self._readers: list[_Undo] = []
         self._latest: _Undo = {}
@@ -33,6 +37,9 @@ class SimulatedKeyValue:
             try:
                 yield transaction
                 self._process.point()
+                if self.error:
+                    self.on_error()
+                    raise OSError(self.error, os.strerror(self.error))
             finally:
                 self._open = None
             for overlay in self._readers:
@@ -42,14 +49,14 @@ class SimulatedKeyValue:
         self._latest, self._synced_at = transaction.undo, self._process.now()
         self._process.point()
 
-    def kill(self) -> MemoryKeyValue:
+    def kill(self, *, power: bool = False) -> MemoryKeyValue:
         """What the next process finds: all that was committed, whatever was being written. A commit during whose sync
-        the process was killed may be there or not: nobody can have been told of it."""
+        the process was killed may be there or not: nobody can have been told of it. A power cut takes it."""
         stored = self._stored
         if stored._open is not None:
             stored._roll_back(stored._open.undo)
             stored._open = None
-        elif self._process.loop.now < self._synced_at and self._process.random.random() < 0.5:
+        elif self._process.loop.now < self._synced_at and (power or self._process.random.random() < 0.5):
             stored._roll_back(self._latest)
         return stored.copy()
 

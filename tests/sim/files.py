@@ -26,7 +26,7 @@ from tests.sim.loop import Process
 if TYPE_CHECKING:
     from lddp.ports import NewFile
 
-_READS = ("status", "list", "xattrs", "read_link", "locate", "alive", "free_bytes")
+_READS = ("status", "parked_handle", "list", "xattrs", "read_link", "locate", "alive", "free_bytes")
 _CHANGES = (
     "make_directory",
     "make_node",
@@ -163,7 +163,8 @@ class OpenedDirectory:
 
 class ZoneAccess:
     """Implements `ports.ZoneFilesystem` for one process over files that outlive it. Between any two calls the process
-    may be killed; before each look `before_look` runs, so that others can change the files meanwhile."""
+    may be killed; before each look `before_look` runs, so that others can change the files meanwhile, and before each
+    change `before_change`, which may refuse it."""
 
     def __init__(
         self,
@@ -173,6 +174,7 @@ class ZoneAccess:
         *,
         observe_only: bool = False,
         before_look: Callable[[], None] = lambda: None,
+        before_change: Callable[[], None] = lambda: None,
         sync_s: tuple[float, float] = (0.0, 0.01),
     ) -> None:
         self.files = files
@@ -181,6 +183,7 @@ class ZoneAccess:
         self._process = process
         self._observe_only = observe_only
         self.before_look = before_look
+        self._before_change = before_change
         self._sync_s = sync_s
         for name in _READS:
             setattr(self, name, self._reading(getattr(files, name)))
@@ -207,6 +210,7 @@ class ZoneAccess:
         self._process.point()
         if self._observe_only:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        self._before_change()
         self.changes += 1
 
     def open_read(self, path: bytes) -> int:
@@ -247,6 +251,7 @@ class ZoneAccess:
 
     def sync(self) -> None:
         self._process.point()
+        self._before_change()
         self.files.sync()
         self._process.spend(self._process.random.uniform(*self._sync_s))
 

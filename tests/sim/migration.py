@@ -4,6 +4,7 @@ are the same."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from random import Random
@@ -15,11 +16,13 @@ import lddp.migrate.rounds
 from lddp.core.records import ChangeMigration, CreateRule, MigrationAction, ZoneMember
 from lddp.core.rules import read_receipt, receipt_gsns
 from lddp.core.view import View
+from lddp.errors import UnavailableError
 from lddp.gateway import NO_ZONE
 from tests.fakes.zone import FakeZone
 from tests.sim.checks import Violation, check_equal, difference, namespace_rows, zone_rows
 from tests.sim.clients import Client
 from tests.sim.faults import Faults
+from tests.sim.node import Node
 from tests.sim.operations import settle
 from tests.sim.source import FakeWatcher, SourceTree, Writer
 from tests.sim.world import Settings, World
@@ -132,11 +135,15 @@ class Migration:
 
     def ask_to_complete(self) -> None:
         self.asked = True
-        node = self.source.node
-        driver = None if node is None else node.drivers.get(self.rule)
-        if node is not None and driver is not None:
+        node = self.random.choice([one.node for one in self.world.machines.values() if one.zone != NO_ZONE])
+        if node is not None:
             with self.world.within(node.process):
-                driver.complete()
+                node.spawn(self._ask_at(node))
+
+    async def _ask_at(self, node: Node) -> None:
+        """Any node that has a zone does: it tells the source."""
+        with contextlib.suppress(UnavailableError):
+            node.completion.ask(self.rule)
 
     def stop_writing(self) -> None:
         self.is_writing = False

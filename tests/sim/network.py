@@ -8,6 +8,8 @@ its connection broke makes another one, or waits for the one of its peer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections import deque
 from collections.abc import Callable
 from random import Random
 from typing import Any, TypeVar
@@ -15,7 +17,7 @@ from typing import Any, TypeVar
 from lddp.consensus.config import RaftConfig
 from lddp.consensus.transport import Receiver
 from lddp.consensus.wire import Message, decode_message, encode_message
-from lddp.errors import UnavailableError
+from lddp.errors import FormatError, LimitError, UnavailableError
 from lddp.links.listener import Listener
 from lddp.ports import Random as RandomPort
 from tests.sim.loop import Process, SimulatedLoop
@@ -28,7 +30,9 @@ UNACKNOWLEDGED_S = 6.0
 """As `links.tuning` tells the kernel."""
 REQUEST_TIMEOUT_S = 5.0
 SLOW_REQUEST_S = 1.0
-"""Some take as long as this, as large contents do."""
+SLOW_REQUESTS = 0.2
+"""So many of them may take as long as this, as large contents do."""
+REPEATED_MAX = 3
 Way = tuple[str, str]
 
 
@@ -37,7 +41,7 @@ class Links:
 
     def __init__(self, network: Network, config: RaftConfig, receiver: Receiver) -> None:
         self._network = network
-        self._name = config.node
+        self.name = config.node
         self.peers = sorted(config.peers)
         self.receiver = receiver
         self.process = network.loop.current
@@ -51,16 +55,24 @@ class Links:
         return frozenset(self.up)
 
     def start(self, _listener: Listener | None) -> None:
-        self._network.attach(self._name, self)
+        self._network.attach(self.name, self)
 
     async def stop(self) -> None:
-        self._network.detach(self._name)
+        self._network.detach(self.name)
 
     def send(self, peer: str, message: Message) -> None:
         number = self.up.get(peer)
         if number is not None:
-            self._network.before_leaving(self._name, peer, message)
-            self._network.carry(self._name, peer, number, encode_message(message))
+            self._network.before_leaving(self.name, peer, message)
+            self._network.carry(self.name, peer, number, encode_message(message))
+
+    def garbled(self, peer: str, number: int, body: bytes) -> None:
+        """What arrived is not what was sent. Encryption notices it, or else decoding may; either ends the link."""
+        if self.up.get(peer) == number:
+            with contextlib.suppress(FormatError, LimitError):
+                decode_message(body)
+            self.refused += 1
+            self._network.cut(self.name, peer)
 
     # -- called by the network, in this member's process --------------------------------------------------------------
 
@@ -74,7 +86,7 @@ class Links:
         if self.up.get(peer) == number:
             del self.up[peer]
             self.receiver.link_down(peer)
-            self._network.redial(self._name, peer)
+            self._network.redial(self.name, peer)
 
     def arrived(self, peer: str, number: int, body: bytes) -> None:
         if self.up.get(peer) == number:
@@ -88,6 +100,7 @@ class Network:
         self.loop = loop
         self.random = Random(repr(seed))
         self.delay_s = (0.0002, 0.005)
+        self.slow_requests = SLOW_REQUESTS
         self.clogged: dict[Way, int] = {}
         self.before_leaving: Callable[[str, str, Message], None] = lambda _name, _peer, _message: None
         self.messages = 0
@@ -98,6 +111,9 @@ class Network:
         """Connections that broke, of which an end may not have heard that they were made."""
         self._number = 0
         self._free_at: dict[tuple[str, str, int], float] = {}
+        self._garbling: set[Way] = set()
+        self._latest: dict[Way, deque[tuple[Process, Process, bytes]]] = {}
+        self._repeating: set[Way] = set()
         self._held: dict[Way, list[tuple[int, bytes, Process, float]]] = {}
         self.processes: dict[str, Process] = {}
         """The processes that run now, by their nodes' names."""
@@ -143,13 +159,24 @@ class Network:
         self._dialling.add((first, second))
         at = here.process.now() + 2 * self._delay()
         self.loop.at(at, here.process, self._open, here, first, second, self._number, there.process)
-        self.loop.at(at + self._delay(), there.process, self._open, there, second, first, self._number, here.process)
+        accepted = self._free_at[first, second, self._number] = at + self._delay()  # nothing arrives before that
+        self.loop.at(accepted, there.process, self._open, there, second, first, self._number, here.process)
 
     def _open(self, end: Links, name: str, peer: str, number: int, other: Process) -> None:
         self._dialling.discard((name, peer))
+        if end.up.get(peer, 0) > number:
+            return  # of a process that is gone, whose successor was quicker
         end.opened(peer, number)
+        self._say_again(end, peer, name, number)
         if (other.dead or number in self._broken) and self._ends.get(name) is end:
             self._tell_closed(name, peer, number)
+
+    def _say_again(self, end: Links, source: str, target: str, number: int) -> None:
+        if (source, target) in self._repeating:
+            self._repeating.discard((source, target))
+            for sender, receiver, body in self._latest.get((source, target), ()):
+                if not sender.dead and receiver is end.process:
+                    self.loop.at(self.loop.now + self._delay(), receiver, end.arrived, source, number, body)
 
     def is_cut(self, one: str, other: str) -> bool:
         return (one, other) in self.clogged or (other, one) in self.clogged
@@ -190,6 +217,15 @@ class Network:
         for source, target in sorted(self.clogged):
             self.unclog(source, target)
 
+    def garble(self, source: str, target: str) -> None:
+        """The next message in this direction arrives with other bytes."""
+        self._garbling.add((source, target))
+
+    def repeat(self, one: str, other: str) -> None:
+        """The connection breaks, and the latest messages that went over it come once more over the next one."""
+        self._repeating |= {(one, other), (other, one)}
+        self.cut(one, other)
+
     # -- messages ---------------------------------------------------------------------------------------------------
 
     def _delay(self) -> float:
@@ -216,7 +252,12 @@ class Network:
     def _arrive(self, end: Links, source: str, number: int, body: bytes, sender: Process, sent_at: float) -> None:
         if sent_at > sender.died_at:
             self.lost += 1  # the sender was killed while it was still busy with what came before
+        elif (source, end.name) in self._garbling:
+            self._garbling.discard((source, end.name))
+            place = self.random.randrange(len(body))
+            end.garbled(source, number, body[:place] + self.random.randbytes(8) + body[place + 8 :])
         else:
+            self._latest.setdefault((source, end.name), deque(maxlen=REPEATED_MAX)).append((sender, end.process, body))
             end.arrived(source, number, body)
 
     # -- requests beside the group's connections ----------------------------------------------------------------------
@@ -228,7 +269,7 @@ class Network:
         deadline = asking.now() + REQUEST_TIMEOUT_S
         process = self.processes.get(target)
         if process is not None and not self.is_cut(source, target):
-            slow_s = self.random.uniform(0.0, SLOW_REQUEST_S) if self.random.random() < 0.2 else 0.0
+            slow_s = self.random.uniform(0.0, SLOW_REQUEST_S) if self.random.random() < self.slow_requests else 0.0
             at = asking.now() + 2 * self._delay() + bytes_count * 1e-8 + slow_s
             self.loop.at(at, process, self._serve, source, target, work, asking, future)
         else:

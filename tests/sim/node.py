@@ -6,9 +6,11 @@ The process is put together as `lddp.node.runtime` does it, from production code
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ from lddp.errors import OutcomeUnknownError, UnavailableError
 from lddp.gateway import NO_ZONE, Applied, Gateway
 from lddp.migrate.observer import Observer
 from lddp.migrate.options import Exclusion, MigrationOptions
+from lddp.node.completion import Completion
 from lddp.node.gossip import Gossip
 from lddp.node.migration import MigrationDriver
 from lddp.node.survey import Surveyor
@@ -42,6 +45,9 @@ from tests.sim.loop import Process, ProcessClock, ProcessRandom, SimulatedExecut
 if TYPE_CHECKING:
     from tests.sim.world import World
 
+ENDING_S = 0.1
+"""How long a node takes to end that cannot write its database."""
+
 
 class Machine:
     """What outlives a process: the database, the contents, the zone's files. `zone` is its number, NO_ZONE without."""
@@ -58,6 +64,10 @@ class Machine:
         self.lives = 0
         self.node: Node | None = None
         self.sync_s = (0.0, 0.002)
+        self.boot = 0
+        """How often it has lost its power."""
+        self.zone_error = 0
+        """The errno with which its filesystem refuses every change."""
 
     @property
     def up(self) -> bool:
@@ -76,14 +86,54 @@ class Machine:
             self.node = Node(self, process)
             self.node.start()
 
-    def kill(self) -> None:
-        """Ends the process wherever it is; what it had on its disk and in its files stays."""
+    def kill(self, *, power: bool = False) -> None:
+        """Ends the process wherever it is; what it had on its disk and in its files stays. `power` is a cut of it:
+        then what the database had not synced is lost, and the marks of what was done mean nothing. Zones and contents
+        keep all they have."""
         node, self.node = self.node, None
         assert node is not None
         node.process.kill()
         node.progress_closed()
-        self.stored = node.environment.kill()
+        self.stored = node.environment.kill(power=power)
         self.world.network.detach(self.name)
+        if power:
+            self.boot += 1
+            self._tear(self.directory / "progress", node.process.random)
+
+    def refuse_change(self) -> None:
+        """Called before each change of a zone's files."""
+        if self.zone_error:
+            self.world.count(f"change refused with {errno.errorcode[self.zone_error]}")
+            raise OSError(self.zone_error, os.strerror(self.zone_error))
+
+    def _tear(self, path: Path, random: Random) -> None:
+        """Pages of a mapped file reach the disk in any order, or not at all."""
+        if path.exists() and random.random() < 0.5:
+            size = path.stat().st_size
+            with path.open("r+b") as file:
+                file.seek(random.randrange(size))
+                file.write(random.randbytes(64))
+                if random.random() < 0.5:
+                    file.truncate(random.randrange(size))
+
+    def fail_database(self, error: int) -> None:
+        """The next commit fails: that must end the node. Somebody starts it again later."""
+        node = self.node
+        assert node is not None
+        node.environment.error = error
+        loop = self.world.loop
+
+        def ended() -> None:
+            if self.node is node and node.failed:
+                self.kill()
+            elif self.node is node:
+                self.world.checks.fail(f"{self.name} goes on although its database cannot be written")
+
+        def refused() -> None:
+            self.world.count(f"commit refused with {errno.errorcode[error]}")
+            loop.at(node.process.now() + ENDING_S, loop.outside, ended)
+
+        node.environment.on_error = refused
 
 
 class SimulatedTrees(Trees):
@@ -102,6 +152,7 @@ class SimulatedTrees(Trees):
             world.descriptors,
             observe_only=observe_only,
             before_look=lambda: world.interfere(node.machine.zone, number),
+            before_change=node.machine.refuse_change,
         )
         self.zones[number] = zone  # type: ignore[assignment]
         if not observe_only:
@@ -154,6 +205,7 @@ class Node:
         )
         self.gossip = Gossip(self.gateway, self.member, self.projector, config, dict)
         self.drivers: dict[int, MigrationDriver] = {}
+        self.completion = Completion(self.gateway, self.member, self.drivers.get, self.nodes_by_zone)
         self.member.on_message.append(self._message)
 
     def _apply(self, tables: Tables, index: int, records: Sequence[bytes]) -> bool:
@@ -178,6 +230,12 @@ class Node:
         self.gateway.on_effects.append(projector.offer)
         self.gateway.on_applied.append(projector.poke)
         return projector
+
+    @property
+    def failed(self) -> bool:
+        """It has stopped by itself."""
+        failed = getattr(self.member, "failed", None)
+        return failed is not None and failed.done()
 
     @property
     def leads(self) -> bool:
@@ -218,11 +276,12 @@ class Node:
         self.spawn(self.member.start())
         if self.projector is not None:
             self.spawn(self.projector.run())
-        self.spawn(self._gossip())
+        self.spawn(self._beside())
         self._refresh(self.gateway.gsn)
 
-    async def _gossip(self) -> None:
+    async def _beside(self) -> None:
         await asyncio.sleep(0)  # the member has started by then
+        self.spawn(self.completion.run())
         await self.gossip.run()
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -231,6 +290,8 @@ class Node:
         return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
+        if self.failed:
+            return  # the node is ending
         if not task.cancelled() and (error := task.exception()) is not None and not self.process.dead:
             self.world.checks.fail(f"a part of {self.name} failed: {error!r}", error)
 
@@ -267,6 +328,7 @@ class Node:
             self.looking,
             self.store.keep_recent,
             self.random.token,
+            self.trees.settling(rule.number),
         )
 
     def _as_of(self, rule: Rule) -> Callable[[int], int]:
@@ -276,13 +338,8 @@ class Node:
         return lambda gsn: min(gsn, projector.projected)
 
     def _message(self, peer: str, message: dict[str, Any]) -> None:
-        match message.get("type"):
-            case "complete":
-                driver = self.drivers.get(int(message["rule"]))
-                if driver is not None:
-                    driver.complete()
-            case "progress":
-                self.gossip.hear(peer, message)
+        if message.get("type") == "progress":
+            self.gossip.hear(peer, message)
 
     # -- what doors do ----------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from random import Random
 
 from blake3 import blake3
@@ -45,7 +46,7 @@ from tests.sim.world import Settings, World
 RULE = 1
 PATH = b"/data"
 NAMES = (b"a", b"b", b"c", b"\xff\xfe")
-SMALL = {"entry_bytes_max": 1024, "flight_bytes_max": 1024}
+SMALL = {"entry_bytes_max": 1024, "entry_records_max": 2, "flight_bytes_max": 1024}
 """Entries and messages so small that a follower is brought along in many steps."""
 REST_S = 120.0
 """Simulated time within which everything must have come to rest once the faults have stopped."""
@@ -55,13 +56,25 @@ class Maker:
     """Makes operations that meet each other often: few names, few depths. Bytes that are not in a record are kept in
     `contents` by their digests."""
 
-    def __init__(self, random: Random, contents: dict[bytes, bytes], path: bytes = PATH) -> None:
+    def __init__(
+        self,
+        random: Random,
+        contents: dict[bytes, bytes],
+        path: bytes = PATH,
+        existing: Callable[[], list[bytes]] = list,
+    ) -> None:
         self.random = random
         self.contents = contents
         self._root = path
+        self._existing = existing
+        """Paths that a client might see now: half of what is done is done to one of them."""
+        self._large_share = random.choice([0.0, 0.1, 0.9])
         self._fresh = 0
 
     def _path(self) -> bytes:
+        existing = self._existing()
+        if existing and self.random.random() < 0.5:
+            return self._root + b"/" + self.random.choice(existing)
         return self._root + b"".join(
             b"/" + self.random.choice(NAMES) for _ in range(self.random.choice([1, 1, 2, 2, 3]))
         )
@@ -69,7 +82,9 @@ class Maker:
     def _content(self) -> Content:
         random = self.random
         if random.random() < 0.6:
-            data = random.randbytes(random.randrange(1, 8))
+            # Now and then so large that few records go into one message.
+            is_large = random.random() < self._large_share
+            data = random.randbytes(random.randrange(200, 600) if is_large else random.randrange(1, 8))
             return Content(blake3(data).digest(), len(data), data)
         # Bytes that nobody else has, and now and then some that others have too.
         self._fresh += random.random() < 0.9
@@ -120,8 +135,18 @@ class Maker:
 class Operations:
     """One rule over all zones, its clients, and what must be true of them in the end."""
 
-    def __init__(self, world: World, *, clients: int, count: int, rule: int = RULE, path: bytes = PATH) -> None:
+    def __init__(
+        self,
+        world: World,
+        *,
+        clients: int,
+        count: int,
+        rule: int = RULE,
+        path: bytes = PATH,
+        existing: Callable[[], list[bytes]] = list,
+    ) -> None:
         self.world = world
+        self._existing = existing
         self._path = path
         self.contents: dict[bytes, bytes] = {}
         self.created_ns = 0
@@ -153,7 +178,7 @@ class Operations:
         await client.send(record, {}, next(m for m in self.world.machines.values() if m.zone != NO_ZONE))
 
     async def _drive(self, client: Client) -> None:
-        maker = Maker(client.random, self.contents, self._path)
+        maker = Maker(client.random, self.contents, self._path, self._existing)
         pause_s = client.random.choice([0.0, 0.02, 0.2])
         while self._left > 0:
             self._left -= 1
@@ -296,7 +321,9 @@ def settle(world: World) -> None:
             settled = [world.loop.create_task(_settle(world, name, last)) for name in world.machines]
             together = asyncio.gather(*settled, return_exceptions=True)
         if not world.run_until(together.done, deadline - world.loop.now):
-            raise Violation(f"zones are not up to date {REST_S} s after the faults have stopped")
+            nodes = {m.name: m.node for m in world.machines.values()}
+            at = {n: (p.projected, p.stopped) for n, node in nodes.items() if node and (p := node.projector)}
+            raise Violation(f"zones are not up to date {REST_S} s after the faults have stopped: of {last}, {at}")
         for task in settled:
             task.result()
 

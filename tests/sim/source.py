@@ -110,7 +110,10 @@ class SourceTree:
     # -- looking ----------------------------------------------------------------------------------------------------
 
     def find(self, path: bytes) -> Inode | None:
-        return next((inode for one, inode in walk(self.files) if one == path), None)
+        inode: Inode | None = self.files.root
+        for part in path.split(b"/") if path else ():
+            inode = None if inode is None else inode.entries.get(part)
+        return inode
 
     def paths(self, *kinds: Kind) -> list[bytes]:
         return sorted(path for path, inode in walk(self.files) if path and inode.kind in kinds)

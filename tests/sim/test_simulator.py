@@ -22,7 +22,7 @@ def test_a_seed_that_failed_once_holds(kind: str, seed: int) -> None:
     assert not result.failure, f"{command(result)}: {result.failure}"
 
 
-@pytest.mark.parametrize("kind", ["operations", "migration", "mixed"])
+@pytest.mark.parametrize("kind", ["operations", "migration", "mixed", "writable"])
 def test_random_seeds_hold(kind: str) -> None:
     for seed in range(1, 1 + examples(25)):
         result = run(kind, seed)
@@ -44,4 +44,5 @@ def test_the_faults_are_injected() -> None:
     results = [run("operations", seed) for seed in range(100, 110)]
     injected = {what for result in results for what in result.faults}
     assert {"kill", "kill between effects", "pause", "isolate", "break a link", "slow sync"} <= injected
+    assert {"power cut", "commit refused with EIO", "garbled message", "swizzle", "one-way partition"} <= injected
     assert sum(result.records for result in results) > 150

@@ -86,6 +86,7 @@ class World:
         stack.enter_context(self.descriptors.installed())
         stack.enter_context(patch.object(lddp.consensus.member, "Links", self.network.links))
         stack.enter_context(patch.object(lddp.replay.progress, "MARKS_MAX", MARKS_MAX))
+        stack.enter_context(patch.object(lddp.replay.progress, "boot_id", self._boot_id))
         stack.enter_context(patch.object(lddp.node.gossip, "COMPACT_ENTRIES_MIN", self.settings.compact_entries_min))
         stack.enter_context(patch.object(lddp.replay.projector, "CHECKPOINT_S", self.settings.checkpoint_s))
         if self.open_watcher is not None:
@@ -101,6 +102,9 @@ class World:
                 machine.node.progress_closed()
         self.loop.close_all(self.processes)
         self._exit.close()
+
+    def _boot_id(self) -> bytes:
+        return b"%36d" % self.machines[self.loop.current.name].boot
 
     @contextmanager
     def within(self, process: Process) -> Iterator[None]:
@@ -136,9 +140,9 @@ class World:
     def look(self) -> None:
         """Raises Violation where something is wrong."""
         for machine in self.up:
-            failed = getattr(machine.node and machine.node.member, "failed", None)
-            if failed is not None and failed.done():
-                trace = "".join(traceback.format_exception(failed.exception()))
+            node = machine.node
+            if node is not None and node.failed and not node.environment.error:
+                trace = "".join(traceback.format_exception(node.member.failed.exception()))
                 raise Violation(f"{machine.name} has stopped:\n{trace}")
         if self.loop.failures:
             raise Violation("; ".join(self.loop.failures))

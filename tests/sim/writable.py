@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+from lddp.core.records import Kind
 from tests.sim.checks import Violation
 from tests.sim.faults import Faults
 from tests.sim.migration import END_S, PATH, Migration, settings_of, small_limits
@@ -15,8 +16,15 @@ def run(seed: int) -> World:
     """Raises Violation; the world as it was at the end."""
     random = Random(repr((seed, "writable")))
     world = World(("writable", seed), settings_of(random))
+    world.network.slow_requests = random.choice([0.2, 0.9])  # the scan goes on for a while, or is soon over
     migration = Migration(world, random, observe_only=False)
-    operations = Operations(world, clients=random.choice([1, 3]), count=random.choice([10, 30]), path=PATH)
+    operations = Operations(
+        world,
+        clients=random.choice([1, 3]),
+        count=random.choice([10, 30]),
+        path=PATH,
+        existing=lambda: migration.tree.paths(*Kind),
+    )
     with small_limits(random.choice([3, 2048])), world:
         world.start()
         begun = world.loop.create_task(migration.begin())

@@ -13,6 +13,8 @@ from lddp.consensus.reads import LeaderReads
 from lddp.consensus.replica import Replica
 from lddp.core import sessions
 from lddp.core.facts import Facts
+from lddp.core.namespace import NUMBER, Inode, Namespace
+from lddp.core.tables import Table
 from lddp.doors.intake import Intake
 from lddp.migrate.observer import Observer
 from lddp.replay.batches import Batches
@@ -153,7 +155,60 @@ def _overflow_forgets_listings() -> list[Patch]:
     return [(Observer, "scrub", lambda self: self.backlog.scrub())]
 
 
+def _tombstone_forgotten() -> list[Patch]:
+    unlink = Namespace.unlink
+
+    def forgetful(self: Namespace, parent: Inode, name: bytes, child: Inode, gsn: int, tombstone: bool) -> None:
+        unlink(self, parent, name, child, gsn, tombstone)
+        if tombstone:
+            self.tables.delete(Table.DENTRIES, NUMBER.pack(parent.number) + name)
+
+    return [(Namespace, "unlink", forgetful)]
+
+
+def _commit_trusted() -> list[Patch]:
+    load = RaftJournal._load
+
+    def trusting(self: RaftJournal) -> None:
+        load(self)
+        self.commit = self.last  # what is in the log will have been committed
+
+    return [(RaftJournal, "_load", trusting)]
+
+
+def _truncation_unguarded() -> list[Patch]:
+    def cut(self: RaftJournal, position: int) -> None:
+        if self.first + position <= self.last:
+            self._cut(self.first + position)
+
+    return [(RaftJournal, "deleteEntriesFrom", cut)]
+
+
 MUTANTS = (
+    Mutant(
+        "tombstone forgotten",
+        "writable",
+        412,
+        500,
+        "no observation brings back a removed name",
+        _tombstone_forgotten,
+    ),
+    Mutant(
+        "commit index trusted unverified",
+        "operations",
+        56,
+        400,
+        "states equal at equal GSN",
+        _commit_trusted,
+    ),
+    Mutant(
+        "truncation guard off",
+        "operations",
+        22,
+        400,
+        "a node stops by itself",
+        _truncation_unguarded,
+    ),
     Mutant(
         "vote not saved", "operations", 1, 400, "what a message promises is on the disk when it leaves", _vote_not_saved
     ),
@@ -165,11 +220,11 @@ MUTANTS = (
         "what a message promises is on the disk when it leaves",
         _answer_before_sync,
     ),
-    Mutant("projected index ahead of the effect", "operations", 82, 200, "all zones equal at rest", _projected_ahead),
+    Mutant("projected index ahead of the effect", "operations", 53, 200, "all zones equal at rest", _projected_ahead),
     Mutant(
         "effect marked before it is carried out",
         "operations",
-        166,
+        35,
         200,
         "all zones equal at rest",
         _marked_before_carried,
@@ -182,14 +237,14 @@ MUTANTS = (
         "each entry is folded once",
         _applied_apart_from_state,
     ),
-    Mutant("no de-duplication", "operations", 17, 100, "answers and files as the model has them", _no_deduplication),
+    Mutant("no de-duplication", "operations", 25, 100, "answers and files as the model has them", _no_deduplication),
     Mutant(
-        "some outcomes forgotten", "operations", 17, 100, "answers and files as the model has them", _resubmitted_as_new
+        "some outcomes forgotten", "operations", 58, 100, "answers and files as the model has them", _resubmitted_as_new
     ),
     Mutant(
         "stale read served as linearizable",
         "operations",
-        107,
+        7,
         400,
         "a read point covers what was acknowledged",
         _stale_read,
@@ -197,16 +252,16 @@ MUTANTS = (
     Mutant(
         "blind overwrite by a scan record",
         "writable",
-        142,
+        10,
         200,
-        "source equals namespace once drained",
+        "no observation brings back a removed name",
         _blind_overwrite,
     ),
-    Mutant("conflicting entries not cut off", "operations", 30, 200, "committed prefixes equal", _conflict_not_cut),
+    Mutant("conflicting entries not cut off", "operations", 11, 200, "committed prefixes equal", _conflict_not_cut),
     Mutant(
-        "void observation not repeated", "migration", 8, 100, "source equals namespace once drained", _void_not_repeated
+        "void observation not repeated", "migration", 1, 100, "source equals namespace once drained", _void_not_repeated
     ),
-    Mutant("content released too early", "operations", 25, 100, "all comes to rest in time", _released_too_early),
+    Mutant("content released too early", "operations", 44, 100, "all comes to rest in time", _released_too_early),
     Mutant("overflow ignored", "migration", 2, 50, "source equals namespace once drained", _overflow_ignored),
     Mutant(
         "overflow forgets what is on its way",
@@ -216,5 +271,5 @@ MUTANTS = (
         "source equals namespace once drained",
         _overflow_forgets_listings,
     ),
-    Mutant("renames not followed", "migration", 1, 50, "source equals namespace once drained", _renames_not_told),
+    Mutant("renames not followed", "migration", 11, 50, "source equals namespace once drained", _renames_not_told),
 )

@@ -1,0 +1,85 @@
+"""What operations did in the source's files, compared with the log.
+
+An operation is carried out by path. A program may have moved or removed what the log has there, and that may not be in
+the log yet: then the operation has changed another object, or none. Of what this node does itself no event tells; so
+every place is glanced at, and the directory above it, and looked at where it is not as the log has it. A directory's
+time is put right later than what is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lddp.core.namespace import Inode
+from lddp.core.records import Kind
+from lddp.core.rules import Rule
+from lddp.core.view import View
+from lddp.migrate.dirty import Work
+from lddp.migrate.look import SourceZone
+from lddp.ports import Status
+
+
+class Glance:
+    """One round's glances. `settling`: whether a directory's time is still to be put right."""
+
+    def __init__(
+        self, zone: SourceZone, view: View, rule: Rule, as_of: int, settling: Callable[[bytes], bool], work: Work
+    ) -> None:
+        self._zone = zone
+        self._view = view
+        self._rule = rule
+        self._as_of = as_of
+        self._settling = settling
+        self._work = work
+
+    def over(self, again: Work) -> None:
+        """Adds names to the round's work; what the source's files have not followed yet is left to `again`."""
+        for operated, gsn in self._work.operated.items():
+            number, path = operated
+            inode = self._view.inode(number)
+            paths = {path, path.rpartition(b"/")[0]}
+            if inode is not None:
+                if inode.kind is not Kind.DIRECTORY:
+                    gsn = max(gsn, inode.version)
+                paths |= {_path_in(self._view, parent, name) for parent, name in self._view.links(inode)}
+            if gsn > self._as_of or any(map(self._settling, paths)):
+                again.operated[operated] = gsn
+            else:
+                for one in sorted(paths):
+                    self._at(one)
+
+    def _at(self, path: bytes) -> None:
+        parent, parts = self._rule.root, path.split(b"/")
+        for depth, name in enumerate(parts, 1):
+            child = self._view.inode(self._view.child(parent, name) if name else parent)
+            if depth < len(parts) and child is not None and child.kind is Kind.DIRECTORY:
+                parent = child.number
+                continue
+            if not _is_as_told(child, _status(self._zone, b"/".join(parts[:depth]))):
+                self._work.names.setdefault(parent, set()).add(name)
+            return
+
+
+def _status(zone: SourceZone, path: bytes) -> Status | None:
+    """None where nothing is, or nothing that can be told: a look says why."""
+    try:
+        return zone.status(path)
+    except OSError:
+        return None
+
+
+def _is_as_told(child: Inode | None, status: Status | None) -> bool:
+    if child is None or status is None:
+        return child is None and status is None
+    if child.kind is not status.kind or (child.identity and child.identity != status.handle):
+        return False
+    if child.kind not in (Kind.FILE, Kind.DIRECTORY):
+        return True
+    is_sized = child.kind is Kind.DIRECTORY or child.size == status.size
+    return is_sized and (child.mode, child.mtime_ns) == (status.mode, status.mtime_ns)
+
+
+def _path_in(view: View, parent: int, name: bytes) -> bytes:
+    directory = view.inode(parent)
+    above = b"" if directory is None else view.path(directory)
+    return above + b"/" + name if above else name

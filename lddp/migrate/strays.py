@@ -1,0 +1,83 @@
+"""Objects that something changed and that the log does not know by their identity.
+
+An operation makes an object of the log before the source has one: its identity is only known once the source has
+reported it. When a program changes such an object, or what is in such a directory, the kernel is asked where it is, and
+its name there is looked at: the report gives it its identity, and then it can be looked into. What programs made is
+listed as a whole, or reported with its bytes, when its own name is looked at; it is a stray no longer then, either.
+"""
+
+from __future__ import annotations
+
+from lddp.core.records import Kind
+from lddp.core.rules import Rule
+from lddp.core.view import View
+from lddp.migrate.dirty import WHOLE, Work
+from lddp.migrate.look import SourceZone
+from lddp.migrate.options import Exclusion
+
+
+class Strays:
+    """Finds the strays of one round's work. What is found is added to `work`, what must wait to `again`."""
+
+    def __init__(self, zone: SourceZone, view: View, rule: Rule, exclusion: Exclusion, work: Work, again: Work) -> None:
+        self._zone = zone
+        self._view = view
+        self._rule = rule
+        self._exclusion = exclusion
+        self._work = work
+        self._again = again
+
+    def find(self) -> None:
+        for identity, names in self._work.strays.items():
+            number = self._view.by_identity(self._rule.number, identity)
+            if number:
+                self._look_into(number, names)
+            elif self._look_for(identity):
+                self._again.strays[identity] = names
+
+    def _look_into(self, number: int, names: set[bytes]) -> None:
+        """It has been reported since it changed: what is in it need not have been."""
+        inode = self._view.inode(number)
+        if inode is None or inode.kind is not Kind.DIRECTORY:
+            return
+        if WHOLE in names:
+            self._work.compare.add(number)
+        self._work.names.setdefault(number, set()).update(names - {WHOLE})
+
+    def _look_for(self, identity: bytes) -> bool:
+        """Has the name looked at by which the object is to be seen now; False where it is none of ours."""
+        try:
+            path = self._zone.locate(identity)
+            if path is None:
+                return self._zone.alive(identity) is None and self._look_at_all()
+            status = self._zone.status(path)
+        except OSError:
+            return True  # it is just being moved or removed, or the kernel was short of memory
+        if not path or status.kind is None or self._exclusion.hides(path) or self._exclusion.excludes(path, status):
+            return False
+        parent = self._rule.root
+        *above, name = path.split(b"/")
+        for part in above:
+            child = self._view.inode(self._view.child(parent, part))
+            if child is None or child.kind is not Kind.DIRECTORY:
+                name = part
+                break
+            parent = child.number
+        self._work.names.setdefault(parent, set()).add(name)
+        return True
+
+    def _look_at_all(self) -> bool:
+        """Without the kernel's help it may be any directory that has no identity yet; False where there is none."""
+        found = False
+        waiting = [self._rule.root]
+        while waiting:
+            parent = waiting.pop()
+            for name, number in self._view.list(parent):
+                child = self._view.inode(number)
+                if child is None or child.kind is not Kind.DIRECTORY:
+                    continue
+                waiting.append(number)
+                if not child.identity:
+                    found = True
+                    self._work.names.setdefault(parent, set()).add(name)
+        return found

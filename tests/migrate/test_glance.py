@@ -1,0 +1,108 @@
+"""Operations that the source's files followed after a program had changed them, of which no event tells."""
+
+from __future__ import annotations
+
+import os
+
+from lddp.core.records import Put, Rename, RenameFlag, Unlink, Write
+from tests.core.support import content
+from tests.migrate.conftest import root_only
+from tests.migrate.writable import Writable
+
+pytestmark = root_only
+PLAIN = RenameFlag(0)
+
+
+def follow(writable: Writable, *paths: str) -> None:
+    """Names that events told of are looked at."""
+    writable.finish(writable.look(*paths))
+
+
+def test_what_is_as_the_log_has_it_is_not_looked_at(writable: Writable) -> None:
+    writable.do(Put(*writable.head(), b"/data/e/file", 0o644, 0, 0, content(b"more")))
+    (writable.source / "e" / "file").write_bytes(b"more")
+    os.utime(writable.source / "e" / "file", ns=(1, 1))
+    shipments = len(writable.shipments)
+    number = writable.inode("e/file").number
+    operated = [(number, "e/file"), (writable.inode("e/f").number, "e/f"), (1 << 40, "gone"), (1 << 40, "d/gone/too")]
+    assert not writable.glance(*operated).again
+    assert len(writable.shipments) == shipments
+
+
+def test_an_operation_that_the_files_have_not_followed_waits(writable: Writable) -> None:
+    number = writable.inode("e/file").number
+    left = writable.look(operated={(number, b"e/file"): writable.operated + 1})
+    assert left.again.operated == {(number, b"e/file"): writable.operated + 1}
+    assert left.postponed == {-1}
+
+
+def test_an_operation_moved_another_object(writable: Writable) -> None:
+    """Two files changed names, and the log did not know it yet."""
+    source = writable.source
+    for name in ("one", "two"):
+        (source / name).write_bytes(name.encode())
+    follow(writable, "one", "two")
+    number = writable.inode("one").number
+    writable.do(Rename(*writable.head(), b"/data/one", b"/data/moved", PLAIN))
+    os.rename(source / "one", source / "three")
+    os.rename(source / "two", source / "one")
+    os.rename(source / "three", source / "two")
+    os.rename(source / "one", source / "moved")  # the operation
+    follow(writable, "one", "two")
+    writable.glance((number, "moved"), (number, "one"))
+    assert writable.inode("moved").size == 3
+    assert not writable.has("one")
+    assert writable.inode("two").identity == writable.identity(b"two")
+    follow(writable, "e", "e/f/", "e/file", "e/")
+    writable.assert_same()
+
+
+def test_an_operation_moved_what_a_program_had_removed(writable: Writable) -> None:
+    number = writable.inode("e/file").number
+    writable.do(Rename(*writable.head(), b"/data/e/file", b"/data/moved", PLAIN))
+    (writable.source / "e" / "file").unlink()
+    writable.glance((number, "e/file"), (number, "moved"))
+    assert not writable.has("moved")
+
+
+def test_an_operation_wrote_into_another_file(writable: Writable) -> None:
+    source = writable.source
+    number = writable.inode("e/file").number
+    os.rename(source / "e" / "file", source / "mine")
+    os.rename(source / "d" / "small", source / "e" / "file")
+    writable.do(Write(*writable.head(), b"/data/e/file", 0, content(b"MADE")))
+    follow(writable, "mine", "d/small", "e")
+    follow(writable, "e/file")
+    with (source / "e" / "file").open("r+b") as file:
+        file.write(b"MADE")  # the operation, once all that was told has been looked at
+    writable.glance((number, "e/file"))
+    follow(writable, "e/f/", "e/", "mine")
+    writable.assert_same()
+
+
+def test_an_operation_removed_another_object(writable: Writable) -> None:
+    source = writable.source
+    number = writable.inode("empty").number
+    os.rename(source / "fifo", source / "elsewhere")
+    os.rename(source / "empty", source / "fifo")
+    writable.do(Unlink(*writable.head(), b"/data/empty", -1))
+    os.rename(source / "elsewhere", source / "empty")
+    writable.glance((number, "empty"))
+    assert writable.inode("empty").identity == writable.identity(b"empty")
+
+
+def test_a_directory_is_glanced_at_once_its_time_is_put_right(writable: Writable) -> None:
+    """A program has changed it meanwhile, and was reported; the operation's time is put over that."""
+    source, number = writable.source, writable.inode("e/file").number
+    follow(writable, "e/")
+    os.utime(source / "e", ns=(7, 7))
+    writable.do(Put(*writable.head(), b"/data/e/file", 0o644, 0, 0, content(b"more")))
+    follow(writable, "e/")
+    assert writable.inode("e").mtime_ns == 7
+    writable.settling.add(b"e")
+    left = writable.look(operated={(number, b"e/file"): writable.operated})
+    assert left.again.operated == {(number, b"e/file"): writable.operated}
+    os.utime(source / "e", ns=(1, 1))
+    writable.settling.clear()
+    writable.finish(left)
+    assert writable.inode("e").mtime_ns == 1
