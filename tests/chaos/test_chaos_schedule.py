@@ -1,0 +1,54 @@
+"""A schedule is the seed's alone, brings every kind, and never gives one thing to two faults."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+
+from cluster.chaos.network import Links, ruleset
+from cluster.chaos.schedule import ACTIVE_MAX, KINDS, Fault, plan
+
+ALL = sorted(KINDS)
+
+
+def overlap(one: Fault, other: Fault) -> bool:
+    return one.at < other.at + other.seconds and other.at < one.at + one.seconds
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_faults_overlap_but_do_not_clash(seed: int) -> None:
+    faults = plan(seed, ALL, 300.0, 4.0, 5)
+    assert {fault.kind for fault in faults} == set(ALL)
+    assert any(overlap(one, other) for one, other in combinations(faults, 2))
+    for one, other in combinations(faults, 2):
+        shared = KINDS[one.kind].takes & KINDS[other.kind].takes
+        whole = "net" in shared or "one" not in (KINDS[one.kind].scope, KINDS[other.kind].scope)
+        if shared and (whole or one.target == other.target):
+            assert not overlap(one, other), (one, other)
+    for fault in faults:
+        assert sum(one.at <= fault.at < one.at + one.seconds for one in faults) <= ACTIVE_MAX
+        assert fault.seconds > 0 and fault.at + fault.seconds <= 300.0
+
+
+def test_the_same_seed_gives_the_same_faults_and_another_one_others() -> None:
+    assert plan(1, ALL, 60.0, 3.0, 5) == plan(1, ALL, 60.0, 3.0, 5)
+    assert plan(1, ALL, 60.0, 3.0, 5) != plan(2, ALL, 60.0, 3.0, 5)
+
+
+def test_no_kinds_are_no_faults() -> None:
+    assert plan(1, [], 60.0, 3.0, 5) == []
+
+
+def test_the_rules_of_a_host_say_what_is_wrong_with_its_links() -> None:
+    peers = ["10.0.0.2", "10.0.0.3"]
+    assert "drop" not in ruleset(Links(), peers)
+    links = Links(loss_percent=10, duplicate_percent=20)
+    links.cut_from["10.0.0.3"] += 2
+    links.cut_from["10.0.0.2"] += 1
+    links.cut_from["10.0.0.2"] -= 1
+    text = ruleset(links, peers)
+    assert "ip saddr 10.0.0.3 drop" in text
+    assert "ip saddr 10.0.0.2 drop" not in text
+    assert "numgen random mod 100 < 10 drop" in text
+    assert "ip daddr 10.0.0.2 numgen random mod 100 < 20 dup to 10.0.0.2" in text
