@@ -154,6 +154,10 @@ class ZoneFilesystem(Protocol):
 
     def unpark(self, name: bytes, to: bytes) -> None: ...
 
+    def parked_handle(self, name: bytes) -> bytes:
+        """`Status.handle` of what is parked under `name`; empty where nothing is."""
+        ...
+
     def remove(self, path: bytes) -> None:
         """Removes a name, with everything below it if it is a directory. Absent is done."""
         ...

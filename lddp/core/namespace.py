@@ -307,11 +307,13 @@ class Namespace:
         return first + (list(self._other_names(inode.number)) if inode.nlink > 1 else [])
 
     def forget_tombstones(self, directory: Inode) -> None:
+        """What remains is when the last name went, for older looks."""
         if directory.tombstones:
-            for name, inode, _ in list(self.entries(directory.number)):
+            self.edit(directory)
+            for name, inode, gsn in list(self.entries(directory.number)):
                 if inode == 0:
                     self.tables.delete(Table.DENTRIES, NUMBER.pack(directory.number) + name)
-            self.edit(directory)
+                    directory.removed = max(directory.removed, gsn)
             directory.tombstones = False
 
     # -- paths

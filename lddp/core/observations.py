@@ -210,9 +210,14 @@ class _Merge(Facts):
             return
         to = names.path_of(parent.number, entry.name)
         if self._parked.pop(inode.number, None) is not None:
+            kept = next((names.path_of(*name) for name in names.names(inode) if self._attached(name[0])), None)
             names.link(parent, entry.name, inode, gsn)
-            if inode.visible:
+            if inode.visible and kept is None:
                 self.emit(e.UnparkEffect(inode.number, to))
+            elif inode.visible and kept is not None:
+                # What waits aside may be an older object by now: under its other name, new bytes make a new one.
+                self.emit(e.LinkEffect(inode.number, kept, to))
+                self.emit(e.RemoveEffect(inode.number, b"", False))
         elif inode.kind is Kind.DIRECTORY:
             old = self.path(inode)
             self._unlink(names.must(inode.parent), inode.name, inode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from lddp.core import effects as e
 from lddp.core.records import Kind
 from lddp.ports import ContentSource, NewFile, ZoneFilesystem
 from lddp.replay.existing import OnExisting, is_as_wanted
+from lddp.replay.places import handle_at, is_directory, make_parents, name_aside
 from lddp.replay.touched import follow, parent_of
 
 _log = logging.getLogger(__name__)
@@ -119,8 +121,20 @@ class Carrier:
                 self._made.add(effect.path)
         else:
             self._made.add(effect.path)
+        if self.repeats and effect.path:
+            self._unpark_made(effect)
         self.zone.make_directory(effect.path, effect.attributes)
         follow(self.touched, effect)
+
+    def _unpark_made(self, effect: e.MakeDirectoryEffect) -> None:
+        """A directory that was made before a power cut was put aside until it is made again."""
+        name = name_aside(effect.inode)
+        if is_directory(self.zone, effect.path):
+            self.zone.remove_parked(name)
+            return
+        with contextlib.suppress(FileNotFoundError):
+            self.zone.unpark(name, effect.path)
+            self._made.discard(effect.path)
 
     def _put_file(self, effect: e.PutFileEffect, source: ContentSource | None) -> None:
         path = effect.path
@@ -128,7 +142,7 @@ class Carrier:
         # Also where nothing is written now: a process that was killed may have put the file here.
         self.touched.add(parent)
         if effect.observed and not effect.replaces and parent not in self._made:
-            wanted = is_as_wanted(self.zone, path, effect.content, effect.attributes, self.policy)
+            wanted = is_as_wanted(self.zone, path, effect.content, effect.attributes, self._policy_for(effect))
             if wanted is not None:
                 if wanted:
                     self.zone.set_attributes(path, Kind.FILE, effect.attributes)
@@ -142,6 +156,18 @@ class Carrier:
         self.zone.put_file(path, effect.attributes, source, look=False)
         self.bytes_written += effect.content.size
 
+    def _policy_for(self, effect: e.PutFileEffect) -> OnExisting:
+        """What a power cut may have left half written is nobody's file to be kept, and is believed by its bytes."""
+        if not self.repeats or self.policy is OnExisting.OVERWRITE:
+            return self.policy
+        if self.policy is OnExisting.KEEP:
+            try:
+                if self.zone.status(effect.path).mtime_ns != effect.attributes.mtime_ns:
+                    return self.policy
+            except FileNotFoundError:
+                return self.policy
+        return OnExisting.SKIP_IDENTICAL
+
     def _is_file(self, path: bytes) -> bool:
         try:
             return self.zone.status(path).kind is Kind.FILE
@@ -153,10 +179,14 @@ class Carrier:
         self.touched.add(parent_of(effect.path))
 
     def _link(self, effect: e.LinkEffect, _: ContentSource | None) -> None:
+        if self.repeats and handle_at(self.zone, effect.path):
+            make_parents(self.zone, effect.to)
         self.zone.link(effect.path, effect.to)
         self.touched.add(parent_of(effect.to))
 
     def _rename(self, effect: e.RenameEffect, _: ContentSource | None) -> None:
+        if self.repeats and handle_at(self.zone, effect.path):
+            make_parents(self.zone, effect.to)
         try:
             self.zone.rename(effect.path, effect.to)
         finally:  # it may be done already, by a process that was killed before it could say so
@@ -172,6 +202,8 @@ class Carrier:
             follow(self.touched, effect, again=self.traced)
 
     def _unpark(self, effect: e.UnparkEffect, _: ContentSource | None) -> None:
+        if self.repeats:
+            make_parents(self.zone, effect.to)
         try:
             self.zone.unpark(b"%d" % effect.inode, effect.to)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
@@ -15,9 +16,21 @@ from lddp.core.view import View
 from lddp.ports import Clock, ContentStore, KeyValue
 from lddp.replay import outbox
 from lddp.replay.carrier import Carrier
+from lddp.replay.moves import Moves
 from lddp.replay.outbox import Item
 from lddp.replay.progress import Order, Progress
 from lddp.replay.retained import Retained
+from lddp.replay.rewind import (
+    Boot,
+    forget_moves,
+    forget_notes,
+    is_noted,
+    lasting_paths,
+    note_boot,
+    noted_orders,
+    read_boot,
+    read_notes,
+)
 from lddp.replay.settling import directory_attributes, set_directories
 from lddp.replay.touched import follow
 
@@ -63,15 +76,22 @@ class Checkpoints:
         self._executor = executor
         with environment.read() as tables:
             self._cursor = read_projected(tables)
+            self._boot = read_boot(tables, progress)
+            self._boot_is_noted = is_noted(tables, self._boot)
         self.durable = self._cursor[0]
         """GSN up to which every effect has been carried out and would survive a power cut."""
-        self.retained: Retained | None = None
-        """What other zones may still ask for; None: nothing is kept for them."""
+        self._moves = Moves(carriers)
         self._scanned = 0
         self._waiting: dict[tuple[int, int], Item] = {}
         self._done = set(progress.done)
         self._traced: set[Order] = set()
         """Effects beyond the last checkpoint before this start that its `touched` knows of."""
+        self.awaits: Callable[[int], bool] = lambda _rule: False
+        """Whether a rule without a carrier will have one, once its tree can be opened: its effects wait for that."""
+        self._inherited: dict[Order, int] = {}
+        """Effects that an earlier process carried out since the last checkpoint, and their rules."""
+        self._lasting: dict[Order, bytes] = {}
+        """Paths to be used in the place of those that effects have."""
         self._traces: dict[int, Traces] = {}
         """From before this start, of rules whose tree is not open yet."""
         self._checkpointed = clock.monotonic()
@@ -79,6 +99,15 @@ class Checkpoints:
         self._packs: dict[bytes, int] = {}
         self._background: asyncio.Task[int] | None = None
         self._wake = asyncio.Event()
+
+    @property
+    def retained(self) -> Retained | None:
+        """What other zones may still ask for; None: nothing is kept for them."""
+        return self._moves.retained
+
+    @retained.setter
+    def retained(self, retained: Retained) -> None:
+        self._moves.retained = retained
 
     @property
     def projected(self) -> int:
@@ -119,37 +148,41 @@ class Checkpoints:
     async def _make_durable(self) -> None:
         """Waits for a checkpoint under way, then makes one while nothing is carried out."""
         await self._end_background()
-        self._forget(await self._sync_through(self.projected, self._snapshot()))
+        self._forget(await self._sync_through(*self._snapshot()))
 
     async def _start_background(self) -> None:
         """A checkpoint beside the projection: syncing a filesystem can take long, and nobody should wait for it."""
         self._checkpointed = self._clock.monotonic()
         if self._is_dirty() and self._background is None:
             await self._settle_directories()
-            self._background = asyncio.get_running_loop().create_task(
-                self._sync_through(self.projected, self._snapshot())
-            )
+            self._background = asyncio.get_running_loop().create_task(self._sync_through(*self._snapshot()))
 
     async def _end_background(self) -> None:
         background, self._background = self._background, None
         if background is not None:
             self._forget(await background)
 
-    def _snapshot(self) -> dict[bytes, bytes]:
-        """What the next start has to know of this moment: directories that do not have their times yet, files that
-        are withheld, contents that others may ask for."""
+    def _snapshot(self) -> tuple[int, dict[bytes, bytes]]:
+        """GSN through which a sync makes everything durable, and what the next start has to know of this moment:
+        directories that do not have their times yet, files that are withheld, contents that others may ask for."""
         self._hand_over()
+        self._moves.checkpoint_begins()
         touched = {rule: sorted(traces.touched) for rule, traces in self._traces.items()}
         withheld = {rule: sorted(traces.withheld) for rule, traces in self._traces.items()}
         for rule, carrier in self._carriers.items():
             self._forget_gone(carrier)
             touched[rule] = sorted(carrier.touched)
             withheld[rule] = sorted(carrier.withheld)
-        through = self.projected
-        traced = sorted(order for order in self._done if order[0] > through)
+        self._inherited = {order: rule for order, rule in self._inherited.items() if self._is_closed(rule)}
+        through = min([self.projected, *(gsn - 1 for gsn, _ in self._inherited)])
+        traced = sorted(order for order in self._done if order[0] > through and order not in self._inherited)
         rows = {_TOUCHED: touched, _WITHHELD: withheld, _TRACED: traced}
         snapshot: dict[bytes, bytes] = {key: msgpack.packb(row) for key, row in rows.items()}
-        return snapshot if self.retained is None else snapshot | self.retained.snapshot()
+        return through, snapshot if self.retained is None else snapshot | self.retained.snapshot()
+
+    def _is_closed(self, rule: int) -> bool:
+        """Whether the rule has a tree that cannot be opened, nor synced, yet."""
+        return rule not in self._carriers and self.awaits(rule)
 
     def _forget_gone(self, carrier: Carrier) -> None:
         """A withheld file for which nothing waits is gone from the log: otherwise the bytes that replace those that
@@ -165,6 +198,7 @@ class Checkpoints:
 
         def note(tables: Tables) -> None:
             outbox.discard(tables, through)
+            forget_notes(tables, through)
             tables.put(Table.LOCAL, _PROJECTED, DENTRY.pack(through, 0xFFFFFFFF))
             for key, value in snapshot.items():
                 if tables.get(Table.LOCAL, key) != value:
@@ -176,11 +210,30 @@ class Checkpoints:
     def _forget(self, through: int) -> None:
         """A checkpoint is done. To be called while nothing is being carried out: the marks are made anew."""
         self.durable = through
+        self._moves.checkpoint_ends()
         self._done = {order for order in self._done if order[0] > through}
         self._progress.reset(self._done)
         for pack in [pack for pack, gsn in self._packs.items() if gsn <= through]:
             del self._packs[pack]
             self._store.release_pack(pack)
+
+    async def _note_boot(self, boot: Boot) -> None:
+        await self._transact(functools.partial(note_boot, boot=boot))
+        self._boot = boot
+
+    async def _note_rewound(self, rule: int) -> None:
+        """A tree has the names of the last checkpoint again, durably: what is noted of it from before is no more so."""
+        boot = self._boot.without(rule)
+        with self._environment.read() as tables:
+            orders = noted_orders(tables, rule)
+
+        def note(tables: Tables) -> None:
+            note_boot(tables, boot)
+            forget_moves(tables, orders)
+
+        await self._transact(note)
+        self._moves.forget(orders)
+        self._boot = boot
 
     def _recover(self) -> None:
         """Works out what the carriers have to know of what was carried out before this start."""
@@ -189,11 +242,17 @@ class Checkpoints:
             for rule in touched.keys() | withheld.keys():
                 self._traces[rule] = Traces(touched.get(rule, set()), withheld.get(rule, set()))
             self._traced = {(gsn, ordinal) for gsn, ordinal in _read(tables, _TRACED, [])}
+            self._done |= self._traced
+            if self._boot.repeated_through > self.durable:
+                self._lasting = lasting_paths(tables, self._cursor)
+            notes = read_notes(tables)
+            self._moves.noted = {order: note for order, note in notes.items() if order not in self._done}
             place = self._cursor
             while self._done and (items := outbox.read(tables, place, BATCH_EFFECTS)):
                 for item in items:
                     if item.order in self._done:
                         self._retrace(item)
+                        self._moves.recall(item, notes.get(item.order))
                 place = items[-1].order
             rules = {rule.number for rule in View(tables).rules()}
         self._traces = {rule: traces for rule, traces in self._traces.items() if rule in rules}
@@ -203,11 +262,12 @@ class Checkpoints:
         """An effect that was carried out after the last checkpoint, or before it and out of order."""
         traces = self._traces.setdefault(item.rule, Traces(set(), set()))
         if item.order not in self._traced:
+            self._inherited[item.order] = item.rule
             follow(traces.touched, item.effect)
-        if item.order in self._progress.withheld:
-            traces.withheld.add(item.effect.inode)
-            return
-        traces.withheld.discard(item.effect.inode)
+            if item.order in self._progress.withheld:
+                traces.withheld.add(item.effect.inode)
+                return
+            traces.withheld.discard(item.effect.inode)
         if self.retained is not None and self.retained.concerns(item.effect):
             self.retained.used(item)
 

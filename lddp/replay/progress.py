@@ -41,6 +41,7 @@ class Progress:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self.boot = boot_id()
         self.done: set[Order] = set()
         """Marks found at opening, those of `reset` since."""
         self.withheld: set[Order] = set()
@@ -70,7 +71,7 @@ class Progress:
         magic, boot, capacity = _HEADER.unpack_from(found)
         active = _WORD.unpack_from(found, _ACTIVE_AT)[0]
         whole = size == _BANKS_AT + 2 * capacity * _WORD.size and active in (0, 1)
-        if magic != _MAGIC or boot != boot_id() or not whole:
+        if magic != _MAGIC or boot != self.boot or not whole:
             found.close()
             return False
         self._map, self._capacity, self._active = found, capacity, active
@@ -107,7 +108,7 @@ class Progress:
             made = mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)
-        _HEADER.pack_into(made, 0, _MAGIC, boot_id(), capacity)
+        _HEADER.pack_into(made, 0, _MAGIC, self.boot, capacity)
         if self._capacity:
             self._map.close()
         self._map, self._capacity, self._active = made, capacity, 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,6 +30,7 @@ from lddp.replay.checkpoints import BATCH_EFFECTS, Checkpoints
 from lddp.replay.conflicts import Blocked
 from lddp.replay.outbox import Item
 from lddp.replay.progress import Progress
+from lddp.replay.rewind import at_lasting_path, keep_notes, read_moves, rewind
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -62,7 +64,7 @@ class Projector(Checkpoints):
         self._sleep = sleep
         with environment.read() as tables:
             self._gsn = self._offered_after = View(tables).gsn
-        self._batches = Batches(carriers, progress, 0 if progress.survived else self._gsn)
+        self._batches = Batches(carriers, progress, self._boot.repeated_through)
         self._offered: deque[Item] = deque()
         self._fetches: dict[bytes, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(FETCHES_AT_ONCE)
@@ -72,8 +74,6 @@ class Projector(Checkpoints):
         self._exclusive: list[tuple[Callable[[View], Any], asyncio.Future[Any]]] = []
         self.stopped = ""
         """Why this zone does not project now; empty while it does."""
-        self.awaits: Callable[[int], bool] = lambda _rule: False
-        """Whether a rule without a carrier will have one, once its tree can be opened: its effects wait for that."""
 
     def offer(self, items: list[Item], gsn: int) -> None:
         """Effects that have just been put into the outbox, up to GSN `gsn`: while this zone keeps up, they need not be
@@ -125,6 +125,8 @@ class Projector(Checkpoints):
         """Projects until cancelled."""
         self._recover()
         self._batches.traced = self._traced
+        if not self._boot_is_noted:
+            await self._note_boot(self._boot)
         try:
             while True:
                 self._wake.clear()
@@ -185,6 +187,7 @@ class Projector(Checkpoints):
 
     async def _step(self) -> bool:
         """Carries out what can be; whether there is more to do at once."""
+        await self._rewind_trees()
         retried = False
         if self._waiting and (not self._fetches or (self._retry_waiting and self._clock.monotonic() > self._retry_at)):
             self._retry_waiting = False
@@ -197,7 +200,7 @@ class Projector(Checkpoints):
             return retried
         items, gsn = self._next_items()
         if items:
-            fresh = [item for item in items if item.order not in self._done]
+            fresh = [at_lasting_path(item, self._lasting) for item in items if item.order not in self._done]
             ready = self._plan(fresh, self._waiting.values())
             await self._carry(ready)
             self._cursor = items[-1].order
@@ -230,8 +233,9 @@ class Projector(Checkpoints):
         ready: list[Ready] = []
         for item in items:
             effect = item.effect
-            if item.rule not in self._carriers:
-                if self.awaits(item.rule):
+            is_open = item.rule in self._carriers
+            if not is_open or item.rule in self._boot.rules:
+                if is_open or self.awaits(item.rule):
                     blocked.add(item.rule, effect)
                     self._waiting[item.order] = item
                 continue
@@ -256,8 +260,8 @@ class Projector(Checkpoints):
         """Carries effects out in order, however long the filesystem refuses."""
         loop = asyncio.get_running_loop()
         while ready:
-            batch = ready[:BATCH_EFFECTS]
-            await self._make_room(len(batch))
+            await self._make_room(min(len(ready), BATCH_EFFECTS))
+            batch = await self._prepare(ready[:BATCH_EFFECTS])
             done, error = await loop.run_in_executor(self._executor, self._batches.carry, batch)
             for item, source in ready[:done]:
                 self._done.add(item.order)
@@ -274,6 +278,37 @@ class Projector(Checkpoints):
                 continue
             path = getattr(ready[0][0].effect, "path", b"") or getattr(ready[0][0].effect, "to", b"")
             await self._refused(error, quoted(path))
+
+    async def _prepare(self, batch: list[Ready]) -> list[Ready]:
+        """The first ones of a batch, which may be carried out now: what moves objects says first which."""
+        while self._moves.concern(batch):
+            try:
+                look = functools.partial(self._moves.prepare, batch)
+                prepared = await asyncio.get_running_loop().run_in_executor(self._executor, look)
+                if not prepared.checkpoint:
+                    if prepared.notes:
+                        await self._transact(functools.partial(keep_notes, notes=prepared.notes))
+                    return batch[: prepared.number]
+                await self._make_durable()
+            except OSError as error:
+                await self._refused(error, "what is to be moved")
+        return batch
+
+    async def _rewind_trees(self) -> None:
+        """After a power cut: brings back what was moved since the last checkpoint, before anything else is done."""
+        for rule in [rule for rule in self._boot.rules if rule in self._carriers]:
+            with self._environment.read() as tables:
+                moves = read_moves(tables, rule, self._traced)
+            zone = self._carriers[rule].zone
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._executor, rewind, zone, moves)
+                await asyncio.get_running_loop().run_in_executor(None, zone.sync)
+            except OSError as error:
+                await self._refused(error, "a tree after a power cut")
+                self._wake.set()
+                return
+            await self._note_rewound(rule)
+            self.stopped = ""
 
     async def _make_room(self, count: int) -> None:
         """Until so many marks can be made."""

@@ -242,6 +242,18 @@ class PosixZone:
         with self._root.place(to) as place:
             _move(staging, staging.parked, name, place.fd, place.name)
 
+    def parked_handle(self, name: bytes) -> bytes:
+        staging = self._writable()
+        check_name(name)
+        try:
+            descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staging.parked)
+        except FileNotFoundError:
+            return b""
+        try:
+            return self._looker.status_of(descriptor).handle
+        finally:
+            os.close(descriptor)
+
     def remove(self, path: bytes) -> None:
         staging = self._writable()
         try:

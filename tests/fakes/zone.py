@@ -367,6 +367,10 @@ class FakeZone:
         inode.links -= 1
         self._attach(parent, leaf, inode)
 
+    def parked_handle(self, name: bytes) -> bytes:
+        self._enter("parked_handle", name, changes=False)
+        return self._status(self.parked[name]).handle if name in self.parked else b""
+
     def remove(self, path: bytes) -> None:
         self._enter("remove", path)
         try:

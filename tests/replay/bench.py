@@ -27,6 +27,7 @@ from lddp.replay.projector import Projector
 from tests.core.support import TARGET, create_rule
 from tests.core.zone import Thing, Zone, paths_of
 from tests.fakes.memory import MemoryKeyValue
+from tests.fakes.power import PowerZone
 from tests.fakes.zone import FakeZone, Inode
 
 RULE = 1
@@ -113,7 +114,7 @@ class Bench:
         self.environment = MemoryKeyValue()
         with self.environment.read() as tables:
             self.machine = StateMachine(tables)
-        self.zone = FakeZone()
+        self.zone = PowerZone()
         self.model = Zone(TARGET, RULE)
         self.store = Store(directory / "content")
         self.store.use(self._fetch)

@@ -1,5 +1,6 @@
 """One random history, carried out by production code on a zone in memory while bytes come late or never, the process is
-killed and started again, syncs take their time and the tree is opened late. In the end the zone is the namespace."""
+killed, the machine loses its power, both are started again, syncs take their time and the tree is opened late. In the
+end the zone is the namespace."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from lddp.core.view import View
 from lddp.errors import UnavailableError
 from lddp.replay import checkpoints as checkpoints_module
 from lddp.replay import outbox
+from lddp.replay import progress as progress_module
 from lddp.replay import projector as projector_module
 from lddp.replay.carrier import Carrier
 from lddp.replay.existing import OnExisting
@@ -65,6 +67,13 @@ class Campaign:
         self.policy = self.random.choice([OnExisting.OVERWRITE, OnExisting.SKIP_IDENTICAL])
         self.may_be_late = self.random.random() < 0.3
         self.killing = self.random.choice([0.0, 0.02, 0.1])
+        self.cutting = 0.0 if real else self.random.choice([0.0, 0.5, 1.0])
+        """Share of the kills that are power cuts."""
+        self.losing_power = self.random.choice([0.02, 0.1, 0.3]) if self.cutting else 0.0
+        self.pace_s = self.random.choice([1.5, 0.3, 0.05])
+        self.cuts = 0
+        self.cut_through = 0
+        """GSN up to which the zone holds more or less than what was carried out."""
 
     # -- processes --------------------------------------------------------------------------------------------------
 
@@ -103,17 +112,28 @@ class Campaign:
         future.set_result(None)
         return future
 
-    async def restart(self) -> None:
-        """As after a kill: what was in memory is gone."""
+    async def restart(self, cut: bool = False) -> None:
+        """As after a kill or a power cut: what was in memory is gone."""
         self.death.dead = True
         await self.end()
         self.happened.append("-- killed")
         self.kills += 1
         self.contents.restart()
+        if cut or self.random.random() < self.cutting:
+            self.cut()
         for key in sorted(self.contents.blobs):
             if self.random.random() < 0.3:  # it was in memory
                 del self.contents.blobs[key]
         self.start()
+
+    def cut(self) -> None:
+        """The power goes: what is synced stays, the database with it."""
+        assert isinstance(self.zone, MortalZone)
+        self.happened += ["-- power cut, which leaves", *(f"   {change}" for change in self.zone.cut(self.random))]
+        self.cuts += 1
+        self.cut_through = self.machine.gsn
+        if self.random.random() < 0.3:
+            Path(self.path).write_bytes(self.random.randbytes(self.random.choice([0, 100, 5000])))
 
     async def end(self) -> None:
         tasks = [task for task in (self.task, *self.others) if task is not None]
@@ -160,6 +180,8 @@ class Campaign:
         """What was carried out so far makes a tree, with holes where files wait for their bytes."""
         if self.random.random() > 0.1 or self.death.dead or self.told.unmarked or RULE not in self.carriers:
             return
+        if self.projector.projected < self.cut_through:
+            return
         model, stale = Zone(TARGET, RULE), list[Thing]()
         for item in self.items:
             if item.order[0] > self.projector.durable and item.order not in self.projector._done:
@@ -187,8 +209,10 @@ class Campaign:
     async def act(self) -> None:
         random, draw = self.random, self.random.random()
         loop = asyncio.get_running_loop()
-        self.time.now += random.choice([0.01, 0.01, 0.01, 6.0])
-        if draw < 0.3:
+        self.time.now += random.random() * 2 * self.pace_s
+        if random.random() < self.losing_power:
+            await self.restart(cut=True)
+        elif draw < 0.3:
             self.answer(0.5)
             await self.wait.go()
         elif draw < 0.45:
@@ -232,6 +256,7 @@ class Campaign:
             batch = self.random.choice([1, 3, 1024])
             patch.setattr(projector_module, "BATCH_EFFECTS", batch)
             patch.setattr(checkpoints_module, "BATCH_EFFECTS", batch)
+            patch.setattr(progress_module, "boot_id", lambda: b"%036d" % self.cuts)
             if self.random.random() < 0.2:
                 patch.setattr(projector_module, "BLOCKED_MAX", self.random.randrange(2, 9))
             if self.random.random() < 0.3:
@@ -288,7 +313,7 @@ class Campaign:
             if found.get(path) != wanted.get(path)
         ]
         assert not differing, "\n".join(["the zone is not the namespace:", *differing])
-        assert not self.zone.parked
+        assert not self.zone.parked, f"parked: {self.zone.parked}"
         assert not self.carrier.drift, f"drift: {self.carrier.drift}"
 
 

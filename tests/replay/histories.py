@@ -8,11 +8,30 @@ from dataclasses import dataclass
 from random import Random
 
 from lddp.core import effects as e
-from lddp.core.records import Append, Content, Kind, Observation, Put, Record, Write
+from lddp.core.namespace import Inode
+from lddp.core.records import (
+    Append,
+    Content,
+    Kind,
+    Link,
+    MakeDirectory,
+    Observation,
+    Put,
+    Record,
+    RemoveDirectory,
+    Rename,
+    RenameFlag,
+    SetAttributes,
+    SetXattr,
+    Symlink,
+    Truncate,
+    Unlink,
+    Write,
+)
 from lddp.core.view import View
 from lddp.replay.outbox import is_for
 from tests.core.source import Flight, Source, World
-from tests.core.support import SOURCE, TARGET, Ledger, content, create_rule, tree
+from tests.core.support import SOURCE, TARGET, Ledger, content, create_rule, operation_id, tree
 from tests.core.test_theorem import WATCHED, random_steps
 from tests.core.test_writable import DISTURBED, Written, random_operation
 
@@ -33,7 +52,8 @@ class History:
 def make_history(seed: int) -> History:
     """The same one for a seed, every time."""
     random = Random(seed)
-    ledger = _operated(random) if random.random() < 0.3 else _world(random, seed).ledger
+    draw = random.random()
+    ledger = _operated(random) if draw < 0.2 else _moved(random) if draw < 0.5 else _world(random, seed).ledger
     data: dict[bytes, bytes] = {}
     late = random.choice([0.3, 0.7, 0.95])
     drawn: dict[bytes, bool] = {}
@@ -64,6 +84,51 @@ def _operated(random: Random) -> Ledger:
             operation = operation._replace(content=content(b"%d" % random.randrange(10**9)))
         ledger.apply(operation)
     return ledger
+
+
+def _moved(random: Random) -> Ledger:
+    """Operations that move what there is, change it under one name and take away another, or move it back."""
+    ledger = Ledger()
+    ledger.apply(create_rule())
+    root = ledger.machine.rules[1].root
+    for sequence in range(1, random.randrange(20, 160)):
+        found = {path: inode for path, inode in tree(ledger.view, root).items() if path}
+        ledger.apply(_move(random, sequence, found))
+    return ledger
+
+
+def _move(random: Random, sequence: int, found: dict[bytes, Inode]) -> Record:
+    paths = sorted(found)
+    files = [path for path in paths if found[path].kind is Kind.FILE] or [b"a"]
+    above = [b"", b"", *(path + b"/" for path in paths if found[path].kind is Kind.DIRECTORY and path.count(b"/") < 2)]
+    path = b"/data/" + random.choice(paths or [b"a"])
+    file = b"/data/" + random.choice(files)
+    new = b"/data/" + random.choice(above) + random.choice([b"a", b"b", b"c", b"d"])
+    data = content(b"%d" % random.randrange(10**9))
+    head = operation_id(sequence), random.choice([SOURCE, TARGET]), 10**6 + sequence
+    if len(paths) < 5 or random.random() < 0.25:
+        new_ones: list[Record] = [
+            Put(*head, new, 0o640, 1, 1, data),
+            MakeDirectory(*head, new, 0o750, 1, 1),
+            Link(*head, file, new),
+            Symlink(*head, new, b"somewhere", 1, 1),
+        ]
+        return random.choice(new_ones)
+    if random.random() < 0.6:
+        flag = random.choice([RenameFlag.NONE, RenameFlag.NONE, RenameFlag.EXCHANGE])
+        to = b"/data/" + random.choice(paths) if flag is RenameFlag.EXCHANGE or random.random() < 0.3 else new
+        return Rename(*head, path, to, flag)
+    others: list[Record] = [
+        Put(*head, file, 0o640, 1, 1, data),
+        Write(*head, file, random.randrange(9), data),
+        Append(*head, file, data),
+        Truncate(*head, file, random.randrange(9)),
+        Unlink(*head, file),
+        RemoveDirectory(*head, path),
+        SetAttributes(*head, path, random.choice([0o600, 0o666])),
+        SetXattr(*head, path, b"user.y", b"%d" % random.randrange(9)),
+    ]
+    return random.choice(others)
 
 
 def _world(random: Random, seed: int) -> World:

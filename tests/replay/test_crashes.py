@@ -249,7 +249,6 @@ async def test_what_waits_for_bytes_survives_a_restart(bench: Bench) -> None:
     bench.assert_equal()
 
 
-@pytest.mark.xfail(reason="after a power cut names are all that tells files apart, and renames have moved them")
 async def test_renames_that_run_again_after_a_power_cut(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     make = Records()
     bench.submit_all([make.put(b"a", b"five"), make.put(b"b", b"six")])

@@ -234,6 +234,18 @@ def test_what_is_parked_comes_back_over_another_name_of_itself(zone: AnyZone) ->
     assert zone.status(b"b").links == 1, "nothing is left where it was parked"
 
 
+def test_what_is_parked_is_known_by_its_handle(zone: AnyZone) -> None:
+    zone.make_directory(b"d", attributes())
+    zone.make_node(b"l", Kind.SYMLINK, attributes(), b"nowhere", 0)
+    for path in (b"d", b"l"):
+        handle = zone.status(path).handle
+        assert zone.parked_handle(b"1") == b""
+        zone.park(path, b"1")
+        assert zone.parked_handle(b"1") == handle
+        zone.unpark(b"1", path)
+        assert zone.status(path).handle == handle
+
+
 def test_cycle_through_parking(zone: AnyZone) -> None:
     for name in (b"a", b"b", b"c"):
         zone.make_directory(name, attributes(0o755))

@@ -1,0 +1,239 @@
+"""Which object a name stood for, written down before an effect moves it.
+
+After a power cut the filesystem holds an unknown part of what was done since the last checkpoint. Names do not say
+which part: what is at a name may be what was there before, or what came to it since. The handle of the object tells. So
+no object is moved before its handle is in the database; `rewind` uses it.
+
+What a file put since the last checkpoint is made of can be had again, so it needs no handle: it is put again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from lddp.core import effects as e
+from lddp.replay.batches import Ready
+from lddp.replay.carrier import Carrier
+from lddp.replay.conflicts import ancestors, paths
+from lddp.replay.existing import OnExisting
+from lddp.replay.outbox import Item
+from lddp.replay.places import handle_at, is_directory
+from lddp.replay.progress import Order
+from lddp.replay.retained import Retained
+from lddp.replay.touched import parent_of
+
+_CHANGES = frozenset((e.WriteEffect, e.TruncateEffect))
+_LOOKED_AT = _CHANGES | {
+    *(e.RenameEffect, e.LinkEffect, e.ParkEffect, e.UnparkEffect),
+    e.MakeDirectoryEffect,
+}
+_MAKERS = (e.PutFileEffect, e.MakeNodeEffect, e.MakeDirectoryEffect)
+
+
+class Note(NamedTuple):
+    """Handles: of the object that an effect moves, of a directory that loses its name, and of the directories that the
+    object is moved out of and into. All are empty for a directory that is made where there was none."""
+
+    moved: bytes = b""
+    gone: bytes = b""
+    source: bytes = b""
+    target: bytes = b""
+
+
+class _Depends(Exception):
+    """What there is to be looked at is brought there only by effects before."""
+
+
+class Prepared(NamedTuple):
+    """The first `number` effects may be carried out once `notes` are durable; none of them where `checkpoint`:
+    then everything carried out before must be durable first."""
+
+    notes: dict[Order, Note]
+    number: int
+    checkpoint: bool = False
+
+
+class _Names:
+    """What the effects of a batch do to names, before they are carried out."""
+
+    def __init__(self) -> None:
+        self._states: dict[tuple[int, bytes], Literal["new", "changed"]] = {}
+
+    def note(self, item: Item, is_new_directory: bool = False) -> None:
+        if not isinstance(item.effect, e.SetAttributesEffect | e.WriteEffect | e.TruncateEffect):
+            for path in paths(item.effect):
+                self._states[item.rule, path] = "new" if is_new_directory else "changed"
+
+    def state(self, rule: int, path: bytes) -> Literal["new", "changed"] | None:
+        """Of a name: below a directory that is new or changed, or one itself; None where it is as it was."""
+        found = (self._states.get((rule, name)) for name in (path, *ancestors(path)))
+        return next((state for state in found if state is not None), None)
+
+
+class Moves:
+    """`carriers` holds this zone's tree of every rule. `retained` says which bytes stay at hand for the next start."""
+
+    def __init__(self, carriers: Mapping[int, Carrier]) -> None:
+        self._carriers = carriers
+        self.retained: Retained | None = None
+        self.noted: dict[Order, Note] = {}
+        """Of effects that an earlier process was about to carry out."""
+        self._parked: dict[int, bytes] = {}
+        """Handles of what was parked since the last checkpoint, by inode."""
+        self._fresh: set[int] = set()
+        """Inodes whose objects were put since the last checkpoint and can be put again."""
+        self._frail: set[int] = set()
+        """Files put since the last checkpoint of bytes that are not kept here."""
+        self._syncing: set[int] = set()
+        """Those of them that a checkpoint under way makes durable."""
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    def checkpoint_begins(self) -> None:
+        """What was put so far will be durable before what comes now."""
+        self._parked.clear()
+        self._fresh.clear()
+        self._syncing |= self._frail
+        self._frail.clear()
+
+    def checkpoint_ends(self) -> None:
+        self._syncing.clear()
+
+    def recall(self, item: Item, note: Note | None) -> None:
+        """An earlier process has carried the effect out, and may have noted something of it."""
+        if note is not None and isinstance(item.effect, e.ParkEffect):
+            self._parked[item.effect.inode] = note.moved
+        if isinstance(item.effect, e.PutFileEffect):
+            self._note_bytes(item.effect)
+
+    def forget(self, orders: Iterable[Order]) -> None:
+        """What these effects had moved is back."""
+        for order in orders:
+            self.noted.pop(order, None)
+        self._parked.clear()
+
+    # -- effects ----------------------------------------------------------------------------------------------------
+
+    def concern(self, batch: Sequence[Ready]) -> bool:
+        """Whether `prepare` is to be called for these effects; False where they may be carried out at once."""
+        for item, _ in batch:
+            effect = item.effect
+            if type(effect) in _LOOKED_AT or (isinstance(effect, e.RemoveEffect) and effect.directory):
+                return True
+        for ready in batch:
+            self._note_made(*ready)
+        return False
+
+    def prepare(self, batch: Sequence[Ready]) -> Prepared:
+        """Looks at what the effects are about to move or make. Blocking; OSError where the filesystem does not let it
+        look."""
+        names = _Names()
+        notes: dict[Order, Note] = {}
+        for number, (item, source) in enumerate(batch):
+            effect = item.effect
+            if type(effect) in _CHANGES and (effect.inode in self._frail or effect.inode in self._syncing):
+                return Prepared(notes, number, checkpoint=not number)
+            try:
+                note = self._note(item, names)
+            except _Depends:
+                return Prepared(notes, number)
+            if note is not None:
+                notes[item.order] = note
+            self._note_made(item, source)
+            names.note(item, note is not None and isinstance(effect, e.MakeDirectoryEffect))
+        return Prepared(notes, len(batch))
+
+    def _note(self, item: Item, names: _Names) -> Note | None:
+        """What has to be known of the effect after a power cut, if anything."""
+        match item.effect:
+            case e.RenameEffect(_, _, to, directory):
+                note = self._moved(item, names)
+                replaced = self._directory(item, to, names) if directory else b""
+                if replaced == note.moved:
+                    replaced = self.noted.get(item.order, Note()).gone
+                return note._replace(gone=replaced) if note.moved or replaced else None
+            case e.LinkEffect() | e.ParkEffect() | e.UnparkEffect():
+                note = self._moved(item, names)
+                return note if note.moved else None
+            case e.RemoveEffect(_, path, True):
+                removed = self._directory(item, path, names) if path else b""
+                return Note(gone=removed) if removed else None
+            case e.MakeDirectoryEffect(_, path, _):
+                return Note() if path and self._is_new(item, names) else None
+            case _:
+                return None
+
+    def _moved(self, item: Item, names: _Names) -> Note:
+        """Of what an effect moves; empty where there is nothing that would have to be found again."""
+        effect = item.effect
+        assert isinstance(effect, e.RenameEffect | e.LinkEffect | e.ParkEffect | e.UnparkEffect)
+        zone = self._carriers[item.rule].zone
+        if isinstance(effect, e.UnparkEffect):
+            handle = self._parked.get(effect.inode) or zone.parked_handle(b"%d" % effect.inode)
+            return Note(handle, target=self._parent(item, effect.to, names))
+        if effect.inode in self._fresh and not isinstance(effect, e.ParkEffect):
+            return Note()
+        if names.state(item.rule, effect.path) is not None:
+            raise _Depends
+        to = b"" if isinstance(effect, e.ParkEffect) else self._parent(item, effect.to, names)
+        note = Note(handle_at(zone, effect.path), b"", handle_at(zone, parent_of(effect.path)), to)
+        if not note.moved:
+            # An earlier process may have moved it away, and was ended before it could say so.
+            note = self.noted.get(item.order, Note())
+        if isinstance(effect, e.ParkEffect):
+            self._parked[effect.inode] = note.moved
+        return note
+
+    def _parent(self, item: Item, path: bytes, names: _Names) -> bytes:
+        parent = parent_of(path)
+        if parent and names.state(item.rule, parent) is not None:
+            raise _Depends
+        return handle_at(self._carriers[item.rule].zone, parent)
+
+    def _directory(self, item: Item, path: bytes, names: _Names) -> bytes:
+        """Handle of a directory that is about to lose its name."""
+        if names.state(item.rule, path) is not None:
+            raise _Depends
+        zone = self._carriers[item.rule].zone
+        return handle_at(zone, path) if is_directory(zone, path) else b""
+
+    def _is_new(self, item: Item, names: _Names) -> bool:
+        """Whether there is no directory of that name."""
+        effect = item.effect
+        assert isinstance(effect, e.MakeDirectoryEffect)
+        match names.state(item.rule, effect.path):
+            case None:
+                return not is_directory(self._carriers[item.rule].zone, effect.path)
+            case "new":
+                return True
+            case _:
+                raise _Depends
+
+    def _note_made(self, item: Item, source: object) -> None:
+        """The inode gets another object."""
+        effect = item.effect
+        if not isinstance(effect, _MAKERS):
+            return
+        inode = effect.inode
+        self._fresh.discard(inode)
+        if isinstance(effect, e.MakeNodeEffect):
+            self._fresh.add(inode)
+        elif isinstance(effect, e.PutFileEffect) and source is not None:
+            # Other policies may leave a file in place that was there before.
+            if not effect.observed or self._carriers[item.rule].policy is OnExisting.OVERWRITE:
+                self._fresh.add(inode)
+            self._note_bytes(effect)
+
+    def _note_bytes(self, effect: e.PutFileEffect) -> None:
+        self._syncing.discard(effect.inode)
+        self._frail.discard(effect.inode)
+        if not self._is_kept(effect):
+            self._frail.add(effect.inode)
+
+    def _is_kept(self, effect: e.PutFileEffect) -> bool:
+        """Whether the bytes stay here until the file is durable."""
+        content = effect.content
+        if content.inline is not None or not content.size:
+            return True
+        return self.retained is not None and self.retained.concerns(effect)

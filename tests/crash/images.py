@@ -1,0 +1,163 @@
+"""What a disk may hold of a node's database when its power fails, built from what was written, and opened.
+
+Durable is what a completed sync covers. Of what was written since, the disk may have any part: each write whole, in
+sectors, or not at all, in any order.
+
+scripts/crash images --seeds 17
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+from blake3 import blake3
+
+from lddp.consensus.journal import RaftJournal
+from lddp.consensus.wire import REGULAR, decode_records
+from lddp.core.tables import Table, Tables
+from lddp.core.view import View
+from lddp.errors import LddpError
+from lddp.replay import outbox
+from lddp.replay.checkpoints import read_projected
+from lddp.storage.environment import Environment
+from tests.crash.expected import Fold
+from tests.crash.lone import ECOSYSTEM, HERE, NAME
+from tests.crash.points import Patch, Result
+from tests.crash.stream import Acknowledged, Event, Marked, Recording, Sync, Write, record
+from tests.fakes.tables import DictTables
+
+STATE = tuple(table for table in Table if list(Table).index(table) < list(Table).index(Table.LOG))
+"""The tables of the replicated state."""
+SECTORS = (512, 4096)
+MAP_BYTES = 1 << 30
+BEGINNING = 60
+
+
+class Truth(NamedTuple):
+    """What the log makes: by GSN, the state's rows in one hash; and the rows of the outbox."""
+
+    log: list[bytes]
+    states: list[bytes]
+    effects: dict[bytes, bytes]
+
+
+class Image(NamedTuple):
+    """The bytes of the file, or None where it need not be there; how it was made, and what it must hold."""
+
+    data: bytes
+    made: str
+    marked: bool
+    acknowledged: int
+
+
+def build(events: Sequence[Event], seed: int) -> Image:
+    """An image after some of the events, by chance."""
+    chance = Random(seed)
+    # More often near the beginning, where the database is being made.
+    end = chance.randrange(1 + (BEGINNING if seed % 8 == 0 else len(events)))
+    keep = chance.choice((0.0, 0.1, 0.5, 0.9, 1.0))
+    torn = chance.choice((0, 0, *SECTORS))
+    covered = max((event.earlier for event in events[:end] if isinstance(event, Sync)), default=0)
+    data = bytearray()
+    for number, event in enumerate(events[:end]):
+        if not isinstance(event, Write):
+            continue
+        if number < covered or event.durable:
+            _place(data, event.offset, event.data)
+        elif torn:
+            for at in range(0, len(event.data), torn):
+                if chance.random() < keep:
+                    _place(data, event.offset + at, event.data[at : at + torn])
+        elif chance.random() < keep:
+            _place(data, event.offset, event.data)
+    acknowledged = [event.records for event in events[:end] if isinstance(event, Acknowledged)]
+    marked = any(isinstance(event, Marked) for event in events[:end])
+    made = f"{end} of {len(events)} events, {covered} covered, {keep:g} kept, torn at {torn}"
+    return Image(bytes(data), made, marked, max(acknowledged, default=0))
+
+
+def _place(data: bytearray, offset: int, piece: bytes) -> None:
+    if len(data) < offset:
+        data.extend(bytes(offset - len(data)))
+    data[offset : offset + len(piece)] = piece
+
+
+def truth(recording: Recording) -> Truth:
+    fold = Fold(recording.elsewhere)
+    states, effects = [digest(fold.tables)], DictTables()
+    for data in recording.log:
+        fold.take([data])
+        states.append(digest(fold.tables))
+        scoped = fold.ledger.effects[-1]
+        rules = fold.ledger.machine.rules
+        if scoped and scoped[0].rule in rules and rules[scoped[0].rule].member(HERE) is not None:
+            outbox.append(effects, fold.gsn, HERE, scoped)
+    return Truth(recording.log, states, dict(effects.scan(Table.EFFECTS)))
+
+
+def digest(tables: Tables) -> bytes:
+    """Of every row of the replicated state, but for the GSN alone where nothing was folded."""
+    found = blake3()
+    for table in STATE:
+        for key, value in tables.scan(table):
+            for part in (table.value.encode(), key, value):
+                found.update(len(part).to_bytes(4, "big") + part)
+    return found.digest()
+
+
+def check(directory: Path, image: Image, known: Truth, marker: bytes) -> None:
+    """Opens the image as a node does. AssertionError or an error of ours where it does not hold what it must."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    (directory / "data.mdb").write_bytes(image.data)
+    if image.marked:
+        (directory / "marker.json").write_bytes(marker)
+    with Environment.open(str(directory), ecosystem=ECOSYSTEM, node=NAME, map_size=MAP_BYTES) as environment:
+        journal = RaftJournal(environment)
+        records: list[bytes] = []
+        applied = 0
+        for index in range(journal.first, journal.last + 1):
+            command, _, _ = journal.entry(index)
+            if command[0] == REGULAR:
+                records += decode_records(command[1:])
+            if index == journal.applied:
+                applied = len(records)
+        assert len(records) >= image.acknowledged, f"{image.acknowledged} records acknowledged, {len(records)} there"
+        assert records == known.log[: len(records)], "the log is another one"
+        with environment.read() as tables:
+            _check_state(tables, known, applied)
+
+
+def _check_state(tables: Tables, known: Truth, applied: int) -> None:
+    gsn = View(tables).gsn
+    assert gsn == applied, f"the state is at {gsn}, the log says {applied}"
+    if gsn:
+        assert digest(tables) == known.states[gsn], f"the state at {gsn} is not the fold of the log"
+    projected = read_projected(tables)[0]
+    start, stop = outbox.KEY.pack(projected + 1, 0), outbox.KEY.pack(gsn + 1, 0)
+    wanted = {key: value for key, value in known.effects.items() if start <= key < stop}
+    assert dict(tables.scan(Table.EFFECTS)) == wanted, f"the outbox between {projected} and {gsn} is another one"
+
+
+def run(seeds: Iterable[int], patch: Patch = lambda: None, recording: Recording | None = None) -> Result:
+    """Builds and opens an image for each seed."""
+    recording = recording or record(patch)
+    known = truth(recording)
+    directory = Path(tempfile.mkdtemp(prefix="lddp-crash-"))
+    done, failures = 0, []
+    try:
+        for seed in seeds:
+            image = build(recording.events, seed)
+            done += 1
+            try:
+                check(directory / "data", image, known, recording.marker)
+            except (AssertionError, LddpError, OSError) as error:
+                failures.append(f"image {seed} ({image.made}): {error}\n  scripts/crash images --seeds {seed}")
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    return Result(f"images of {len(recording.events)} events", done, failures)

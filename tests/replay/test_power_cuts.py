@@ -1,0 +1,281 @@
+"""Power cuts: whatever part of the changes since the last checkpoint is on the disk, with whatever bytes, the next
+start ends with the zone equal to the model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from lddp.core import effects as e
+from lddp.core.records import (
+    Append,
+    Attributes,
+    Record,
+    RemoveDirectory,
+    Rename,
+    RenameFlag,
+    SetAttributes,
+    SetXattr,
+    Symlink,
+    Truncate,
+    Write,
+)
+from lddp.replay.existing import OnExisting
+from lddp.replay.progress import boot_id
+from tests.core.support import content
+from tests.fakes.zone import Bytes
+from tests.replay.bench import PATIENCE_S, RULE, Bench
+from tests.replay.test_crashes import Killer, ended, history
+from tests.replay.test_projector import Records
+
+Scene = Callable[[Records], tuple[list[Record], list[Record]]]
+"""What is durable, and what was done since."""
+
+
+def changed(make: Records, path: bytes, data: bytes) -> list[Record]:
+    """A file whose bytes nobody but the zone has."""
+    return [make.put(path, data), Append(*make.head(path), content(b" and more"))]
+
+
+def symlink(make: Records, path: bytes, target: bytes) -> Record:
+    return Symlink(*make.head(path), target, 0, 0)
+
+
+def exchange(make: Records, one: bytes, other: bytes) -> Record:
+    return Rename(*make.head(one), b"/data/" + other, RenameFlag.EXCHANGE)
+
+
+def chain(make: Records) -> tuple[list[Record], list[Record]]:
+    before = [*changed(make, b"a", b"five"), *changed(make, b"b", b"six")]
+    return before, [make.rename(b"a", b"c"), make.rename(b"b", b"a"), make.rename(b"c", b"b")]
+
+
+def rotation(make: Records) -> tuple[list[Record], list[Record]]:
+    before = [record for name in (b"log", b"log.1", b"log.2") for record in changed(make, name, name)]
+    after = [make.rename(b"log.1", b"log.2"), make.rename(b"log", b"log.1"), *changed(make, b"log", b"new")]
+    return before, [*after, make.rename(b"log.1", b"log.2"), make.rename(b"log", b"log.1")]
+
+
+def exchanged(make: Records) -> tuple[list[Record], list[Record]]:
+    before = [*changed(make, b"a", b"five"), *changed(make, b"b", b"six")]
+    return before, [exchange(make, b"a", b"b"), Write(*make.head(b"a"), 1, content(b"W"))]
+
+
+def exchanged_directories(make: Records) -> tuple[list[Record], list[Record]]:
+    before = [make.directory(b"a"), make.directory(b"b"), *changed(make, b"a/f", b"1"), *changed(make, b"b/f", b"2")]
+    return before, [exchange(make, b"a", b"b"), make.rename(b"a/f", b"f"), make.rename(b"b/f", b"a/f")]
+
+
+def down_and_up(make: Records) -> tuple[list[Record], list[Record]]:
+    before = [make.directory(path) for path in (b"d", b"d/e", b"x")] + changed(make, b"d/e/f", b"1")
+    after = [make.rename(b"d/e", b"e"), make.rename(b"d", b"e/d"), make.rename(b"x", b"d"), make.rename(b"e", b"d/e")]
+    return before, [*after, make.rename(b"d/e/f", b"d/f"), make.directory(b"e")]
+
+
+def linked(make: Records) -> tuple[list[Record], list[Record]]:
+    before = [*changed(make, b"a", b"five"), make.link(b"a", b"b"), *changed(make, b"o", b"other")]
+    after = [make.rename(b"a", b"c"), make.rename(b"o", b"a"), make.link(b"b", b"d"), make.unlink(b"b")]
+    return before, [*after, make.rename(b"a", b"b"), Write(*make.head(b"c"), 2, content(b"XY"))]
+
+
+def renamed_by_link(make: Records) -> tuple[list[Record], list[Record]]:
+    before = [*changed(make, b"a", b"five"), *changed(make, b"b", b"six")]
+    return before, [make.link(b"a", b"c"), make.unlink(b"a"), make.link(b"b", b"a"), make.unlink(b"b")]
+
+
+def changed_by_a_name_that_goes(make: Records) -> tuple[list[Record], list[Record]]:
+    before = [*changed(make, b"a", b"five"), make.link(b"a", b"b")]
+    after: list[Record] = [Write(*make.head(b"a"), 2, content(b"XY")), Truncate(*make.head(b"a"), 6)]
+    return before, [*after, make.unlink(b"a"), make.put(b"a", b"another")]
+
+
+def replaced(make: Records) -> tuple[list[Record], list[Record]]:
+    before = [*changed(make, b"a", b"five"), *changed(make, b"b", b"six")]
+    return before, [make.rename(b"a", b"b"), *changed(make, b"a", b"seven"), make.rename(b"b", b"c")]
+
+
+def unlinked_and_made_again(make: Records) -> tuple[list[Record], list[Record]]:
+    before = [make.directory(b"d"), *changed(make, b"d/f", b"1"), *changed(make, b"g", b"2")]
+    rmdir = RemoveDirectory(*make.head(b"d"))
+    after = [make.unlink(b"d/f"), rmdir, make.directory(b"d"), make.rename(b"g", b"d/f"), make.put(b"g", b"3")]
+    return before, after
+
+
+def moved_out_of_what_goes(make: Records) -> tuple[list[Record], list[Record]]:
+    before = [make.directory(b"d"), *changed(make, b"d/f", b"1")]
+    after = [Write(*make.head(b"d/f"), 0, content(b"2")), make.rename(b"d/f", b"f"), RemoveDirectory(*make.head(b"d"))]
+    return before, [*after, make.put(b"d", b"a file now")]
+
+
+def made_and_moved(make: Records) -> tuple[list[Record], list[Record]]:
+    before = changed(make, b"x", b"1")
+    after = [make.directory(b"e"), make.rename(b"x", b"e/x"), make.rename(b"e", b"g"), make.directory(b"e")]
+    return before, [*after, make.put(b"e/h", b"2"), make.rename(b"g/x", b"e/x")]
+
+
+def symlinks(make: Records) -> tuple[list[Record], list[Record]]:
+    before = [symlink(make, b"a", b"one"), symlink(make, b"b", b"two")]
+    return before, [make.rename(b"a", b"c"), make.rename(b"b", b"a"), symlink(make, b"b", b"three")]
+
+
+def attributes(make: Records) -> tuple[list[Record], list[Record]]:
+    """Times of directories and extended attributes follow what is moved."""
+    before: list[Record] = [make.directory(b"d"), make.directory(b"e"), make.put(b"d/a", b"1"), make.put(b"e/b", b"2")]
+    before += [SetXattr(*make.head(path), b"user.x", path) for path in (b"d", b"d/a", b"e/b")]
+    after: list[Record] = [SetXattr(*make.head(b"d/a"), b"user.x", b"new"), make.rename(b"d/a", b"e/a")]
+    after += [make.rename(b"e/b", b"d/a"), SetAttributes(*make.head(b"e/a"), 0o600), exchange(make, b"d", b"e")]
+    return before, [*after, SetXattr(*make.head(b"d"), b"user.y", b"-")]
+
+
+def everything(make: Records) -> tuple[list[Record], list[Record]]:
+    records = history(make)
+    return records[:6], records[6:]
+
+
+SCENES: list[Scene] = [
+    *(chain, rotation, exchanged, exchanged_directories, down_and_up, linked, renamed_by_link),
+    *(changed_by_a_name_that_goes, replaced, unlinked_and_made_again, moved_out_of_what_goes, made_and_moved),
+    *(symlinks, attributes, everything),
+]
+
+
+class Boots:
+    """The machine is started again and again."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        first = boot_id()
+        monkeypatch.setattr("lddp.replay.progress.boot_id", lambda: b"%036d" % self.count if self.count else first)
+
+    async def cut(self, bench: Bench, random: Random, prefix: int | None = None) -> None:
+        """Power goes and comes back; the node starts."""
+        await bench.end()
+        self.count += 1
+        bench.zone.cut(random, prefix)
+        await bench.restart()
+
+
+async def played(directory: Path, scene: Scene) -> Bench:
+    directory.mkdir()
+    bench = Bench(directory)
+    bench.start()
+    bench.rule()
+    before, after = scene(Records())
+    bench.submit_all(before)
+    await bench.settled()
+    bench.submit_all(after)
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    return bench
+
+
+@pytest.mark.parametrize("scene", SCENES)
+async def test_after_any_number_of_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:
+    boots, prefix, changes = Boots(monkeypatch), 0, 0
+    while prefix <= changes:
+        bench = await played(tmp_path / str(prefix), scene)
+        changes = len(bench.zone.changes)
+        await boots.cut(bench, Random(prefix), prefix)
+        await bench.settled()
+        bench.assert_equal()
+        await bench.close()
+        prefix += 1
+    assert changes > 2
+
+
+@pytest.mark.parametrize("scene", SCENES)
+async def test_cuts_and_kills_of_the_recovery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:
+    """It is ended at each of its points, by a kill or another power cut, of which any part may be left."""
+    boots, at, was_ended = Boots(monkeypatch), 0, True
+    while was_ended:
+        bench = await played(tmp_path / str(at), scene)
+        random = Random(at)
+        bench.kill = Killer(at)
+        await boots.cut(bench, random)
+        was_ended = await ended(bench)
+        bench.kill = lambda _after: None
+        if at % 3:
+            await boots.cut(bench, random)
+        else:
+            await bench.restart()
+        await bench.settled()
+        bench.assert_equal()
+        await bench.close()
+        at += 1
+    assert at > 4
+
+
+async def test_what_was_durable_before_something_that_waits_is_not_done_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boots, make = Boots(monkeypatch), Records()
+    late = bench.late(b"1" * 5000)
+    bench.submit_all([*changed(make, b"a", b"five"), *changed(make, b"b", b"six")])
+    await bench.settled()
+    bench.submit_all([make.put(b"late", late), make.rename(b"a", b"c"), make.rename(b"b", b"a")])
+    await bench.projector.wait(bench.gsn, PATIENCE_S)
+    transactions = bench.transactions
+    async with asyncio.timeout(PATIENCE_S):
+        while bench.transactions == transactions:
+            bench.time.now += 1000.0
+            bench.projector.poke()
+            await asyncio.sleep(0)
+    await boots.cut(bench, Random(0), 0)
+    await bench.supply(late)
+    await bench.settled()
+    assert not [effect for effect in bench.carrier.carried if isinstance(effect, e.RenameEffect)]
+    bench.assert_equal()
+
+
+async def test_a_file_whose_bytes_only_the_source_has_is_durable_before_it_is_changed(bench: Bench) -> None:
+    """The source changes its own file in the same way: then nobody has the bytes from before."""
+    wanted = bench.hold(b"found" * 1000)
+    bench.append(e.PutFileEffect(7, b"f", Attributes(0o644, 0, 0, 5), wanted, True))
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    syncs = bench.zone.syncs
+    bench.append(e.WriteEffect(7, b"f", 0, content(b"F"), 5000, Attributes(0o644, 0, 0, 6)))
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    assert bench.zone.syncs == syncs + 1
+    assert [change.method for change in bench.zone.changes] == ["write"]
+
+
+@pytest.mark.parametrize("policy", [OnExisting.KEEP, OnExisting.SKIP_SAME_SIZE_MTIME])
+async def test_a_torn_file_is_not_taken_for_one_to_be_kept(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, policy: OnExisting
+) -> None:
+    boots = Boots(monkeypatch)
+    bench.carrier.policy = bench.policy = policy
+    bench.zone.make_directory(b"d", Attributes(0o755, 0, 0, 1))
+    bench.zone.put_file(b"d/own", Attributes(0o600, 1, 1, 1), Bytes(b"mine!"))
+    bench.zone.sync()
+    wanted = Attributes(0o644, 0, 0, 5)
+    puts = [
+        e.PutFileEffect(number, name, wanted, content(b"found"), True) for number, name in ((7, b"d/f"), (8, b"d/own"))
+    ]
+    bench.append(*puts)
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    bench.zone.root.entries[b"d"].entries[b"f"].data = bytearray(5)
+    bench.zone.sync()
+    await boots.cut(bench, Random(0))
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    found = bench.zone.root.entries[b"d"].entries
+    assert bytes(found[b"f"].data) == b"found"
+    assert bytes(found[b"own"].data) == (b"mine!" if policy is OnExisting.KEEP else b"found")
+
+
+async def test_a_tree_that_is_not_open_is_not_called_durable(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An earlier process carried effects out; this one can neither open the tree nor sync it."""
+    boots, make = Boots(monkeypatch), Records()
+    bench.submit(make.put(b"a", b"1"))
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    await bench.end()
+    carriers = bench.build_closed()
+    bench.start()
+    await bench.projector.checkpoint()
+    assert bench.projector.durable < bench.gsn and RULE not in carriers
+    await boots.cut(bench, Random(0), 0)
+    await bench.settled()
+    bench.assert_equal()
