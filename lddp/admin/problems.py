@@ -122,7 +122,10 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
             response.headers["Allow"] = error.headers["Allow"]
         return response
     except ConnectionError:
-        raise
+        # The client is gone, or its answer was broken off: nobody reads this one.
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response(status=int(HTTPStatus.SERVICE_UNAVAILABLE))
     except Exception as error:
         logger.exception("unforeseen error in %s %s", request.method, request.path)
         detail = f"the node met an unforeseen {type(error).__name__}; its log has the details"

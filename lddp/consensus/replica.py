@@ -202,6 +202,8 @@ class Replica:
             return -inf
         if not self.core.is_leader:
             return min(self._election.deadline, self.fold.next_at)
+        if not self._config.peers and self.core.last > self.core.commit:
+            return -inf  # a majority of one needs nobody's answer
         return min(self._heartbeat_at, self._commit_notice_at, self.fold.next_at)
 
     # -- parts of begin ---------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ boot                    the kernel's boot id when the store was last opened
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -118,9 +119,16 @@ class Store:
             else:
                 os.rename(self._path("blobs", name), self._path("suspects", name))
         temporary = self._temporary()
-        with open(temporary, "wb") as file:
-            file.write(now)
-        os.rename(temporary, self._path("boot"))
+        try:
+            with open(temporary, "wb") as file:
+                file.write(now)
+            os.rename(temporary, self._path("boot"))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            # A full disk is no reason not to start. Without the note this is done again at the next one.
+            _remove(temporary)
+            logger.warning("%s: %s; what is stored here is checked again at the next start", temporary, error.strerror)
 
     # -- writing ----------------------------------------------------------------------------------------------------
 

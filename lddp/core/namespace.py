@@ -307,11 +307,10 @@ class Namespace:
         return first + (list(self._other_names(inode.number)) if inode.nlink > 1 else [])
 
     def forget_tombstones(self, directory: Inode) -> None:
-        """What remains is when the last name went, for older looks."""
         if directory.tombstones:
             self.edit(directory)
             for name, inode, gsn in list(self.entries(directory.number)):
-                if inode == 0:
+                if not inode:
                     self.tables.delete(Table.DENTRIES, NUMBER.pack(directory.number) + name)
                     directory.removed = max(directory.removed, gsn)
             directory.tombstones = False

@@ -40,8 +40,9 @@ class Trees:
         if rules == self.rules and not self.problems:
             return False
         for number in [number for number in self.zones if number not in rules]:
+            # Closed when the threads that still use it have let it go, and not under their hands.
             self.carriers.pop(number, None)
-            self.zones.pop(number).close()
+            self.zones.pop(number)
             self.problems.pop(number, None)
         for number, rule in rules.items():
             member = rule.member(self._zone)

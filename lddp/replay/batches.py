@@ -32,12 +32,15 @@ class Batches:
         self._carriers = carriers
         self._progress = progress
         self._repeated_through = repeated_through
+        self._open: dict[int, Carrier] = {}
         self.traced: set[Order] = set()
         """Effects of which the carriers' `touched` knows already."""
 
     def carry(self, ready: Sequence[Ready]) -> tuple[int, OSError | UnavailableError | None]:
         """How many were carried out, and what stopped the next: the filesystem, or that its bytes are not here any
         more."""
+        # A rule may be removed meanwhile: its tree stays open for what has begun, and the rest is passed over.
+        self._open = dict(self._carriers)
         count = 0
         while count < len(ready):
             plain = self._carry_plain(ready, count)
@@ -52,16 +55,16 @@ class Batches:
         """Puts the plain files that follow one another from `start` on; how many. Where it is none, the first one is to
         be carried out by itself, which tells why."""
         rule = ready[start][0].rule
-        carrier = self._carriers[rule]
+        carrier = self._open.get(rule)
         files: list[tuple[e.PutFileEffect, ContentSource]] = []
         for item, source in itertools.islice(ready, start, start + PLAIN_MAX):
             effect = item.effect
             if not isinstance(effect, e.PutFileEffect) or source is None or item.rule != rule:
                 break
-            if not carrier.is_plain(effect):
+            if carrier is None or not carrier.is_plain(effect):
                 break
             files.append((effect, source))
-        if len(files) < PLAIN_MIN:
+        if carrier is None or len(files) < PLAIN_MIN:
             return 0
         done = carrier.put_plain(files)
         for item, _ in ready[start : start + done]:
@@ -70,7 +73,10 @@ class Batches:
 
     def _carry_one(self, item: Item, source: ContentSource | None) -> OSError | UnavailableError | None:
         order, effect = item.order, item.effect
-        carrier, progress = self._carriers[item.rule], self._progress
+        carrier, progress = self._open.get(item.rule), self._progress
+        if carrier is None:
+            progress.mark(order)
+            return None
         carrier.repeats = order[0] <= self._repeated_through or order in progress.begun
         carrier.traced = order in self.traced
         if type(effect) in _MOVES:

@@ -197,14 +197,21 @@ class Checkpoints:
         await asyncio.get_running_loop().run_in_executor(None, self._sync)
 
         def note(tables: Tables) -> None:
-            outbox.discard(tables, through)
             forget_notes(tables, through)
             tables.put(Table.LOCAL, _PROJECTED, DENTRY.pack(through, 0xFFFFFFFF))
             for key, value in snapshot.items():
                 if tables.get(Table.LOCAL, key) != value:
                     tables.put(Table.LOCAL, key, value)
 
+        left = True
+
+        def discard(tables: Tables) -> None:
+            nonlocal left
+            left = outbox.discard(tables, through) == outbox.DISCARDED_AT_ONCE
+
         await self._transact(note)
+        while left:
+            await self._transact(discard)
         return through
 
     def _forget(self, through: int) -> None:

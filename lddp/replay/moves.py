@@ -76,6 +76,8 @@ class Moves:
 
     def __init__(self, carriers: Mapping[int, Carrier]) -> None:
         self._carriers = carriers
+        self._open: dict[int, Carrier] = {}
+        """Those of the batch that is looked at: a rule may be removed meanwhile."""
         self.retained: Retained | None = None
         self.noted: dict[Order, Note] = {}
         """Of effects that an earlier process was about to carry out."""
@@ -117,6 +119,7 @@ class Moves:
 
     def concern(self, batch: Sequence[Ready]) -> bool:
         """Whether `prepare` is to be called for these effects; False where they may be carried out at once."""
+        self._open = dict(self._carriers)
         for item, _ in batch:
             effect = item.effect
             if type(effect) in _LOOKED_AT or (isinstance(effect, e.RemoveEffect) and effect.directory):
@@ -132,6 +135,8 @@ class Moves:
         notes: dict[Order, Note] = {}
         for number, (item, source) in enumerate(batch):
             effect = item.effect
+            if item.rule not in self._open:
+                continue
             if type(effect) in _CHANGES and (effect.inode in self._frail or effect.inode in self._syncing):
                 return Prepared(notes, number, checkpoint=not number)
             try:
@@ -168,7 +173,7 @@ class Moves:
         """Of what an effect moves; empty where there is nothing that would have to be found again."""
         effect = item.effect
         assert isinstance(effect, e.RenameEffect | e.LinkEffect | e.ParkEffect | e.UnparkEffect)
-        zone = self._carriers[item.rule].zone
+        zone = self._open[item.rule].zone
         if isinstance(effect, e.UnparkEffect):
             handle = self._parked.get(effect.inode) or zone.parked_handle(b"%d" % effect.inode)
             return Note(handle, target=self._parent(item, effect.to, names))
@@ -189,13 +194,13 @@ class Moves:
         parent = parent_of(path)
         if parent and names.state(item.rule, parent) is not None:
             raise _Depends
-        return handle_at(self._carriers[item.rule].zone, parent)
+        return handle_at(self._open[item.rule].zone, parent)
 
     def _directory(self, item: Item, path: bytes, names: _Names) -> bytes:
         """Handle of a directory that is about to lose its name."""
         if names.state(item.rule, path) is not None:
             raise _Depends
-        zone = self._carriers[item.rule].zone
+        zone = self._open[item.rule].zone
         return handle_at(zone, path) if is_directory(zone, path) else b""
 
     def _is_new(self, item: Item, names: _Names) -> bool:
@@ -204,7 +209,7 @@ class Moves:
         assert isinstance(effect, e.MakeDirectoryEffect)
         match names.state(item.rule, effect.path):
             case None:
-                return not is_directory(self._carriers[item.rule].zone, effect.path)
+                return not is_directory(self._open[item.rule].zone, effect.path)
             case "new":
                 return True
             case _:
@@ -213,7 +218,7 @@ class Moves:
     def _note_made(self, item: Item, source: object) -> None:
         """The inode gets another object."""
         effect = item.effect
-        if not isinstance(effect, _MAKERS):
+        if not isinstance(effect, _MAKERS) or item.rule not in self._open:
             return
         inode = effect.inode
         self._fresh.discard(inode)
@@ -221,7 +226,7 @@ class Moves:
             self._fresh.add(inode)
         elif isinstance(effect, e.PutFileEffect) and source is not None:
             # Other policies may leave a file in place that was there before.
-            if not effect.observed or self._carriers[item.rule].policy is OnExisting.OVERWRITE:
+            if not effect.observed or self._open[item.rule].policy is OnExisting.OVERWRITE:
                 self._fresh.add(inode)
             self._note_bytes(effect)
 

@@ -6,6 +6,7 @@ them. Key: GSN and ordinal within the record, big-endian, so that the table is i
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from lddp.core.tables import Table, Tables
 from lddp.replay.progress import ORDINALS_MAX
 
 KEY = struct.Struct(">QI")
+DISCARDED_AT_ONCE = 4096
+"""What one transaction deletes, so that nobody waits for it long."""
 _CODES: dict[type, int] = {
     e.MakeDirectoryEffect: 1,
     e.PutFileEffect: 2,
@@ -90,10 +93,13 @@ def count_after(tables: Tables, after: tuple[int, int], limit: int) -> int:
     return count
 
 
-def discard(tables: Tables, through: int) -> None:
-    """Deletes the effects of all records up to GSN `through`."""
-    for key, _ in list(tables.scan(Table.EFFECTS, b"", KEY.pack(through + 1, 0))):
+def discard(tables: Tables, through: int, limit: int = DISCARDED_AT_ONCE) -> int:
+    """Deletes effects of records up to GSN `through`, the oldest first; how many, at most `limit`."""
+    found = itertools.islice(tables.scan(Table.EFFECTS, b"", KEY.pack(through + 1, 0)), limit)
+    keys = [key for key, _ in found]
+    for key in keys:
         tables.delete(Table.EFFECTS, key)
+    return len(keys)
 
 
 def _decode(data: bytes) -> tuple[int, e.Effect]:

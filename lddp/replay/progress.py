@@ -9,6 +9,7 @@ can be killed between any two instructions, and what it leaves is all of a mark,
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import struct
@@ -102,12 +103,13 @@ class Progress:
         disk."""
         temporary = self._path + ".new"
         size = _BANKS_AT + 2 * capacity * _WORD.size
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(descriptor, 0, size)
-            made = mmap.mmap(descriptor, size)
-        finally:
-            os.close(descriptor)
+            made = _allocated(temporary, size)
+        except OSError as error:
+            made_of_old = self._emptied(size) if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+            if made_of_old is None:
+                raise
+            made, temporary = made_of_old, self._path
         _HEADER.pack_into(made, 0, _MAGIC, self.boot, capacity)
         if self._capacity:
             self._map.close()
@@ -115,6 +117,17 @@ class Progress:
         self._position = self._bank(0)
         self._remake(keep)
         os.rename(temporary, self._path)
+
+    def _emptied(self, size: int) -> mmap.mmap | None:
+        """The file of another boot, without its marks, where the disk has no room for a new one. Nothing is believed of
+        it until it has a header again."""
+        if self._capacity or not os.path.exists(self._path) or os.stat(self._path).st_size != size:
+            return None
+        with open(self._path, "r+b") as file:
+            found = mmap.mmap(file.fileno(), size)
+        found[: _HEADER.size] = bytes(_HEADER.size)
+        found[:] = bytes(size)
+        return found
 
     @property
     def room(self) -> int:
@@ -159,3 +172,16 @@ class Progress:
 
     def close(self) -> None:
         self._map.close()
+
+
+def _allocated(path: str, size: int) -> mmap.mmap:
+    """A new file of zeros that has all its blocks. Where there is no room for it there is no file."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+        return mmap.mmap(descriptor, size)
+    except OSError:
+        os.unlink(path)
+        raise
+    finally:
+        os.close(descriptor)

@@ -296,13 +296,12 @@ class Projector(Checkpoints):
 
     async def _rewind_trees(self) -> None:
         """After a power cut: brings back what was moved since the last checkpoint, before anything else is done."""
-        for rule in [rule for rule in self._boot.rules if rule in self._carriers]:
+        for rule, carrier in [(rule, self._carriers[rule]) for rule in self._boot.rules if rule in self._carriers]:
             with self._environment.read() as tables:
                 moves = read_moves(tables, rule, self._traced)
-            zone = self._carriers[rule].zone
             try:
-                await asyncio.get_running_loop().run_in_executor(self._executor, rewind, zone, moves)
-                await asyncio.get_running_loop().run_in_executor(None, zone.sync)
+                await asyncio.get_running_loop().run_in_executor(self._executor, rewind, carrier.zone, moves)
+                await asyncio.get_running_loop().run_in_executor(None, carrier.zone.sync)
             except OSError as error:
                 await self._refused(error, "a tree after a power cut")
                 self._wake.set()

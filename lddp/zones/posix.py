@@ -63,6 +63,10 @@ class PosixZone:
         if self._staging is not None:
             self._staging.close()
 
+    def __del__(self) -> None:
+        if hasattr(self, "_root"):
+            self.close()
+
     def __enter__(self) -> PosixZone:
         return self
 

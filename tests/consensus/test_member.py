@@ -215,6 +215,16 @@ async def test_a_single_member_leads_at_once() -> None:
         assert (member.leader, member.role, member.applied_index) == ("a", "leader", index + 1)
 
 
+async def test_a_single_member_waits_for_no_heartbeat() -> None:
+    """A majority of one has what it has written."""
+    timeouts = {"election_timeout_min_s": DEADLINE_S * 4, "election_timeout_max_s": DEADLINE_S * 5}
+    async with single(heartbeat_s=DEADLINE_S, **timeouts) as member:
+        for _ in range(3):
+            index = member.last_index
+            member.submit([b"x"])
+            await member.wait_applied(index + 1, DEADLINE_S / 2)
+
+
 async def test_changes_are_written_and_their_results_come_after_the_commit() -> None:
     async with single() as member:
 

@@ -134,6 +134,26 @@ def test_a_removal_in_an_unlisted_directory_outlives_an_older_look() -> None:
     assert story.paths() == set()
 
 
+def test_a_removal_in_an_unlisted_directory_outlives_its_listing() -> None:
+    story = Story()
+    story.see(b"", file(b"a", b"A"))
+    before = story.now
+    story.see(b"", absent=(b"a",))
+    story.see(b"", complete=True)
+    assert story.see(b"", file(b"a", b"A"), as_of=before).void == (story.root,)
+    assert story.paths() == set()
+
+
+def test_a_file_saved_from_a_directory_has_the_bytes_of_its_other_name() -> None:
+    """It waits aside with the old bytes, while the same look finds new ones under the name that it has kept."""
+    story = Story()
+    story.see(b"", directory(b"d", b"D"), file(b"k", b"X"), complete=True)
+    story.see(b"d", file(b"x", b"X"), complete=True)
+    story.see(b"", directory(b"d", b"N"), file(b"k", b"X", b"new"), file(b"n", b"X", b"new"))
+    assert story.paths() == {b"d", b"k", b"n"}
+    assert story.number(b"k") == story.number(b"n")
+
+
 def test_a_move_from_an_unlisted_directory_outlives_an_older_look() -> None:
     story = Story()
     story.see(b"", directory(b"a", b"A"), directory(b"b", b"B"))

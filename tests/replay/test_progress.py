@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,25 @@ def test_a_reset_keeps_what_is_beyond_it(path: str) -> None:
     assert second.done == {(45, 1), (49, 1)}
     second.mark((50, 0))
     assert reopened(path).done == {(45, 1), (49, 1), (50, 0)}
+
+
+def test_a_full_disk_does_not_keep_another_boot_from_making_marks(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Progress(path)
+    first.mark((4, 0))
+
+    def full(_descriptor: int, _offset: int, _size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(module, "boot_id", lambda: b"another".ljust(36))
+    second = reopened(path)
+    assert not second.survived
+    second.mark((2, 0))
+    assert reopened(path).done == {(2, 0)}
+    assert os.listdir(os.path.dirname(path)) == ["progress"]
+    with pytest.raises(OSError, match="No space"):
+        Progress(path + "-of-nobody")
+    assert os.listdir(os.path.dirname(path)) == ["progress"]
 
 
 def test_marks_of_another_boot_are_not_trusted(path: str, monkeypatch: pytest.MonkeyPatch) -> None:

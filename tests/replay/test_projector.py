@@ -406,3 +406,24 @@ async def test_random_histories_with_late_bytes_and_kills(bench: Bench, seed: in
     await bench.supply_all()
     await bench.settled()
     bench.assert_equal()
+
+
+async def test_a_rule_that_is_removed_while_its_effects_are_carried_out_stops_nobody(
+    bench: Bench, make: Records
+) -> None:
+    await bench.end()
+    carriers = bench.build_closed()
+    carriers[RULE] = bench.carrier
+    bench.projector.awaits = lambda _rule: False
+    bench.submit_all([make.directory(b"%d" % number) for number in range(8)])
+
+    def removed(after: bool) -> None:
+        if after and len(bench.carrier.carried) == 4:
+            carriers.clear()
+
+    bench.kill = removed
+    bench.start()
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    assert not carriers
+    made = [effect.path for effect in bench.carrier.carried if isinstance(effect, e.MakeDirectoryEffect)]
+    assert made == [b"", *(b"%d" % number for number in range(8))], "what has begun ends in the tree that is still open"

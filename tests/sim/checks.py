@@ -230,9 +230,6 @@ class Merges:
         if gone or there:
             self._machine.flush()
         self._removed |= {place: self._machine.gsn for place in there if not self._view.child(*place)}
-        listed = {report.inode for report in record.directories if report.complete}
-        if listed:  # a directory remembers names that are gone until it is listed
-            self._removed = {place: gsn for place, gsn in self._removed.items() if place[0] not in listed}
         for place in gone:
             if self._view.child(*place):
                 raise Violation(f"an observation as of {record.as_of} brings {place} back, which was removed later")

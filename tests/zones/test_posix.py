@@ -307,3 +307,17 @@ def test_filesystem_that_cannot_exchange(posix: PosixZone, monkeypatch: pytest.M
     assert read(posix, b"x") == b"1"
     posix.make_directory(b"x", attributes(0o755))
     assert names(posix, b"x") == []
+
+
+def test_a_tree_that_nobody_uses_is_closed_and_not_before(tmp_path: Path) -> None:
+    """A thread may be at work in a tree that its node has let go."""
+    (tmp_path / "tree").mkdir()
+    zone = PosixZone(str(tmp_path / "tree"), None, observe_only=True)
+    descriptor = zone._root.fd
+    status = zone.status
+    del zone
+    assert os.path.samestat(os.fstat(descriptor), os.stat(tmp_path / "tree"))
+    assert status(b"").kind is Kind.DIRECTORY
+    del status
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
