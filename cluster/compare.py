@@ -54,14 +54,13 @@ def _by_walk(source: Path, target: Path) -> Iterator[str]:
         elif path not in one:
             yield f"walk: only in the target: {name}"
         else:
-            for what, value in one[path].items():
-                if what == "blocks":
-                    there = other[path][what]
-                    assert isinstance(value, int) and isinstance(there, int)
+            for what in one[path] | other[path]:
+                value, there = one[path].get(what), other[path].get(what)
+                if what == "blocks" and isinstance(value, int) and isinstance(there, int):
                     if abs(value - there) > max(BLOCKS_SLACK, value // 10):
                         yield f"walk: {name}: {value} blocks, {there} in the target"
-                elif other[path][what] != value:
-                    yield f"walk: {name}: {what}: {_short(value)}, {_short(other[path][what])} in the target"
+                elif there != value:
+                    yield f"walk: {name}: {what}: {_short(value)}, {_short(there)} in the target"
 
 
 def _short(value: object) -> str:

@@ -99,16 +99,6 @@ def _said(step: Step) -> str:
     return f"{step.name}({step.argument.hex()}) -> {result!r}"
 
 
-def differences(one: Path, other: Path) -> list[str]:
-    """As `compare.differences`, also where a name is a file here and something else there."""
-    try:
-        return compare.differences(one, other)
-    except KeyError:
-        here, there = compare.facts(bytes(one)), compare.facts(bytes(other))
-        found = [path for path in sorted(here.keys() | there.keys()) if here.get(path) != there.get(path)]
-        return [f"{path!r}: {here.get(path)}, {there.get(path)} in the other" for path in found]
-
-
 def judge_trees(
     verdict: Verdict, recorder: Recorder, roots: Mapping[str, Path], tree: Callable[[bytes], Iterator[str]]
 ) -> float:
@@ -118,7 +108,7 @@ def judge_trees(
         between = [
             f"{one} and {other}: {line}"
             for (one, here), (other, there) in pairwise(roots.items())
-            for line in differences(here, there)
+            for line in compare.differences(here, there)
         ]
         against = [f"{zone}: {line}" for zone, root in roots.items() for line in tree(bytes(root))]
         seconds = time.monotonic() - began

@@ -11,8 +11,8 @@ from pathlib import Path
 import aiohttp
 
 from cluster import trees
-from cluster.chaos.judging import differences
 from cluster.chaos.nodes import Nodes
+from cluster.compare import differences
 from cluster.drill_nodes import Document, Failed
 
 RULE = "moved"

@@ -197,14 +197,6 @@ def test_zones_that_are_not_what_the_log_says(story: Story, tmp_path: Path, monk
     assert [line["op"] for line in doubled.evidence] == ["put", "append"]
 
 
-def test_a_file_here_and_a_directory_there(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "one" / "name").write_bytes(b"")
-    (tmp_path / "two" / "name").mkdir()
-    assert judging.differences(tmp_path / "one", tmp_path / "two")
-
-
 def test_a_sample_that_no_order_explains_is_shown_with_its_operations(story: Story) -> None:
     stale = story.look(5, "/drill/d/f", b"one", 5)
     story.recorder.samples = [[*story.recorder.operations[1:], stale]]
