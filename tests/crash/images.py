@@ -141,7 +141,10 @@ def _check_state(tables: Tables, known: Truth, applied: int) -> None:
     projected = read_projected(tables)[0]
     start, stop = outbox.KEY.pack(projected + 1, 0), outbox.KEY.pack(gsn + 1, 0)
     wanted = {key: value for key, value in known.effects.items() if start <= key < stop}
-    assert dict(tables.scan(Table.EFFECTS)) == wanted, f"the outbox between {projected} and {gsn} is another one"
+    there = dict(tables.scan(Table.EFFECTS, start))
+    assert there == wanted, f"the outbox between {projected} and {gsn} is another one"
+    behind = dict(tables.scan(Table.EFFECTS, b"", start))
+    assert behind.items() <= known.effects.items(), f"the outbox before {projected}, not emptied yet, is another one"
 
 
 def run(seeds: Iterable[int], patch: Patch = lambda: None, recording: Recording | None = None) -> Result:
