@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from lddp.node.runtime import Node
 
 FAILED_SHOWN_MAX = 100
-LAG_COUNTED_MAX = 100_000
+LAG_COUNTED_MAX = 10_000
+"""Counted while everybody else waits: an answer must not take long."""
 
 
 class Reports:
