@@ -11,6 +11,7 @@ import pytest
 from blake3 import blake3
 from yarl import URL
 
+from lddp.admin.backend import OpenFile
 from lddp.core.records import Kind
 from lddp.errors import OutcomeUnknownError, UnavailableError
 from tests.admin.fake_backend import FakeBackend
@@ -336,3 +337,19 @@ async def test_refusals_of_the_state_machine(http: aiohttp.ClientSession) -> Non
             assert (response.status, document["errno"]) == (status, name)
             assert document["next"]
             assert int(response.headers["Lddp-Index"]) > 0
+
+
+async def test_a_client_that_went_away_leaves_no_error_behind(
+    http: aiohttp.ClientSession, backend: FakeBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An answer that cannot be begun any more is nobody's fault."""
+
+    async def gone(_path: bytes) -> OpenFile:
+        raise ConnectionResetError("Cannot write to closing transport")
+
+    async with http.put("/v1/files/a", data=b"hello") as response:
+        assert response.status == 200
+    backend.open_file = gone  # type: ignore[method-assign]
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await http.get("/v1/files/a")
+    assert not caplog.records

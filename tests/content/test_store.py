@@ -269,3 +269,29 @@ def test_one_round_of_syncs_serves_all_who_waited(tmp_path: Path, monkeypatch: p
 async def test_a_store_without_connections_says_so(store: Store) -> None:
     with pytest.raises(UnavailableError):
         await store.fetch(Content(bytes(32), 1), 1, ["a"])
+
+
+def test_a_full_disk_does_not_keep_another_boot_from_starting(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a note of the boot, what is stored is checked again at the next start too."""
+    content = put(store, os.urandom(MIB))
+    (tmp_path / "s" / "boot").write_text("another boot")
+    rename = os.rename
+
+    def full(source: str, target: str) -> None:
+        if target.endswith("boot"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rename(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store_module.os, "rename", full)
+        again = Store(tmp_path / "s")
+    assert names(again, "suspects") == [content.digest.hex()]
+    assert names(again, "incoming") == []
+    again.close()
+    assert (tmp_path / "s" / "boot").read_text() == "another boot"
+    last = Store(tmp_path / "s")
+    assert len(read(last, content)) == MIB
+    assert (tmp_path / "s" / "boot").read_text() != "another boot"
+    last.close()
