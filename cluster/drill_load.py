@@ -76,6 +76,14 @@ class History:
     made: deque[tuple[bytes, bool]] = field(default_factory=lambda: deque(maxlen=MADE_MAX))
     """Paths at which something was lately made, and whether it was a directory: so that many operations succeed."""
 
+    def answered(self, operation: Submitted, answer: tuple[int, int], now: float) -> None:
+        """`answer` is (errno, GSN)."""
+        operation.errno, operation.gsn = answer
+        operation.completed = now
+        if not operation.errno and operation.name in ("mkdir", "create", "put", "symlink", "rename", "link"):
+            path = operation.arguments.get("to", operation.path)
+            self.made.append((path, operation.name == "mkdir"))
+
 
 class Chooser:
     """Draws operations; all clients draw from the same few names, so that they get into each other's way."""
@@ -198,11 +206,7 @@ class Client:
             if operation.sequence not in answers:
                 self._history.violations.append(f"{operation.id}: the answer to its batch leaves it out")
                 continue
-            operation.errno, operation.gsn = answers[operation.sequence]
-            operation.completed = now
-            if not operation.errno and operation.name in ("mkdir", "create", "put", "symlink", "rename", "link"):
-                path = operation.arguments.get("to", operation.path)
-                self._history.made.append((path, operation.name == "mkdir"))
+            self._history.answered(operation, answers[operation.sequence], now)
 
     # -- requests: each returns (errno, GSN) by sequence, or None to try again ---------------------------------------
 

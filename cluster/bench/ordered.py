@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster.bench import etcd, log
@@ -19,68 +20,73 @@ ETCD_CONNECTIONS = 8
 RULE = "bench"
 
 
+@dataclass(slots=True)
+class _Figures:
+    """One value a round: rates of the nodes, of the log alone and of etcd; what the nodes spent, and what an entry
+    held."""
+
+    lddp: list[float] = field(default_factory=list)
+    alone: list[float] = field(default_factory=list)
+    etcd: list[float] = field(default_factory=list)
+    cost: list[float] = field(default_factory=list)
+    batch: list[float] = field(default_factory=list)
+
+
 def run(context: Context) -> None:
     report, rounds, scratch = context.report, context.rounds, context.scratch
     reason = etcd.why_not()
     if reason:
         report.note(f"ordered: etcd skipped, {reason}")
     program = None if reason else etcd.build(scratch)
-    ours: dict[int, list[float]] = {outstanding: [] for outstanding, _ in GOALS}
-    cost: dict[int, list[float]] = {outstanding: [] for outstanding, _ in GOALS}
-    batch: dict[int, list[float]] = {outstanding: [] for outstanding, _ in GOALS}
-    alone: dict[int, list[float]] = {outstanding: [] for outstanding, _ in GOALS}
-    theirs: dict[int, list[float]] = {outstanding: [] for outstanding, _ in GOALS}
+    figures = {outstanding: _Figures() for outstanding, _ in GOALS}
     for number in range(rounds):
         with tempfile.TemporaryDirectory(prefix="ordered-", dir=scratch) as home:
             progress(f"ordered, round {number + 1} of {rounds}: lddp")
-            _ours(Path(home), ours, cost, batch)
+            _ours(Path(home), figures)
             progress(f"ordered, round {number + 1} of {rounds}: lddp's log alone")
             with log.members(Path(home) / "log") as group:
-                for outstanding, _ in GOALS:
-                    alone[outstanding].append(log.load(group, outstanding, SECONDS))
+                for outstanding, found in figures.items():
+                    found.alone.append(log.load(group, outstanding, SECONDS))
             if program is not None:
                 progress(f"ordered, round {number + 1} of {rounds}: etcd")
                 with etcd.members(Path(home)) as endpoints:
-                    for outstanding, _ in GOALS:
-                        found = etcd.load(program, endpoints, outstanding, ETCD_CONNECTIONS, SECONDS)
-                        theirs[outstanding].append(found["per_second"])
+                    for outstanding, found in figures.items():
+                        done = etcd.load(program, endpoints, outstanding, ETCD_CONNECTIONS, SECONDS)
+                        found.etcd.append(done["per_second"])
     for outstanding, goal in GOALS:
-        what = f"{outstanding} outstanding"
-        if program is None:
-            report.plain("ordered", what, "ops/s", ours[outstanding])
-            report.plain("ordered", f"{what}, the log alone", "ops/s", alone[outstanding])
+        what, found = f"{outstanding} outstanding", figures[outstanding]
+        peer = "etcd" if found.etcd else ""
+        if peer:
+            report.at_least("ordered", what, "ops/s", found.lddp, peer, found.etcd, goal)
         else:
-            report.at_least("ordered", what, "ops/s", ours[outstanding], "etcd", theirs[outstanding], goal)
-            peer = theirs[outstanding]
-            report.plain("ordered", f"{what}, the log alone", "ops/s", alone[outstanding], "etcd", peer)
-        report.plain("ordered", f"{what}, processor time of the nodes", "us/op", cost[outstanding])
-        report.plain("ordered", f"{what}, operations in a log entry", "ops", batch[outstanding])
+            report.plain("ordered", what, "ops/s", found.lddp)
+        report.plain("ordered", f"{what}, the log alone", "ops/s", found.alone, peer, found.etcd)
+        report.plain("ordered", f"{what}, processor time of the nodes", "us/op", found.cost)
+        report.plain("ordered", f"{what}, operations in a log entry", "ops", found.batch)
     report.note(
         "ordered: puts of 16 bytes of path and 184 of data over 4,096 names, acknowledged when ordered, synced on a"
         " majority and folded into the namespace (ack=ordered); one client process on one WebSocket to the leader; the"
         " rule has one zone, not the leader's, and its files are written meanwhile; processor time is that of all three"
-        " nodes and of the writing. lddp's nodes speak TLS to each other, etcd's do not. The log alone: the same"
+        " nodes until the last answer. lddp's nodes speak TLS to each other, etcd's do not. The log alone: the same"
         " consensus and journal, synced, over a key-value state instead of a file tree, no WebSocket. etcd: Go client,"
         " 8 connections, all endpoints."
     )
 
 
-def _ours(
-    home: Path, found: dict[int, list[float]], cost: dict[int, list[float]], batch: dict[int, list[float]]
-) -> None:
+def _ours(home: Path, figures: dict[int, _Figures]) -> None:
     with ecosystem(home / "lddp", "--nodes", "3") as nodes:
         leader = nodes.leader()
         nodes.create_rule(RULE, [_other_zone(nodes, leader)])
-        for outstanding, _ in GOALS:
+        for outstanding, found in figures.items():
             node = nodes.nodes[leader]
             task = Task(node["endpoint"], str(nodes.token_file), RULE, "put", outstanding, SECONDS)
             log, used = nodes.status(leader)["log"], seconds_of(nodes.pids)
-            found[outstanding].append(load(task)["per_second"])
-            nodes.drain()
-            after = nodes.status(leader)["log"]
+            found.lddp.append(load(task)["per_second"])
+            used, after = seconds_of(nodes.pids) - used, nodes.status(leader)["log"]
             operations = after["index"] - log["index"]
-            cost[outstanding].append((seconds_of(nodes.pids) - used) / operations * 1e6)
-            batch[outstanding].append(operations / (after["last"] - log["last"]))
+            found.cost.append(used / operations * 1e6)
+            found.batch.append(operations / (after["last"] - log["last"]))
+            nodes.drain()
 
 
 def _other_zone(nodes: Ecosystem, leader: str) -> str:

@@ -100,13 +100,8 @@ class Changer(Client):
 
     def _answered(self, operations: list[Submitted], answers: Answers, now: float) -> None:
         for operation in operations:
-            if operation.sequence not in answers:
-                continue
-            operation.errno, operation.gsn = answers[operation.sequence]
-            operation.completed = now
-            if not operation.errno and operation.name in ("mkdir", "create", "put", "symlink", "rename", "link"):
-                path = operation.arguments.get("to", operation.path)
-                self._history.made.append((path, operation.name == "mkdir"))
+            if operation.sequence in answers:
+                self._history.answered(operation, answers[operation.sequence], now)
 
 
 class Register(Changer):

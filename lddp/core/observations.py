@@ -212,9 +212,11 @@ class _Merge(Facts):
         if self._parked.pop(inode.number, None) is not None:
             kept = next((names.path_of(*name) for name in names.names(inode) if self._attached(name[0])), None)
             names.link(parent, entry.name, inode, gsn)
-            if inode.visible and kept is None:
+            if not inode.visible:
+                pass
+            elif kept is None:
                 self.emit(e.UnparkEffect(inode.number, to))
-            elif inode.visible and kept is not None:
+            else:
                 # What waits aside may be an older object by now: under its other name, new bytes make a new one.
                 self.emit(e.LinkEffect(inode.number, kept, to))
                 self.emit(e.RemoveEffect(inode.number, b"", False))

@@ -8,6 +8,7 @@ from lddp.core.digest import to_bytes
 from lddp.core.machine import read_gsn, read_sum, read_totals
 from lddp.core.namespace import DENTRY, NUMBER, RULE, Inode, Totals, decode_inode, identity_key
 from lddp.core.places import find_rule, split
+from lddp.core.records import Kind
 from lddp.core.rules import Migration, Rule, read_migration, read_rules
 from lddp.core.tables import Table, Tables
 
@@ -65,6 +66,17 @@ class View:
                 return rule, None, b"/".join(parts)
         return rule, self.inode(number), b"/".join(parts)
 
+    def descend(self, root: int, path: bytes) -> tuple[int, bytes]:
+        """As far as directories of the namespace lead on the way to a path below `root`: the last of them, and the path
+        of the name in it."""
+        directory, parts = root, path.split(b"/")
+        for depth, name in enumerate(parts[:-1], 1):
+            child = self.inode(self.child(directory, name))
+            if child is None or child.kind is not Kind.DIRECTORY:
+                return directory, b"/".join(parts[:depth])
+            directory = child.number
+        return directory, path
+
     def list(self, directory: int, after: bytes = b"", limit: int = 1 << 62) -> Sequence[tuple[bytes, int]]:
         """(name, inode number) of at most `limit` entries whose names come after `after`, in order."""
         found: list[tuple[bytes, int]] = []
@@ -93,6 +105,16 @@ class View:
             parts.append(here.name)
             here = self.inode(here.parent)
         return b"/".join(reversed(parts))
+
+    def paths(self, inode: Inode) -> Sequence[bytes]:
+        """Paths of all names of an inode relative to its rule's root, the first one first."""
+        found = []
+        for number, name in self.links(inode):
+            parent = self.inode(number)
+            assert parent is not None, "a name is in a directory"
+            above = self.path(parent)
+            found.append(above + b"/" + name if above else name)
+        return found
 
     def by_identity(self, rule: int, identity: bytes) -> int:
         """Inode number of an object of the source zone, 0 where it is not known."""

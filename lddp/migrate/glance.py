@@ -41,7 +41,7 @@ class Glance:
             if inode is not None:
                 if inode.kind is not Kind.DIRECTORY:
                     gsn = max(gsn, inode.version)
-                paths |= {_path_in(self._view, parent, name) for parent, name in self._view.links(inode)}
+                paths.update(self._view.paths(inode))
             if gsn > self._as_of or any(map(self._settling, paths)):
                 again.operated[operated] = gsn
             else:
@@ -49,15 +49,11 @@ class Glance:
                     self._at(one)
 
     def _at(self, path: bytes) -> None:
-        parent, parts = self._rule.root, path.split(b"/")
-        for depth, name in enumerate(parts, 1):
-            child = self._view.inode(self._view.child(parent, name) if name else parent)
-            if depth < len(parts) and child is not None and child.kind is Kind.DIRECTORY:
-                parent = child.number
-                continue
-            if not _is_as_told(child, _status(self._zone, b"/".join(parts[:depth]))):
-                self._work.names.setdefault(parent, set()).add(name)
-            return
+        parent, reached = self._view.descend(self._rule.root, path)
+        name = reached.rpartition(b"/")[2]
+        child = self._view.inode(self._view.child(parent, name) if name else parent)
+        if not _is_as_told(child, _status(self._zone, reached)):
+            self._work.names.setdefault(parent, set()).add(name)
 
 
 def _status(zone: SourceZone, path: bytes) -> Status | None:
@@ -77,9 +73,3 @@ def _is_as_told(child: Inode | None, status: Status | None) -> bool:
         return True
     is_sized = child.kind is Kind.DIRECTORY or child.size == status.size
     return is_sized and (child.mode, child.mtime_ns) == (status.mode, status.mtime_ns)
-
-
-def _path_in(view: View, parent: int, name: bytes) -> bytes:
-    directory = view.inode(parent)
-    above = b"" if directory is None else view.path(directory)
-    return above + b"/" + name if above else name

@@ -55,15 +55,8 @@ class Strays:
             return True  # it is just being moved or removed, or the kernel was short of memory
         if not path or status.kind is None or self._exclusion.hides(path) or self._exclusion.excludes(path, status):
             return False
-        parent = self._rule.root
-        *above, name = path.split(b"/")
-        for part in above:
-            child = self._view.inode(self._view.child(parent, part))
-            if child is None or child.kind is not Kind.DIRECTORY:
-                name = part
-                break
-            parent = child.number
-        self._work.names.setdefault(parent, set()).add(name)
+        parent, reached = self._view.descend(self._rule.root, path)
+        self._work.names.setdefault(parent, set()).add(reached.rpartition(b"/")[2])
         return True
 
     def _look_at_all(self) -> bool:

@@ -106,10 +106,9 @@ class Progress:
         try:
             made = _allocated(temporary, size)
         except OSError as error:
-            made_of_old = self._emptied(size) if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
-            if made_of_old is None:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._may_be_emptied(size):
                 raise
-            made, temporary = made_of_old, self._path
+            made, temporary = _emptied(self._path, size), self._path
         _HEADER.pack_into(made, 0, _MAGIC, self.boot, capacity)
         if self._capacity:
             self._map.close()
@@ -118,16 +117,9 @@ class Progress:
         self._remake(keep)
         os.rename(temporary, self._path)
 
-    def _emptied(self, size: int) -> mmap.mmap | None:
-        """The file of another boot, without its marks, where the disk has no room for a new one. Nothing is believed of
-        it until it has a header again."""
-        if self._capacity or not os.path.exists(self._path) or os.stat(self._path).st_size != size:
-            return None
-        with open(self._path, "r+b") as file:
-            found = mmap.mmap(file.fileno(), size)
-        found[: _HEADER.size] = bytes(_HEADER.size)
-        found[:] = bytes(size)
-        return found
+    def _may_be_emptied(self, size: int) -> bool:
+        """Whether the file that is there has nothing to lose, and the right size."""
+        return not self._capacity and os.path.exists(self._path) and os.stat(self._path).st_size == size
 
     @property
     def room(self) -> int:
@@ -185,3 +177,12 @@ def _allocated(path: str, size: int) -> mmap.mmap:
         raise
     finally:
         os.close(descriptor)
+
+
+def _emptied(path: str, size: int) -> mmap.mmap:
+    """The file of another boot, without its marks. Nothing is believed of it until it has a header again."""
+    with open(path, "r+b") as file:
+        found = mmap.mmap(file.fileno(), size)
+    found[: _HEADER.size] = bytes(_HEADER.size)
+    found[:] = bytes(size)
+    return found

@@ -74,7 +74,7 @@ def _mends(view: View, zone: ZoneFilesystem, inode: Inode, path: bytes) -> list[
                 assert child is not None, "an entry names an inode"
                 mends += _mends(view, zone, child, path + b"/" + name if path else name)
         return mends
-    first, *others = _names(view, inode)
+    first, *others = view.paths(inode)
     links = [e.LinkEffect(inode.number, first, other) for other in others]
     if inode.kind is not Kind.FILE:
         if same and _has_its_names(view, zone, inode, status) and _has_its_target(zone, path, inode):
@@ -106,21 +106,11 @@ def _has_attributes(zone: ZoneFilesystem, path: bytes, status: Status, inode: In
     return found == inode.attributes[:4] and zone.xattrs(path) == inode.xattrs
 
 
-def _names(view: View, inode: Inode) -> list[bytes]:
-    names: list[bytes] = []
-    for number, name in view.links(inode):
-        parent = view.inode(number)
-        assert parent is not None, "a name is in a directory"
-        above = view.path(parent)
-        names.append(above + b"/" + name if above else name)
-    return names
-
-
 def _has_its_names(view: View, zone: ZoneFilesystem, inode: Inode, status: Status | None) -> bool:
     """Whether the object has exactly the names that the namespace says."""
     if status is None or status.links != inode.nlink:
         return False
-    others = [_status(zone, path) for path in _names(view, inode)]
+    others = [_status(zone, path) for path in view.paths(inode)]
     return all(other is not None and other.inode == status.inode for other in others)
 
 

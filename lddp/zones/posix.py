@@ -221,13 +221,7 @@ class PosixZone:
             if path.startswith(to + b"/"):
                 # As the kernel says. To carry it out would put what is moved where a crash could lose it.
                 raise failure(errno.ENOTEMPTY, to)
-            if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
-                there = stat_name(new.fd, new.name)
-                if there is not None and (there.st_dev, there.st_ino) == (found.st_dev, found.st_ino):
-                    # The kernel would leave both names.
-                    os.unlink(old.name, dir_fd=old.fd)
-                    return
-            staging.move(old.fd, old.name, new.fd, new.name)
+            _move(staging, found, old.fd, old.name, new.fd, new.name)
 
     def exchange(self, path: bytes, to: bytes) -> None:
         self._writable()
@@ -238,13 +232,13 @@ class PosixZone:
         staging = self._writable()
         check_name(name)
         with self._root.place(path) as place:
-            _move(staging, place.fd, place.name, staging.parked, name)
+            _move(staging, stat_name(place.fd, place.name), place.fd, place.name, staging.parked, name)
 
     def unpark(self, name: bytes, to: bytes) -> None:
         staging = self._writable()
         check_name(name)
         with self._root.place(to) as place:
-            _move(staging, staging.parked, name, place.fd, place.name)
+            _move(staging, stat_name(staging.parked, name), staging.parked, name, place.fd, place.name)
 
     def parked_handle(self, name: bytes) -> bytes:
         staging = self._writable()
@@ -389,10 +383,14 @@ def _check_kind(found: os.stat_result, kind: Kind, path: bytes) -> None:
     raise failure(errno.ENOTDIR if kind is Kind.DIRECTORY else errno.EINVAL, path)
 
 
-def _move(staging: Staging, directory: int, name: bytes, to_directory: int, to_name: bytes) -> None:
-    """`Staging.move`, also where both are names of one file: the kernel would do nothing and leave both."""
-    found, there = stat_name(directory, name), stat_name(to_directory, to_name)
-    if found is not None and there is not None and (found.st_dev, found.st_ino) == (there.st_dev, there.st_ino):
-        os.unlink(name, dir_fd=directory)
-        return
+def _move(
+    staging: Staging, found: os.stat_result | None, directory: int, name: bytes, to_directory: int, to_name: bytes
+) -> None:
+    """`Staging.move` of what was found there, also where both are names of one file: the kernel would do nothing and
+    leave both."""
+    if found is not None and found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
+        there = stat_name(to_directory, to_name)
+        if there is not None and (there.st_dev, there.st_ino) == (found.st_dev, found.st_ino):
+            os.unlink(name, dir_fd=directory)
+            return
     staging.move(directory, name, to_directory, to_name)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from blake3 import blake3
 
-from lddp.core.effects import ScopedEffect
+from lddp.core.effects import PutFileEffect, ScopedEffect, WriteEffect
 from lddp.core.machine import StateMachine
 from lddp.core.records import Content, CreateRule, OperationId, Outcome, Record, ZoneMember
 from lddp.core.view import View
@@ -31,6 +31,15 @@ def seeds(default: int) -> range:
 
 def content(data: bytes) -> Content:
     return Content(blake3(data).digest(), len(data), inline=data)
+
+
+def with_bytes(scoped: ScopedEffect, data: Mapping[bytes, bytes]) -> ScopedEffect:
+    """The effect with the bytes of its content, by digest, in itself."""
+    effect = scoped.effect
+    if not isinstance(effect, PutFileEffect | WriteEffect) or effect.content.inline is not None:
+        return scoped
+    inline = data[effect.content.digest] if effect.content.size else b""
+    return scoped._replace(effect=effect._replace(content=effect.content._replace(inline=inline)))
 
 
 def operation_id(sequence: int, session: bytes = b"client") -> OperationId:

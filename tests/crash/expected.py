@@ -7,10 +7,9 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from lddp.core import effects as e
 from lddp.core.codec import decode
 from lddp.core.records import Attributes, CreateRule, Kind, OperationId, Outcome
-from tests.core.support import Ledger
+from tests.core.support import Ledger, with_bytes
 from tests.core.zone import Zone, paths_of
 from tests.crash.lone import HERE
 from tests.fakes.tables import DictTables
@@ -60,7 +59,7 @@ class Fold:
                 for number in self._roots().keys() - before.keys():
                     self._zones[number] = Zone(HERE, number)
             for zone in self._zones.values():
-                zone.apply_all(map(self._with_bytes, effects))
+                zone.apply_all([with_bytes(effect, self._elsewhere) for effect in effects])
             for number in before.keys() - self._roots().keys():
                 self._left[before[number]] = describe_zone(self._zones.pop(number))
 
@@ -71,13 +70,6 @@ class Fold:
         """Local paths of the rules that have a tree here."""
         members = {number: rule.member(HERE) for number, rule in self.ledger.machine.rules.items()}
         return {number: member.local_path for number, member in members.items() if member is not None}
-
-    def _with_bytes(self, scoped: e.ScopedEffect) -> e.ScopedEffect:
-        effect = scoped.effect
-        if isinstance(effect, e.PutFileEffect | e.WriteEffect) and effect.content.inline is None:
-            content = effect.content._replace(inline=self._elsewhere[effect.content.digest])
-            return scoped._replace(effect=effect._replace(content=content))
-        return scoped
 
     def describe(self, *, left: bool = True) -> dict[bytes, Description]:
         """What every tree of the zone must be, by its place; with `left`, also those of rules that are gone."""

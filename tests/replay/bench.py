@@ -24,7 +24,7 @@ from lddp.replay.carrier import Carrier
 from lddp.replay.existing import OnExisting
 from lddp.replay.progress import Progress
 from lddp.replay.projector import Projector
-from tests.core.support import TARGET, create_rule
+from tests.core.support import TARGET, create_rule, with_bytes
 from tests.core.zone import Thing, Zone, paths_of
 from tests.fakes.memory import MemoryKeyValue
 from tests.fakes.power import PowerZone
@@ -204,7 +204,7 @@ class Bench:
             outcome, effects = self.machine.apply(record)
             items = outbox.append(tables, self.machine.gsn, TARGET, effects)
             self.machine.flush()
-        self.model.apply_all(map(self._with_bytes, effects))
+        self.model.apply_all([with_bytes(effect, self.bytes) for effect in effects])
         self.projector.offer(items, self.machine.gsn)
         self.projector.poke()
         return outcome
@@ -227,13 +227,6 @@ class Bench:
             self.machine.flush()
         self.projector.offer(items, self.machine.gsn)
         self.projector.poke()
-
-    def _with_bytes(self, scoped: e.ScopedEffect) -> e.ScopedEffect:
-        effect = scoped.effect
-        if isinstance(effect, e.PutFileEffect | e.WriteEffect) and effect.content.inline is None:
-            content = effect.content._replace(inline=self.bytes[effect.content.digest])
-            return scoped._replace(effect=effect._replace(content=content))
-        return scoped
 
     @property
     def gsn(self) -> int:
@@ -295,6 +288,15 @@ class Bench:
         await self.projector.wait_through(self.gsn, PATIENCE_S)
         async with asyncio.timeout(PATIENCE_S):
             await self.projector.checkpoint()
+
+    async def noted(self) -> None:
+        """A checkpoint is due, and what it says is in the database."""
+        transactions = self.transactions
+        async with asyncio.timeout(PATIENCE_S):
+            while self.transactions == transactions:
+                self.time.now += 1000.0
+                self.projector.poke()
+                await asyncio.sleep(0)
 
     def effects_left(self) -> int:
         with self.environment.read() as tables:

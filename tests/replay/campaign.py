@@ -27,7 +27,7 @@ from lddp.replay.carrier import Carrier
 from lddp.replay.existing import OnExisting
 from lddp.replay.progress import Progress
 from lddp.replay.retained import Retained
-from tests.core.support import TARGET
+from tests.core.support import TARGET, with_bytes
 from tests.core.zone import Thing, Zone, paths_of
 from tests.fakes.memory import MemoryKeyValue
 from tests.fakes.zone import Inode
@@ -156,16 +156,9 @@ class Campaign:
         self.items += items
         self.happened.append(f"{self.machine.gsn}: {type(record).__name__}")
         self.happened += [f"   {item.order} {brief(item.effect)}" for item in items]
-        self.model.apply_all(map(self._with_bytes, effects))
+        self.model.apply_all([with_bytes(effect, self.history.data) for effect in effects])
         self.projector.offer(items, self.machine.gsn)
         self.projector.poke()
-
-    def _with_bytes(self, scoped: e.ScopedEffect) -> e.ScopedEffect:
-        effect = scoped.effect
-        if not isinstance(effect, e.PutFileEffect | e.WriteEffect) or effect.content.inline is not None:
-            return scoped
-        data = self.history.data[effect.content.digest] if effect.content.size else b""
-        return scoped._replace(effect=effect._replace(content=effect.content._replace(inline=data)))
 
     def _compare(self, view: View) -> None:
         """Called at a moment when the files are as the view says."""
@@ -186,7 +179,7 @@ class Campaign:
         for item in self.items:
             if item.order[0] > self.projector.durable and item.order not in self.projector._done:
                 continue
-            model.apply(self._with_bytes(e.ScopedEffect(RULE, e.Scope(), item.effect)).effect)
+            model.apply(with_bytes(e.ScopedEffect(RULE, e.Scope(), item.effect), self.history.data).effect)
             if isinstance(item.effect, e.PutFileEffect) and item.effect in self.told.passed_over:
                 stale.append(model.find(item.effect.path, item.effect.inode))
         self.looked += 1
