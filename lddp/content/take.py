@@ -104,7 +104,7 @@ class Taker:
                 self._traffic[connection.peer].received += header.length
                 await intake.put(header.offset, pieces, release)
         except OSError as error:
-            await _refuse(connection, begin.id, error)
+            await _refuse_file(connection, begin, intake, error)
             await self._discard(connection, begin)
             return None
         return await self._digest(connection, begin, header)
@@ -139,7 +139,7 @@ class Taker:
                 raise FormatError(f"{connection.peer} handed over something that is no regular file")
             await connection.while_working(begin.id, asyncio.create_task(copy()))
         except OSError as error:
-            await _refuse(connection, begin.id, error)
+            await _refuse_file(connection, begin, intake, error)
             await self._discard(connection, begin)
             return None
         self._traffic[connection.peer].handed += arrival.offset
@@ -158,9 +158,15 @@ class Taker:
         try:
             await connection.while_working(begin.id, asyncio.create_task(finish()))
         except (OSError, CorruptError) as error:
-            await _refuse(connection, begin.id, error)
+            await _refuse_file(connection, begin, intake, error)
             return
         await connection.send(Type.ACK, begin.id)
+
+
+async def _refuse_file(connection: Connection, begin: Header, intake: Intake, error: Exception) -> None:
+    """What came of it is gone before its sender knows: it may have been what there was no room for."""
+    await intake.close(keep=False)
+    await _refuse(connection, begin.id, error)
 
 
 async def _refuse(connection: Connection, id_: int, error: Exception) -> None:
