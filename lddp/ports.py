@@ -27,9 +27,29 @@ class Random(Protocol):
     def token(self, size: int) -> bytes: ...
 
 
+class WriteAheadLog(Protocol):
+    """What is durable before the next write transaction, at less cost than one, and void after it: the owner stores
+    the number of an era in each of its write transactions, and appends under the number that it stored last."""
+
+    made: bool
+    """It was not there before this start."""
+
+    def append(self, era: int, data: bytes) -> bool:
+        """Durable when it returns; False, and nothing done, where there is no room. A new era begins empty, and its
+        first append ends the one before: the transaction that stores its number must have committed."""
+        ...
+
+    def read(self, era: int) -> list[bytes]:
+        """What was appended in this era, in order; what was not durable yet may be there or not."""
+        ...
+
+
 class KeyValue(Protocol):
     """A node's database. One write transaction at a time; it is durable when the context ends without an exception,
     and undone when it ends with one. A read transaction sees the last committed state."""
+
+    @property
+    def wal(self) -> WriteAheadLog: ...
 
     def write(self) -> AbstractContextManager[Tables]: ...
 

@@ -110,7 +110,7 @@ class Fold:
         An exception means that the node's state in memory and on disk are no longer the same: it must stop.
         """
         folded = self._folded if self._is_fold_due(hurry) or self.changes else None
-        if folded is None and not self._journal.dirty and not self.changes:
+        if folded is None and not self.changes and (not self._journal.dirty or self._journal.write_ahead()):
             return None
         changes = list(self.changes)
         self.changes.clear()

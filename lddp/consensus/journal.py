@@ -1,8 +1,10 @@
 """The Raft log, term, vote, and indexes in the node's database, in the shape PySyncObj expects of a journal.
 
-Nothing here is written at once: changes gather in memory until `flush` puts them into the write transaction of the
-tick, and `flushed` is called when that has committed. The newest entries are kept in memory; older ones are read
-from the database.
+Nothing here is written at once: changes gather in memory. What others may depend on is made durable at the end of the
+tick: by `write_ahead` where it is nothing but new entries at the log's end, which go into the write-ahead log with one
+sync; else by `flush`, which puts all changes into the tick's write transaction, and `flushed`, called when that has
+committed. That ends the era of the write-ahead log, whose entries are then in the database too. The newest entries
+are kept in memory; older ones are read from the database.
 
 PySyncObj cuts its log back on every overlap (its `deleteEntriesFrom`). Here that does nothing: the log is cut where
 an added entry's term differs from the stored one's at the same index, which is the only conflict there is (Raft
@@ -22,7 +24,8 @@ from lddp.errors import CorruptError
 from lddp.ports import KeyValue
 
 _STATE_KEY = b"state"
-_STATE_FORMAT = 1
+_STATE_FORMAT = 2
+_STATE_FORMAT_WITHOUT_WAL = 1
 _TERM_BYTES = 8
 _DELETIONS_PER_FLUSH_MAX = 1024
 
@@ -48,6 +51,10 @@ class RaftJournal:
         self._window_first = 1
         self._durable = 0
         """Last index that is in the database as it is here."""
+        self._ahead = 0
+        """Last index that is durable as it is here: in the database, or in the write-ahead log."""
+        self._era = 0
+        """Of the write-ahead log: write transactions of this journal so far."""
         self._cut_through = 0
         """Last index in the database that has been cut off since the last flush."""
         self._oldest = self._oldest_next = 1
@@ -60,7 +67,7 @@ class RaftJournal:
     def dirty(self) -> bool:
         """There is something to flush that others may depend on: all but the commit and applied indexes, which follow
         from the rest when they are lost."""
-        return self._dirty or self._durable < self.last or self._oldest < self.first
+        return self._dirty or self._ahead < self.last or self._oldest < self.first
 
     def entry(self, index: int) -> Entry:
         """The entry at `first` <= index <= `last`."""
@@ -95,6 +102,17 @@ class RaftJournal:
         assert self.applied <= index <= self.commit, "applied never goes back nor beyond commit"
         self.applied = index
 
+    def write_ahead(self) -> bool:
+        """Makes new entries durable without a write transaction; False where that is not possible, or not enough."""
+        if self._dirty or self._oldest < self.first or not self._era:  # without an era in the database nobody looks
+            return False
+        entries = [self._window[index] for index in range(self._ahead + 1, self.last + 1)]
+        data = bytes(msgpack.packb([self._ahead + 1, [(term, command) for command, _, term in entries]]))
+        if not self._keyvalue.wal.append(self._era, data):
+            return False
+        self._ahead = self.last
+        return True
+
     def flush(self, tables: Tables, *, applied: int) -> None:
         """Puts all changes into a write transaction which holds the fold up to entry `applied`. Call `flushed` when it
         has committed; without that, the next flush writes the same again."""
@@ -107,12 +125,13 @@ class RaftJournal:
         for index in range(self._oldest, self._oldest_next):
             tables.delete(Table.LOG, _key(index))
         state = [_STATE_FORMAT, self._term, self._vote, self.commit, applied, self.first, self.last]
-        tables.put(Table.RAFT, _STATE_KEY, bytes(msgpack.packb([*state, self._oldest_next])))
+        tables.put(Table.RAFT, _STATE_KEY, bytes(msgpack.packb([*state, self._oldest_next, self._era + 1])))
 
     def flushed(self) -> None:
         self._dirty = False
         self._cut_through = 0
-        self._durable = self.last
+        self._durable = self._ahead = self.last
+        self._era += 1
         self._oldest = self._oldest_next
         for index in self._evictable():
             self._forget(index)
@@ -197,9 +216,13 @@ class RaftJournal:
                 version, *state = msgpack.unpackb(value)
             except (ValueError, TypeError, msgpack.UnpackException) as error:
                 raise CorruptError("the Raft state cannot be read; restore this node") from error
-            if version != _STATE_FORMAT or len(state) != 7:
+            if version == _STATE_FORMAT_WITHOUT_WAL:
+                state.append(0)
+            elif version != _STATE_FORMAT:
                 raise CorruptError(f"the Raft state has format {version}, not {_STATE_FORMAT}; use a newer lddp")
-            self._term, self._vote, self.commit, self.applied, self.first, self.last, self._oldest = state
+            if len(state) != 8:
+                raise CorruptError("the Raft state cannot be read; restore this node")
+            self._term, self._vote, self.commit, self.applied, self.first, self.last, self._oldest, self._era = state
             if not self.first <= self.applied <= self.commit <= self.last:
                 raise CorruptError("the Raft state's indexes contradict each other; restore this node")
             ends = [tables.get(Table.LOG, _key(index)) for index in (self.first, self.last, self.last + 1)]
@@ -207,9 +230,25 @@ class RaftJournal:
             raise CorruptError("the log's ends are not where the Raft state says; restore this node")
         self._first_entry = _decode(self.first, ends[0])
         self._last_entry = _decode(self.last, ends[1])
-        self._durable = self.last
+        self._durable = self._ahead = self.last
         self._oldest_next = self._oldest
         self._window_first = self.last + 1
+        if self._era:
+            self._load_ahead()
+
+    def _load_ahead(self) -> None:
+        """The entries that were durable before the database had them; the next transaction takes them."""
+        if self._keyvalue.wal.made:
+            raise CorruptError("the write-ahead log of this database is gone; restore this node")
+        for data in self._keyvalue.wal.read(self._era):
+            try:
+                first, entries = msgpack.unpackb(data)
+                for index, (term, command) in enumerate(entries, first):
+                    self.add(command, index, term)
+            except (ValueError, TypeError, msgpack.UnpackException) as error:
+                raise CorruptError("the write-ahead log cannot be read; restore this node") from error
+            self._dirty = True
+        self._ahead = self.last
 
     def _begin(self) -> None:
         self.add(bytes([NO_OP]), 1, 0)
@@ -224,6 +263,9 @@ class RaftJournal:
             self._forget(gone)
         self._cut_through = max(self._cut_through, self._durable)
         self._durable = min(self._durable, index - 1)
+        self._ahead = min(self._ahead, index - 1)
+        # The write-ahead log has what is cut off: only another era makes it void.
+        self._dirty = True
         self.last = index - 1
         self._window_first = min(self._window_first, index)
         self._last_entry = self.entry(self.last)

@@ -2,7 +2,8 @@
 
 A write transaction is durable when it has committed: LMDB writes the pages, syncs, writes the meta page, syncs. A
 marker inside the database says whose it is, so that one node's state is never taken for another's; a copy of the
-marker beside the database tells an emptied database from a new one.
+marker beside the database tells an emptied database from a new one. Beside it is also the write-ahead log, which is
+part of the node's state as the database is.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ from lddp.core.tables import Table
 from lddp.errors import CorruptError, StorageError, UsageError
 from lddp.storage.datafile import refuse_truncated
 from lddp.storage.residency import Residency
+from lddp.storage.wal import WriteAheadLog
 
 FORMAT_VERSION = 1
 MAP_SIZE_DEFAULT = 64 << 30
 _MARKER_KEY = b"\x00environment"
 _DATA_FILE = "data.mdb"
+_WAL_FILE = "log.wal"
+_HEAD_BYTES = 16
+"""Of LMDB's first page: never all zeros once it is written."""
 _LOCK_FILE = "node.lock"
 _MARKER_FILE = "marker.json"
 _SCAN_BATCH_MAX = 128
@@ -138,9 +143,12 @@ class Environment:
     transaction belongs to the thread that opened it, and a second one inside it would wait for itself.
     """
 
-    def __init__(self, directory: str, lock: int, environment: lmdb.Environment, databases: _Databases) -> None:
+    def __init__(
+        self, directory: str, lock: int, environment: lmdb.Environment, databases: _Databases, wal: WriteAheadLog
+    ) -> None:
         self.directory = directory
         self.lmdb = environment
+        self.wal = wal
         self.databases = databases
         self.residency = Residency(os.path.join(directory, _DATA_FILE))
         self._lock = lock
@@ -158,6 +166,7 @@ class Environment:
             os.makedirs(directory, mode=0o700, exist_ok=True)
             lock = _take_lock(directory)
             _refuse_emptied(directory)
+            _forget_unfinished(directory)
             refuse_truncated(os.path.join(directory, _DATA_FILE))
             environment = _open_lmdb(directory, map_size)
         except OSError as error:
@@ -169,6 +178,7 @@ class Environment:
         try:
             _check_marker(environment, directory, ecosystem, node)
             databases = {table: environment.open_db(table.value.encode()) for table in Table}
+            wal = _open_wal(directory)
             _write_marker_file(directory, ecosystem, node)
         except lmdb.Error as error:
             environment.close()
@@ -178,7 +188,7 @@ class Environment:
             environment.close()
             _release(lock)
             raise
-        return cls(directory, lock, environment, databases)
+        return cls(directory, lock, environment, databases, wal)
 
     def write(self) -> _Scope:
         return _Scope(self, write=True)
@@ -189,6 +199,7 @@ class Environment:
     def close(self) -> None:
         """Closes the database; a second call does nothing."""
         if self._lock >= 0:
+            self.wal.close()
             self.lmdb.close()
             _release(self._lock)
             self._lock = -1
@@ -232,6 +243,14 @@ def _open_lmdb(directory: str, map_size: int) -> lmdb.Environment:
         raise StorageError(f"{directory}: the database cannot be opened ({error}); check disk and rights") from error
 
 
+def _open_wal(directory: str) -> WriteAheadLog:
+    path = os.path.join(directory, _WAL_FILE)
+    try:
+        return WriteAheadLog(path)
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}; the node needs it, check space and rights") from error
+
+
 def _take_lock(directory: str) -> int:
     descriptor = os.open(os.path.join(directory, _LOCK_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -256,6 +275,17 @@ def _refuse_emptied(directory: str) -> None:
         not os.path.exists(data) or os.path.getsize(data) == 0
     ):
         raise CorruptError(f"{data} is gone or empty, but the node had state; restore it, or join as a new node")
+
+
+def _forget_unfinished(directory: str) -> None:
+    """A power cut may take the head of a database that was being made. Nothing was in it: the marker's copy beside it,
+    which comes before anything else, is not there."""
+    data = os.path.join(directory, _DATA_FILE)
+    if os.path.exists(os.path.join(directory, _MARKER_FILE)) or not os.path.exists(data):
+        return
+    with open(data, "r+b") as file:
+        if file.read(_HEAD_BYTES) == bytes(_HEAD_BYTES):
+            file.truncate(0)
 
 
 def _check_marker(environment: lmdb.Environment, directory: str, ecosystem: str, node: str) -> None:

@@ -28,7 +28,7 @@ from lddp.storage.environment import Environment
 from tests.crash.expected import Fold
 from tests.crash.lone import ECOSYSTEM, HERE, NAME
 from tests.crash.points import Patch, Result
-from tests.crash.stream import Acknowledged, Event, Marked, Recording, Sync, Write, record
+from tests.crash.stream import FILES, Acknowledged, Event, Marked, Recording, Sync, Write, record
 from tests.fakes.tables import DictTables
 
 STATE = tuple(table for table in Table if list(Table).index(table) < list(Table).index(Table.LOG))
@@ -47,9 +47,9 @@ class Truth(NamedTuple):
 
 
 class Image(NamedTuple):
-    """The bytes of the file, or None where it need not be there; how it was made, and what it must hold."""
+    """The bytes of each file that must be there; how it was made, and what it must hold."""
 
-    data: bytes
+    files: dict[str, bytes]
     made: str
     marked: bool
     acknowledged: int
@@ -62,12 +62,17 @@ def build(events: Sequence[Event], seed: int) -> Image:
     end = chance.randrange(1 + (BEGINNING if seed % 8 == 0 else len(events)))
     keep = chance.choice((0.0, 0.1, 0.5, 0.9, 1.0))
     torn = chance.choice((0, 0, *SECTORS))
-    covered = max((event.earlier for event in events[:end] if isinstance(event, Sync)), default=0)
-    data = bytearray()
-    for number, event in enumerate(events[:end]):
+    covered = dict.fromkeys(FILES, 0)
+    for event in events[:end]:
+        if isinstance(event, Sync):
+            covered[event.file] = max(covered[event.file], event.earlier)
+    files: dict[str, bytearray] = {}
+    # Also of a write during which the power fails, the disk may have a part.
+    for number, event in enumerate(events[: end + 1]):
         if not isinstance(event, Write):
             continue
-        if number < covered or event.durable:
+        data = files.setdefault(event.file, bytearray())
+        if number < covered[event.file] or (event.durable and number < end):
             _place(data, event.offset, event.data)
         elif torn:
             for at in range(0, len(event.data), torn):
@@ -77,8 +82,8 @@ def build(events: Sequence[Event], seed: int) -> Image:
             _place(data, event.offset, event.data)
     acknowledged = [event.records for event in events[:end] if isinstance(event, Acknowledged)]
     marked = any(isinstance(event, Marked) for event in events[:end])
-    made = f"{end} of {len(events)} events, {covered} covered, {keep:g} kept, torn at {torn}"
-    return Image(bytes(data), made, marked, max(acknowledged, default=0))
+    made = f"{end} of {len(events)} events, {max(covered.values())} covered, {keep:g} kept, torn at {torn}"
+    return Image({name: bytes(data) for name, data in files.items()}, made, marked, max(acknowledged, default=0))
 
 
 def _place(data: bytearray, offset: int, piece: bytes) -> None:
@@ -114,7 +119,8 @@ def check(directory: Path, image: Image, known: Truth, marker: bytes) -> None:
     """Opens the image as a node does. AssertionError or an error of ours where it does not hold what it must."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
-    (directory / "data.mdb").write_bytes(image.data)
+    for name, data in image.files.items():
+        (directory / name).write_bytes(data)
     if image.marked:
         (directory / "marker.json").write_bytes(marker)
     with Environment.open(str(directory), ecosystem=ECOSYSTEM, node=NAME, map_size=MAP_BYTES) as environment:

@@ -1,4 +1,5 @@
-"""Everything that a node's database writes to its file, in order, with what was durable and acknowledged when."""
+"""Everything that a node's database and its write-ahead log write to their files, in order, with what was durable and
+acknowledged when."""
 
 from __future__ import annotations
 
@@ -26,19 +27,23 @@ _AT_ARGUMENT = {"pwrite64": 3, "pwritev": 3, "pwritev2": 3}
 SESSIONS = 3
 STEPS = 14
 SAID = "said"
+FILES = ("data.mdb", "log.wal")
 
 
 class Write(NamedTuple):
-    """Bytes for a place in the file; `durable` where the call returned only when the disk had them."""
+    """Bytes for a place in a file; `durable` where the call returned only when the disk had them."""
 
+    file: str
     offset: int
     data: bytes
     durable: bool
 
 
 class Sync(NamedTuple):
-    """Everything written before is durable from here on. `earlier` says how many events there were when it began."""
+    """Everything written to the file before is durable from here on. `earlier` says how many events there were when it
+    began."""
 
+    file: str
     earlier: int
 
 
@@ -91,16 +96,17 @@ class Recorder:
         earlier, position = self._begun.pop(call.thread, (0, 0))
         assert call.result is not None
         path = call.path()
+        file = path.rpartition("/")[2]
         if call.name in WRITES and path.startswith("pipe:"):
             self._acknowledge(call)
-        elif path.endswith("/data.mdb"):
+        elif file in FILES:
             assert call.name != "msync" and call.result >= 0, call
             if call.name in WRITES:
                 offset = call.arguments[_AT_ARGUMENT[call.name]] if call.name in _AT_ARGUMENT else position
                 durable = bool(call.flags() & os.O_DSYNC)
-                self._events.append(Write(offset, _data(call), durable))
+                self._events.append(Write(file, offset, _data(call), durable))
             else:
-                self._events.append(Sync(earlier))
+                self._events.append(Sync(file, earlier))
 
     def _acknowledge(self, call: Call) -> None:
         data = _data(call)

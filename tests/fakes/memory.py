@@ -91,10 +91,41 @@ class MemoryReadTransaction:
                 yield key, value
 
 
+class MemoryWriteAheadLog:
+    """Implements `ports.WriteAheadLog`: what is appended is durable. With `room` frames in an era there is no more."""
+
+    def __init__(self, *, room: int = 64) -> None:
+        self.made = False
+        self.room = room
+        self.era = -1
+        self.frames: list[bytes] = []
+        self.appended = 0
+        """Frames of all eras so far."""
+
+    def append(self, era: int, data: bytes) -> bool:
+        if era != self.era:
+            self.era, self.frames = era, []
+        if len(self.frames) >= self.room:
+            return False
+        self.frames.append(data)
+        self.appended += 1
+        return True
+
+    def read(self, era: int) -> list[bytes]:
+        return list(self.frames) if era == self.era else []
+
+    def copy(self) -> MemoryWriteAheadLog:
+        """What the next process finds."""
+        other = MemoryWriteAheadLog(room=self.room)
+        other.era, other.frames, other.appended = self.era, list(self.frames), self.appended
+        return other
+
+
 class MemoryKeyValue:
     """Implements `ports.KeyValue`. One thread only."""
 
     def __init__(self) -> None:
+        self.wal = MemoryWriteAheadLog()
         self._rows: _Rows = {table: {} for table in Table}
         self._keys: _Keys = {table: [] for table in Table}
         self._open: MemoryTransaction | None = None
@@ -122,6 +153,7 @@ class MemoryKeyValue:
         """The last committed state in a database of its own: what a disk holds after a power cut."""
         assert self._open is None
         other = MemoryKeyValue()
+        other.wal = self.wal.copy()
         for table in Table:
             other._rows[table] = dict(self._rows[table])
             other._keys[table] = list(self._keys[table])

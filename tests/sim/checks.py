@@ -114,7 +114,10 @@ class Checks:
         if not isinstance(message, Vote) and not (isinstance(message, Appended) and message.matched):
             return
         with machine.stored.read() as tables:
-            _, *kept_term_and_vote, _, _, _, last, _ = msgpack.unpackb(tables.get(Table.RAFT, b"state") or b"")
+            _, *kept_term_and_vote, _, _, _, last, _, era = msgpack.unpackb(tables.get(Table.RAFT, b"state") or b"")
+        for frame in machine.stored.wal.read(era):
+            first, entries = msgpack.unpackb(frame)
+            last = first + len(entries) - 1
         if isinstance(message, Vote):
             kept = tuple(kept_term_and_vote)
             if kept[0] <= message.term and kept != (message.term, peer):  # a later term rules another vote out too

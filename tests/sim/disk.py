@@ -14,50 +14,90 @@ from tests.sim.loop import Process
 _Undo = dict[tuple[Table, bytes], bytes | None]
 
 
+class SimulatedWriteAheadLog:
+    """Implements `ports.WriteAheadLog` beside the database that it belongs to."""
+
+    made = False
+
+    def __init__(self, owner: SimulatedKeyValue) -> None:
+        self._owner = owner
+
+    def append(self, era: int, data: bytes) -> bool:
+        owner = self._owner
+        wal = owner.stored.wal
+        owner.process.point()
+        owner.refuse()
+        before = wal.era, list(wal.frames)
+        if not wal.append(era, data):
+            return False
+
+        def undo() -> None:
+            wal.era, wal.frames = before
+
+        owner.sync(undo)
+        return True
+
+    def read(self, era: int) -> list[bytes]:
+        return self._owner.stored.wal.read(era)
+
+
 class SimulatedKeyValue:
     """Implements `ports.KeyValue` for one process over what the disk holds. As in LMDB, an open read transaction goes
     on seeing what it saw first. `sync_s` bounds the time of a commit; with an errno in `error` the next one fails."""
 
     def __init__(self, stored: MemoryKeyValue, process: Process, sync_s: tuple[float, float]) -> None:
-        self._stored = stored
-        self._process = process
+        self.stored = stored
+        self.process = process
+        self.wal = SimulatedWriteAheadLog(self)
         self.sync_s = sync_s
         self.error = 0
         self.on_error: Callable[[], None] = lambda: None
         self._open: MemoryTransaction | None = None
         self._readers: list[_Undo] = []
-        self._latest: _Undo = {}
-        self._synced_at = 0.0
+        self._syncing: list[tuple[float, Callable[[], None]]] = []
+        """What the disk is told to sync: when it has, and what a disk that has not would hold instead."""
+
+    def refuse(self) -> None:
+        """Fails where the disk is to fail now."""
+        if self.error:
+            self.on_error()
+            raise OSError(self.error, os.strerror(self.error))
+
+    def sync(self, undo: Callable[[], None]) -> None:
+        """Takes the time of a sync; until it has passed, a kill may `undo`."""
+        self.process.spend(self.process.random.uniform(*self.sync_s))
+        now = self.process.loop.now
+        self._syncing = [one for one in self._syncing if one[0] > now]
+        self._syncing.append((self.process.now(), undo))
+        self.process.point()
 
     @contextmanager
     def write(self) -> Iterator[MemoryTransaction]:
-        self._process.point()
-        with self._stored.write() as transaction:
+        self.process.point()
+        with self.stored.write() as transaction:
             self._open = transaction
             try:
                 yield transaction
-                self._process.point()
-                if self.error:
-                    self.on_error()
-                    raise OSError(self.error, os.strerror(self.error))
+                self.process.point()
+                self.refuse()
             finally:
                 self._open = None
             for overlay in self._readers:
                 for changed, before in transaction.undo.items():
                     overlay.setdefault(changed, before)
-        self._process.spend(self._process.random.uniform(*self.sync_s))
-        self._latest, self._synced_at = transaction.undo, self._process.now()
-        self._process.point()
+        self.sync(lambda: self.stored._roll_back(transaction.undo))
 
     def kill(self, *, power: bool = False) -> MemoryKeyValue:
-        """What the next process finds: all that was committed, whatever was being written. A commit during whose sync
+        """What the next process finds: all that was synced, whatever was being written. What was being synced when
         the process was killed may be there or not: nobody can have been told of it. A power cut takes it."""
-        stored = self._stored
+        stored = self.stored
         if stored._open is not None:
             stored._roll_back(stored._open.undo)
             stored._open = None
-        elif self._process.loop.now < self._synced_at and (power or self._process.random.random() < 0.5):
-            stored._roll_back(self._latest)
+        for synced_at, undo in reversed(self._syncing):
+            if synced_at <= self.process.loop.now or not (power or self.process.random.random() < 0.5):
+                break
+            undo()
         return stored.copy()
 
     @contextmanager
@@ -70,6 +110,6 @@ class SimulatedKeyValue:
 
         self._readers.append(overlay)
         try:
-            yield MemoryReadTransaction(self._stored._rows, self._stored._keys, undo)
+            yield MemoryReadTransaction(self.stored._rows, self.stored._keys, undo)
         finally:
             self._readers = [one for one in self._readers if one is not overlay]

@@ -52,6 +52,18 @@ def test_a_newer_format_is_refused(used: Path) -> None:
         opened(used)
 
 
+@pytest.mark.parametrize("lost", [512, 4096, 8192])
+def test_a_database_whose_making_lost_its_head_to_a_power_cut_is_made_again(used: Path, lost: int) -> None:
+    data = used / "data.mdb"
+    with open(data, "r+b") as file:
+        file.write(bytes(lost))
+    with pytest.raises(CorruptError, match="not a database of ours"):
+        opened(used)
+    (used / "marker.json").unlink()  # it comes when the database is whole
+    with opened(used) as environment, environment.read() as tables:
+        assert list(tables.scan(Table.INODES)) == []
+
+
 def test_a_foreign_database_is_refused(tmp_path: Path) -> None:
     with lmdb.open(str(tmp_path)) as environment, environment.begin(write=True) as transaction:
         transaction.put(b"a", b"b")
@@ -93,9 +105,7 @@ def test_an_emptied_or_lost_file_is_refused(used: Path) -> None:
         opened(used)
 
 
-@pytest.mark.parametrize(
-    "garbage", [b"x" * 20000, b"\x00" * 8192, bytes(range(64)), b"x"], ids=["letters", "zeros", "bytes", "one"]
-)
+@pytest.mark.parametrize("garbage", [b"x" * 20000, bytes(range(64)), b"x"], ids=["letters", "bytes", "one"])
 def test_garbage_is_refused(tmp_path: Path, garbage: bytes) -> None:
     (tmp_path / "data.mdb").write_bytes(garbage)
     with pytest.raises((CorruptError, StorageError)):
