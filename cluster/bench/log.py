@@ -28,7 +28,7 @@ from lddp.links.credentials import Credentials
 from lddp.links.frames import read_frame, write_frame
 from lddp.links.issue import create_authority, issue
 from lddp.links.listener import Listener
-from lddp.node.system import SystemClock, SystemRandom, keep_freed_memory
+from lddp.node.system import SystemClock, SystemRandom, tune_process
 from lddp.storage.environment import Environment
 
 MEMBERS = ("log-1", "log-2", "log-3")
@@ -211,7 +211,7 @@ async def _converse(group: Group, outstanding: int, seconds: float) -> float:
 def main() -> None:
     match sys.argv[1:]:
         case ["member", name]:
-            keep_freed_memory()
+            tune_process()
             group = Group(**json.loads(sys.stdin.readline()))
             uvloop.run(_Member(name, group).run())
         case ["client"]:

@@ -38,9 +38,11 @@ class RaftConfig:
     """Records that one entry may carry: the unit between which heartbeats are possible; the same on all members."""
     apply_budget_s: float = 0.03
     """Time that applying entries may take before messages are looked at again."""
-    fold_delay_s: float = 0.005
-    """How long what has been folded may wait in memory to be written together, where nobody waits for it. Longer costs
-    reads at this member freshness; shorter costs every lone write another transaction on every member."""
+    fold_quiet_s: float = 0.004
+    fold_delay_s: float = 0.02
+    """What has been folded waits in memory to be written together, where nobody waits for it: until nothing more has
+    come for the first of them, and no longer than the second. Longer costs reads at this member freshness; shorter
+    costs a client that sends one write after the other another transaction on every member."""
     pending_records_max: int = 65536
     pending_bytes_max: int = 64 << 20
     """Bounds of the records that wait for ordering at this member."""
@@ -66,6 +68,8 @@ class RaftConfig:
             raise ConfigError("election timeouts must be positive, and the minimum below the maximum")
         if not 0 < self.heartbeat_s * 3 < self.election_timeout_min_s:
             raise ConfigError("heartbeat_s must be under a third of election_timeout_min_s")
+        if not 0 <= self.fold_quiet_s <= self.fold_delay_s:
+            raise ConfigError("fold_quiet_s must not be beyond fold_delay_s")
         if not 1024 <= self.entry_bytes_max <= 4 << 20:
             raise ConfigError("entry_bytes_max must be between 1 KiB and 4 MiB")
         if self.flight_bytes_max < self.entry_bytes_max or self.pending_bytes_max < self.entry_bytes_max:

@@ -52,12 +52,15 @@ class Fold:
         self._apply = apply
         self._clock = clock
         self._budget_s = config.apply_budget_s
+        self._quiet_s = config.fold_quiet_s
         self._delay_s = config.fold_delay_s
         self._resolved: list[Change] = []
         self._reading = ExitStack()
         self._folded: Overlay | None = None
         """What has been folded and is not written yet."""
         self._commit_at = inf
+        self._commit_at_last = inf
+        """When that is due, and beyond which time it is not put off by what comes after it."""
         self.committed = journal.applied
         """Last index whose fold is durable."""
         self.changes: deque[Change] = deque()
@@ -83,13 +86,14 @@ class Fold:
         deadline = before + self._budget_s
         if self._folded is None:
             self._folded = Overlay(self._reading.enter_context(self._keyvalue.read()))
-            self._commit_at = before + self._delay_s
+            self._commit_at_last = before + self._delay_s
+        self._commit_at = min(before + self._quiet_s, self._commit_at_last)
         for index in range(first, journal.commit + 1):
             command, _, _ = journal.entry(index)
             if command[0] == REGULAR:
                 records = decode_records(command[1:])
                 if self._apply(self._folded, index, records):
-                    self._commit_at = -inf
+                    self._commit_at = self._commit_at_last = -inf
                 now = self._clock.monotonic()
                 self.cost.note(records=len(records), size=len(command), seconds=now - before)
                 before = now

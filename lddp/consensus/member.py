@@ -64,6 +64,7 @@ class RaftMember:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scheduled = False
         self._wanted = False
+        self._beginning: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
         self._incoming_bytes = 0
@@ -275,6 +276,12 @@ class RaftMember:
             self._room = self._loop.create_future()
         return self._room
 
+    def received(self) -> None:
+        """The cycle that the messages asked for need not wait for the loop's next round."""
+        if self._beginning is not None:
+            self._beginning.cancel()
+            self._begin()
+
     # -- cycles -----------------------------------------------------------------------------------------------------
 
     def _wake(self) -> None:
@@ -282,26 +289,30 @@ class RaftMember:
         self._wanted = True
         if not self._scheduled and not self._stopped and self._loop is not None:
             self._scheduled = True
-            self._loop.call_soon(self._begin)
+            self._beginning = self._loop.call_soon(self._begin)
 
     def _begin(self) -> None:
+        self._beginning = None
         if self._stopped:
             return
         self._wanted = False
-        self._guard(self._replica.begin)
+        sent_early = self._guard(self._replica.begin)
         self._incoming_bytes = 0
         if self._room is not None:
             if not self._room.done():
                 self._room.set_result(None)
             self._room = None
-        # In the loop's next round, so that what `begin` wrote leaves before the disk is waited for.
         assert self._loop is not None
-        self._loop.call_soon(self._finish)
+        if sent_early:
+            # In the loop's next round, so that it leaves before the disk is waited for.
+            self._loop.call_soon(self._finish)
+        else:
+            self._finish()
 
     def _finish(self) -> None:
         if self._stopped:
             return
-        self._guard(self._finish_cycle)
+        self._guard(self._replica.finish, bool(self._waiters))
         self._scheduled = False
         if self._stopped:
             return
@@ -310,9 +321,6 @@ class RaftMember:
             self._wake()
             return
         self._set_timer(next_at)
-
-    def _finish_cycle(self) -> None:
-        self._replica.finish(hurry=bool(self._waiters))
 
     def _set_timer(self, next_at: float) -> None:
         if self._timer is not None and self._timer_at <= next_at:
@@ -336,12 +344,12 @@ class RaftMember:
         else:
             self._wake()
 
-    def _guard(self, step: Callable[..., None], *arguments: object) -> None:
+    def _guard(self, step: Callable[..., Any], *arguments: object) -> Any:
         """An exception in a step ends this member: its memory and its disk may differ from here on."""
         if self._stopped:
-            return
+            return None
         try:
-            step(*arguments)
+            return step(*arguments)
         except Exception as error:
             logger.critical("node %s stops: %s", self._config.node, error, exc_info=error)
             self._end(UnavailableError(f"node {self._config.node} has stopped after an error; see its log"))
@@ -349,6 +357,7 @@ class RaftMember:
                 self.failed.set_exception(error)
                 # Looked at by the node; not reported a second time where it is not.
                 self.failed.exception()
+            return None
 
     def _end(self, error: UnavailableError) -> None:
         self._stopped = True

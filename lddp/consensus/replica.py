@@ -61,6 +61,7 @@ class Replica:
         self._outlet = outlet
         self._held: list[tuple[str, Message]] = []
         self._incoming: deque[tuple[str, Message]] = deque()
+        self._sent_early = False  # messages have left in this cycle before its transaction
         self._pressing = False  # among them is one that does not wait for company
         self.journal = RaftJournal(
             keyvalue, window_entries_max=config.window_entries_max, window_bytes_max=config.window_bytes_max
@@ -73,7 +74,7 @@ class Replica:
             entry_bytes_max=config.command_bytes_max,
             flight_bytes_max=config.flight_bytes_max,
             leader_timeout_s=config.election_timeout_max_s,
-            send_now=outlet.send,
+            send_now=self._send_now,
             send_durable=lambda peer, message: self._held.append((peer, message)),
         )
         self.inbox = Inbox(records_max=config.pending_records_max, bytes_max=config.pending_bytes_max)
@@ -160,7 +161,10 @@ class Replica:
 
     # -- the cycle --------------------------------------------------------------------------------------------------
 
-    def begin(self) -> None:
+    def begin(self) -> bool:
+        """The cycle's first half; `finish` must follow. Whether something was sent that should be on its way before the
+        disk is waited for."""
+        self._sent_early = False
         incoming, self._incoming, self._pressing = self._incoming, deque(), False
         for peer, message in incoming:
             self._receive(message, peer)
@@ -176,8 +180,9 @@ class Replica:
         self._replicate(now)
         self._forward()
         self._reads.pump(self.leader)
+        return self._sent_early
 
-    def finish(self, *, hurry: bool = False) -> None:
+    def finish(self, hurry: bool = False) -> None:
         """With `hurry`, somebody waits for what has been folded to be durable."""
         folded = self.fold.fold()
         if folded is not None:
@@ -271,7 +276,11 @@ class Replica:
             records = self.inbox.take(
                 records_max=self._config.entry_records_max, bytes_max=self._config.entry_bytes_max
             )
-            self._outlet.send(leader, Forward(tuple(records)))
+            self._send_now(leader, Forward(tuple(records)))
+
+    def _send_now(self, peer: str, message: Message) -> None:
+        self._sent_early = True
+        self._outlet.send(peer, message)
 
     def _heard_leader(self) -> None:
         self._leader_lost = False

@@ -11,8 +11,9 @@ from lddp.consensus.config import RaftConfig
 from lddp.consensus.wire import Message, Note, decode_message, encode_message
 from lddp.errors import FormatError, LddpError, LimitError
 from lddp.links.connect import connect
-from lddp.links.frames import FRAME_BYTES_MAX, encode_frame, read_frame
+from lddp.links.frames import encode_frame
 from lddp.links.listener import Listener
+from lddp.links.reader import LinkReader
 from lddp.ports import Random
 
 CHANNEL = "raft"
@@ -27,7 +28,8 @@ logger = logging.getLogger(__name__)
 
 
 class Receiver(Protocol):
-    """What the member does with links. `receive` returns an awaitable only where the reader must wait."""
+    """What the member does with links. `receive` returns a future only where the reader must wait; `received` follows
+    the last of the messages that came together."""
 
     def link_up(self, peer: str) -> None: ...
 
@@ -35,9 +37,11 @@ class Receiver(Protocol):
 
     def receive(self, peer: str, message: Message, size: int) -> asyncio.Future[None] | None: ...
 
+    def received(self) -> None: ...
+
 
 class _Connection(NamedTuple):
-    reader: asyncio.StreamReader
+    reader: LinkReader
     writer: asyncio.StreamWriter
 
 
@@ -123,7 +127,7 @@ class Links:
             backoff_s = _BACKOFF_MIN_S if whole else _BACKOFF_MAX_S
             await asyncio.sleep(self._random.uniform(backoff_s / 2, backoff_s))
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str) -> None:
+    async def _accepted(self, reader: LinkReader, writer: asyncio.StreamWriter, peer: str) -> None:
         if peer not in self._config.peers or self._config.node < peer or self._stopping:
             logger.warning("a link from %s is not wanted: it is no voter, or this member connects to it", peer)
             return
@@ -153,15 +157,13 @@ class Links:
         return True
 
     async def _read(self, peer: str, connection: _Connection) -> None:
-        reader = connection.reader
-        while True:
-            body = await read_frame(reader, bytes_max=FRAME_BYTES_MAX)
+        def take(body: bytes) -> asyncio.Future[None] | None:
             message = decode_message(body)
             if self._connections.get(peer) is not connection:
-                return
-            room = self._receiver.receive(peer, message, len(body))
-            if room is not None:
-                await room
+                raise ConnectionAbortedError("another link took its place")
+            return self._receiver.receive(peer, message, len(body))
+
+        await connection.reader.frames(take, self._receiver.received)
 
     def _lost(self, peer: str, connection: _Connection) -> None:
         if self._connections.get(peer) is connection:

@@ -11,10 +11,10 @@ from lddp.links.credentials import Credentials, certified_name
 from lddp.links.frames import read_frame, write_frame
 from lddp.links.handshake import HELLO_BYTES_MAX, Hello, check_hello, decode_hello
 from lddp.links.local import require_same_user
+from lddp.links.reader import LinkReader, open_link
 from lddp.links.tuning import tune
 
 CONNECT_TIMEOUT_S = 5.0
-_BUFFER_BYTES = 1 << 18
 
 
 async def connect(
@@ -27,7 +27,7 @@ async def connect(
     expected_peer: str,
     timeout_s: float = CONNECT_TIMEOUT_S,
     context: ssl.SSLContext | None = None,
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+) -> tuple[LinkReader, asyncio.StreamWriter]:
     """An authenticated connection to `channel` of the node `expected_peer`.
 
     `context` saves reading the credentials again for who connects often. Raises UnavailableError (nobody there, no
@@ -62,15 +62,16 @@ async def connect(
     return reader, writer
 
 
-async def _open(
-    where: HostPort | UnixPath, context: ssl.SSLContext | None
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _open(where: HostPort | UnixPath, context: ssl.SSLContext | None) -> tuple[LinkReader, asyncio.StreamWriter]:
+    loop = asyncio.get_running_loop()
     match where:
         case UnixPath(path):
             with reachable_unix_path(path) as short:
-                return await asyncio.open_unix_connection(short, limit=_BUFFER_BYTES)
+                return await open_link(lambda factory: loop.create_unix_connection(factory, short))
         case HostPort(host, port):
-            return await asyncio.open_connection(host, port, ssl=context, limit=_BUFFER_BYTES, server_hostname="")
+            return await open_link(
+                lambda factory: loop.create_connection(factory, host, port, ssl=context, server_hostname="")
+            )
 
 
 def _vouched_name(where: HostPort | UnixPath, writer: asyncio.StreamWriter, ecosystem: str) -> str | None:

@@ -16,17 +16,17 @@ from lddp.links.credentials import Credentials, certified_name
 from lddp.links.frames import read_frame, write_frame
 from lddp.links.handshake import HELLO_BYTES_MAX, Hello, check_hello, decode_hello
 from lddp.links.local import prepare_socket_directory, require_same_user
+from lddp.links.reader import LinkReader
 from lddp.links.tuning import tune
 
 HANDSHAKE_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 5.0
 CONNECTIONS_MAX = 1024
 GREETING_MAX = 64
-_BUFFER_BYTES = 1 << 18
 
 logger = logging.getLogger(__name__)
 
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter, str], Awaitable[None]]
+Handler = Callable[[LinkReader, asyncio.StreamWriter, str], Awaitable[None]]
 """(reader, writer, name of the peer). The connection is closed when it returns."""
 
 
@@ -91,27 +91,26 @@ class Listener:
         prepare_socket_directory(path)
         with reachable_unix_path(path) as short:
             _remove_stale_socket(path, short)
-            self._server = await asyncio.start_unix_server(self._accept, short, limit=_BUFFER_BYTES)
+            self._server = await asyncio.get_running_loop().create_unix_server(self._protocol, short)
         os.chmod(path, 0o600)
 
     async def _start_tls(self, host: str, port: int) -> None:
         assert self._credentials is not None, "checked by the constructor"
         context = self._credentials.server_context()
         try:
-            self._server = await asyncio.start_server(
-                self._accept,
-                host,
-                port,
-                ssl=context,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
-                limit=_BUFFER_BYTES,
+            self._server = await asyncio.get_running_loop().create_server(
+                self._protocol, host, port, ssl=context, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S
             )
         except OSError as error:
             raise UsageError(f"cannot listen on {self.address} ({error.strerror}); choose another address") from error
         actual = self._server.sockets[0].getsockname()[1]
         self.address = f"[{host}]:{actual}" if ":" in host else f"{host}:{actual}"
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _protocol(self) -> asyncio.StreamReaderProtocol:
+        reader = LinkReader()
+        return asyncio.StreamReaderProtocol(reader, lambda _, writer: self._accept(reader, writer))
+
+    async def _accept(self, reader: LinkReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None, "asyncio runs this in a task"
         if len(self._connections) >= CONNECTIONS_MAX or self._greeting >= GREETING_MAX:
@@ -134,7 +133,7 @@ class Listener:
             self._connections.discard(task)
             writer.close()
 
-    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[Handler, str] | None:
+    async def _greet(self, reader: LinkReader, writer: asyncio.StreamWriter) -> tuple[Handler, str] | None:
         self._greeting += 1
         try:
             certified = self._vouched_name(writer)

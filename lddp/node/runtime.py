@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -45,7 +43,7 @@ from lddp.node.gossip import Gossip
 from lddp.node.migration import MigrationDriver
 from lddp.node.survey import Surveyor
 from lddp.node.sweep import Sweep
-from lddp.node.system import SystemClock, SystemRandom, keep_freed_memory
+from lddp.node.system import SystemClock, SystemRandom, tune_process
 from lddp.node.trees import Trees
 from lddp.replay.progress import Progress
 from lddp.replay.projector import Projector
@@ -56,11 +54,8 @@ from lddp.zones.workers import Workers
 
 _log = logging.getLogger(__name__)
 CONTENT_CHANNEL = "content"
-SWITCH_INTERVAL_S = 0.0005
 STOP_TIMEOUT_S = 5.0
 OPEN_AGAIN_S = 1.0
-GC_THRESHOLDS = (50_000, 20, 50)
-"""Records make and drop many objects that are in no cycle: looking for cycles often finds nothing."""
 
 
 class Node:
@@ -357,9 +352,7 @@ class Node:
 
 async def serve(config: NodeConfig, workers: Workers | None) -> int:
     """Runs a node until a signal or a failure; the exit code."""
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    gc.set_threshold(*GC_THRESHOLDS)
-    keep_freed_memory()
+    tune_process()
     node = Node(config, workers)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import random
+import sys
 import time
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _MAPPED_BYTES_MIN = 4 << 20
 _KEPT_BYTES_MAX = 64 << 20
+_SWITCH_INTERVAL_S = 0.0005
+_GC_THRESHOLDS = (50_000, 20, 50)
+
+
+def tune_process() -> None:
+    """What every process of a node asks of Python and of its C library."""
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    # Records make and drop many objects that are in no cycle: looking for cycles often finds nothing.
+    gc.set_threshold(*_GC_THRESHOLDS)
+    keep_freed_memory()
 
 
 def keep_freed_memory() -> None:

@@ -50,11 +50,11 @@ def _vote_not_saved() -> list[Patch]:
 def _answer_before_sync() -> list[Patch]:
     finish = Replica.finish
 
-    def hasty(self: Replica, *, hurry: bool = False) -> None:
+    def hasty(self: Replica, hurry: bool = False) -> None:
         held, self._held = self._held, []
         for peer, message in held:
             self._outlet.send(peer, message)
-        finish(self, hurry=hurry)
+        finish(self, hurry)
 
     return [(Replica, "finish", hasty)]
 
