@@ -101,6 +101,20 @@ def _blind_overwrite() -> list[Patch]:
     return [(Facts, "is_newer", lambda _self, _inode: False), (Facts, "has_lost_names", lambda _self, _inode: False)]
 
 
+def _write_ahead_not_read() -> list[Patch]:
+    return [(RaftJournal, "_load_ahead", lambda _self: None)]
+
+
+def _era_not_ended() -> list[Patch]:
+    flushed = RaftJournal.flushed
+
+    def endless(self: RaftJournal) -> None:
+        flushed(self)
+        self._era -= 1
+
+    return [(RaftJournal, "flushed", endless)]
+
+
 def _conflict_not_cut() -> list[Patch]:
     add = RaftJournal.add
 
@@ -192,6 +206,15 @@ MUTANTS = (
         500,
         "no observation brings back a removed name",
         _tombstone_forgotten,
+    ),
+    Mutant("write-ahead log not read", "operations", 1, 100, "committed prefixes equal", _write_ahead_not_read),
+    Mutant(
+        "entries written ahead under an old era",
+        "operations",
+        1,
+        100,
+        "what a message promises is on the disk when it leaves",
+        _era_not_ended,
     ),
     Mutant(
         "commit index trusted unverified",
