@@ -207,7 +207,7 @@ MUTANTS = (
         "no observation brings back a removed name",
         _tombstone_forgotten,
     ),
-    Mutant("write-ahead log not read", "operations", 1, 100, "committed prefixes equal", _write_ahead_not_read),
+    Mutant("write-ahead log not read", "operations", 11, 100, "a node stops by itself", _write_ahead_not_read),
     Mutant(
         "entries written ahead under an old era",
         "operations",
@@ -219,7 +219,7 @@ MUTANTS = (
     Mutant(
         "commit index trusted unverified",
         "operations",
-        56,
+        110,
         400,
         "states equal at equal GSN",
         _commit_trusted,
@@ -227,7 +227,7 @@ MUTANTS = (
     Mutant(
         "truncation guard off",
         "operations",
-        22,
+        53,
         400,
         "a node stops by itself",
         _truncation_unguarded,
@@ -243,7 +243,7 @@ MUTANTS = (
         "what a message promises is on the disk when it leaves",
         _answer_before_sync,
     ),
-    Mutant("projected index ahead of the effect", "operations", 53, 200, "all zones equal at rest", _projected_ahead),
+    Mutant("projected index ahead of the effect", "operations", 97, 200, "all zones equal at rest", _projected_ahead),
     Mutant(
         "effect marked before it is carried out",
         "operations",
@@ -275,14 +275,14 @@ MUTANTS = (
     Mutant(
         "blind overwrite by a scan record",
         "writable",
-        10,
+        19,
         200,
         "no observation brings back a removed name",
         _blind_overwrite,
     ),
-    Mutant("conflicting entries not cut off", "operations", 11, 200, "committed prefixes equal", _conflict_not_cut),
+    Mutant("conflicting entries not cut off", "operations", 33, 200, "committed prefixes equal", _conflict_not_cut),
     Mutant(
-        "void observation not repeated", "migration", 1, 100, "source equals namespace once drained", _void_not_repeated
+        "void observation not repeated", "migration", 8, 100, "source equals namespace once drained", _void_not_repeated
     ),
     Mutant("content released too early", "operations", 44, 100, "all comes to rest in time", _released_too_early),
     Mutant("overflow ignored", "migration", 2, 50, "source equals namespace once drained", _overflow_ignored),
