@@ -28,19 +28,27 @@ class Random(Protocol):
 
 
 class WriteAheadLog(Protocol):
-    """What is durable before the next write transaction, at less cost than one, and void after it: the owner stores
-    the number of an era in each of its write transactions, and appends under the number that it stored last."""
+    """What is durable before the next write transaction, at less cost than one, and void after it: its owner stores
+    the name of an era in each of its write transactions, and appends under the name that it stored last."""
 
-    made: bool
-    """It was not there before this start."""
-
-    def append(self, era: int, data: bytes) -> bool:
-        """Durable when it returns; False, and nothing done, where there is no room. A new era begins empty, and its
-        first append ends the one before: the transaction that stores its number must have committed."""
+    def create(self) -> None:
+        """Makes it anew, empty. For an owner whose database has no era yet; never for another, because what was
+        promised may be in it. Raises StorageError."""
         ...
 
-    def read(self, era: int) -> list[bytes]:
-        """What was appended in this era, in order; what was not durable yet may be there or not."""
+    def begin(self) -> bytes:
+        """The name of a new era, which has not been one before."""
+        ...
+
+    def append(self, era: bytes, data: bytes) -> bool:
+        """Durable when it returns; False, and nothing done, where there is no room. A new era begins empty, and its
+        first append ends the one before: the transaction that stores its name must have committed. Raises
+        StorageError, after which the owner must stop."""
+        ...
+
+    def read(self, era: bytes) -> list[bytes]:
+        """What was appended in this era, in order, at a start; the next append follows it. What was not durable yet
+        may be there or not. Raises CorruptError where something durable is missing, StorageError."""
         ...
 
 

@@ -28,6 +28,8 @@ _STATE_FORMAT = 2
 _STATE_FORMAT_WITHOUT_WAL = 1
 _TERM_BYTES = 8
 _DELETIONS_PER_FLUSH_MAX = 1024
+_AHEAD_BYTES_MAX = 256 << 10
+"""More new entries than that are not packed for the write-ahead log: writing them once costs less than twice."""
 
 
 class InvariantError(AssertionError):
@@ -53,8 +55,8 @@ class RaftJournal:
         """Last index that is in the database as it is here."""
         self._ahead = 0
         """Last index that is durable as it is here: in the database, or in the write-ahead log."""
-        self._era = 0
-        """Of the write-ahead log: write transactions of this journal so far."""
+        self._era = self._era_next = b""
+        """The write-ahead log's, as the database has it, and after this flush."""
         self._cut_through = 0
         """Last index in the database that has been cut off since the last flush."""
         self._oldest = self._oldest_next = 1
@@ -107,6 +109,8 @@ class RaftJournal:
         if self._dirty or self._oldest < self.first or not self._era:  # without an era in the database nobody looks
             return False
         entries = [self._window[index] for index in range(self._ahead + 1, self.last + 1)]
+        if sum(len(entry[0]) for entry in entries) > _AHEAD_BYTES_MAX:
+            return False
         data = bytes(msgpack.packb([self._ahead + 1, [(term, command) for command, _, term in entries]]))
         if not self._keyvalue.wal.append(self._era, data):
             return False
@@ -124,14 +128,15 @@ class RaftJournal:
         self._oldest_next = min(self.first, self._oldest + _DELETIONS_PER_FLUSH_MAX)
         for index in range(self._oldest, self._oldest_next):
             tables.delete(Table.LOG, _key(index))
+        self._era_next = self._keyvalue.wal.begin()
         state = [_STATE_FORMAT, self._term, self._vote, self.commit, applied, self.first, self.last]
-        tables.put(Table.RAFT, _STATE_KEY, bytes(msgpack.packb([*state, self._oldest_next, self._era + 1])))
+        tables.put(Table.RAFT, _STATE_KEY, bytes(msgpack.packb([*state, self._oldest_next, self._era_next])))
 
     def flushed(self) -> None:
         self._dirty = False
         self._cut_through = 0
         self._durable = self._ahead = self.last
-        self._era += 1
+        self._era = self._era_next
         self._oldest = self._oldest_next
         for index in self._evictable():
             self._forget(index)
@@ -217,7 +222,7 @@ class RaftJournal:
             except (ValueError, TypeError, msgpack.UnpackException) as error:
                 raise CorruptError("the Raft state cannot be read; restore this node") from error
             if version == _STATE_FORMAT_WITHOUT_WAL:
-                state.append(0)
+                state.append(b"")
             elif version != _STATE_FORMAT:
                 raise CorruptError(f"the Raft state has format {version}, not {_STATE_FORMAT}; use a newer lddp")
             if len(state) != 8:
@@ -235,22 +240,23 @@ class RaftJournal:
         self._window_first = self.last + 1
         if self._era:
             self._load_ahead()
+        else:
+            self._keyvalue.wal.create()
 
     def _load_ahead(self) -> None:
         """The entries that were durable before the database had them; the next transaction takes them."""
-        if self._keyvalue.wal.made:
-            raise CorruptError("the write-ahead log of this database is gone; restore this node")
         for data in self._keyvalue.wal.read(self._era):
             try:
                 first, entries = msgpack.unpackb(data)
                 for index, (term, command) in enumerate(entries, first):
                     self.add(command, index, term)
-            except (ValueError, TypeError, msgpack.UnpackException) as error:
+            except (ValueError, TypeError, msgpack.UnpackException, InvariantError) as error:
                 raise CorruptError("the write-ahead log cannot be read; restore this node") from error
             self._dirty = True
         self._ahead = self.last
 
     def _begin(self) -> None:
+        self._keyvalue.wal.create()
         self.add(bytes([NO_OP]), 1, 0)
         self._first_entry = self._last_entry
         self.commit = self.applied = 1

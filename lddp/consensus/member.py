@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 from collections.abc import Callable, Sequence
 from math import inf
@@ -16,6 +15,7 @@ from lddp.consensus.core import Role
 from lddp.consensus.fold import Change
 from lddp.consensus.replica import Replica
 from lddp.consensus.transport import Links
+from lddp.consensus.waiters import Waiters
 from lddp.consensus.wire import REGULAR, Message, Note, decode_records
 from lddp.core.tables import Tables
 from lddp.errors import LimitError, UnavailableError, UsageError
@@ -65,12 +65,12 @@ class RaftMember:
         self._scheduled = False
         self._wanted = False
         self._beginning: asyncio.Handle | None = None
+        self._received_at = -inf
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
         self._incoming_bytes = 0
         self._room: asyncio.Future[None] | None = None
-        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._waiter_number = 0
+        self._waiters = Waiters(config.waiters_max)
         self._reads: set[asyncio.Future[int]] = set()
         self._changes: set[asyncio.Future[Any]] = set()
         self._stopped = False
@@ -80,7 +80,7 @@ class RaftMember:
         self.on_leader_change: list[Callable[[str | None], None]] = self._replica.on_leader_change
         self.on_message: list[Callable[[str, dict[str, Any]], None]] = []
         self._replica.on_note.append(self._noted)
-        self.on_committed.append(self._applied)
+        self.on_committed.append(lambda _first, last: self._waiters.reached(last))
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -139,17 +139,11 @@ class RaftMember:
         """Returns once the entry at `raft_index` is folded and committed here. Raises UnavailableError when that
         does not happen in time."""
         self._require_running()
-        assert self._loop is not None
         if raft_index <= self.applied_index:
             return
-        if len(self._waiters) >= self._config.waiters_max:
-            self._waiters = [entry for entry in self._waiters if not entry[2].done()]
-            heapq.heapify(self._waiters)
-        if len(self._waiters) >= self._config.waiters_max:
+        waiter = self._waiters.add(raft_index)
+        if waiter is None:
             raise UnavailableError("too many callers wait for an index; try again later")
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        self._waiter_number += 1
-        heapq.heappush(self._waiters, (raft_index, self._waiter_number, waiter))
         try:
             async with asyncio.timeout(timeout_s):
                 await waiter
@@ -277,8 +271,10 @@ class RaftMember:
         return self._room
 
     def received(self) -> None:
-        """The cycle that the messages asked for need not wait for the loop's next round."""
-        if self._beginning is not None:
+        """The cycle that they asked for does not wait for the loop's next round. One a round, in which the loop's time
+        stands still: a link that always has more must not keep all others waiting."""
+        if self._beginning is not None and self._loop is not None and self._received_at != self._loop.time():
+            self._received_at = self._loop.time()
             self._beginning.cancel()
             self._begin()
 
@@ -304,8 +300,7 @@ class RaftMember:
             self._room = None
         assert self._loop is not None
         if sent_early:
-            # In the loop's next round, so that it leaves before the disk is waited for.
-            self._loop.call_soon(self._finish)
+            self._loop.call_soon(self._finish)  # so that it leaves before the disk is waited for
         else:
             self._finish()
 
@@ -363,13 +358,11 @@ class RaftMember:
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        waiting: list[asyncio.Future[Any]] = [waiter for _, _, waiter in self._waiters]
-        for future in [*waiting, *self._reads, *self._changes]:
+        waiting: list[asyncio.Future[Any]] = [*self._waiters.take_all(), *self._reads, *self._changes]
+        for future in waiting:
             if not future.done():
                 future.set_exception(error)
                 future.exception()
-        self._waiters.clear()
         self._changes.clear()
         if self._room is not None and not self._room.done():
             self._room.cancel()
@@ -379,12 +372,6 @@ class RaftMember:
             raise UnavailableError(f"node {self._config.node} is not running; ask another")
 
     # -- callbacks --------------------------------------------------------------------------------------------------
-
-    def _applied(self, _first: int, last: int) -> None:
-        while self._waiters and self._waiters[0][0] <= last:
-            waiter = heapq.heappop(self._waiters)[2]
-            if not waiter.done():
-                waiter.set_result(None)
 
     def _noted(self, peer: str, body: bytes) -> None:
         try:

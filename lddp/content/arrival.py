@@ -3,6 +3,7 @@ it is whole."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Sequence
@@ -101,14 +102,15 @@ class Arrival:
         return self._hash.digest()
 
     def close(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        # Also where closing fails the number is free, and may be another file's by the next time.
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def discard(self) -> None:
         """Closes and removes it, unless it was published meanwhile."""
-        self.close()
         try:
-            os.unlink(self.path)
-        except FileNotFoundError:
-            pass
+            self.close()
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)

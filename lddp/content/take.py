@@ -165,8 +165,10 @@ class Taker:
 
 async def _refuse_file(connection: Connection, begin: Header, intake: Intake, error: Exception) -> None:
     """What came of it is gone before its sender knows: it may have been what there was no room for."""
-    await intake.close(keep=False)
-    await _refuse(connection, begin.id, error)
+    try:
+        await connection.while_working(begin.id, asyncio.create_task(intake.close(keep=False)))
+    finally:
+        await _refuse(connection, begin.id, error)
 
 
 async def _refuse(connection: Connection, id_: int, error: Exception) -> None:

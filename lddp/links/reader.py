@@ -96,7 +96,11 @@ class LinkReader(asyncio.StreamReader):
                     self._wait_for(room)
         except (FormatError, LimitError, ConnectionError) as error:
             self._end(error)
-        del self._rest[:at]
+        except BaseException:
+            self._end(ConnectionAbortedError("a frame could not be taken"))
+            raise
+        finally:
+            del self._rest[:at]
         if at:
             self._taken()
 

@@ -178,7 +178,8 @@ class Environment:
         try:
             _check_marker(environment, directory, ecosystem, node)
             databases = {table: environment.open_db(table.value.encode()) for table in Table}
-            wal = _open_wal(directory)
+            # What an earlier process wrote and could not sync any more is what this one builds on.
+            environment.sync(True)
             _write_marker_file(directory, ecosystem, node)
         except lmdb.Error as error:
             environment.close()
@@ -188,7 +189,7 @@ class Environment:
             environment.close()
             _release(lock)
             raise
-        return cls(directory, lock, environment, databases, wal)
+        return cls(directory, lock, environment, databases, WriteAheadLog(os.path.join(directory, _WAL_FILE)))
 
     def write(self) -> _Scope:
         return _Scope(self, write=True)
@@ -241,14 +242,6 @@ def _open_lmdb(directory: str, map_size: int) -> lmdb.Environment:
         ) from error
     except lmdb.Error as error:
         raise StorageError(f"{directory}: the database cannot be opened ({error}); check disk and rights") from error
-
-
-def _open_wal(directory: str) -> WriteAheadLog:
-    path = os.path.join(directory, _WAL_FILE)
-    try:
-        return WriteAheadLog(path)
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}; the node needs it, check space and rights") from error
 
 
 def _take_lock(directory: str) -> int:

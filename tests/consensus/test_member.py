@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from lddp.consensus import RaftConfig, RaftMember
+from lddp.consensus.wire import Append
 from lddp.core.tables import Table, Tables
 from lddp.errors import LimitError, UnavailableError
 from lddp.links.credentials import Credentials
 from lddp.links.issue import create_authority, issue
 from lddp.links.listener import Listener
 from lddp.storage.environment import Environment
+from tests.consensus.member import entry
 from tests.fakes.memory import MemoryKeyValue
 
 DEADLINE_S = 30.0
@@ -282,6 +285,24 @@ async def test_no_leader_no_read_point() -> None:
     async with single(peers={"b": "unix:/nobody"}) as member:
         with pytest.raises(UnavailableError, match="no leader confirmed"):
             await member.barrier(0.05)
+
+
+def test_a_link_that_always_has_more_gets_one_cycle_a_round() -> None:
+    """The first is done when its messages are there; the next ones wait, so that others come in between."""
+
+    async def run() -> list[int]:
+        async with single(peers={"b": "unix:/nobody", "c": "unix:/nobody"}) as member:
+            await asyncio.sleep(0)
+            last = []
+            for index in range(2, 5):
+                member.receive("b", Append(1, 1, index - 1, min(index - 2, 1), (entry(index, 1),)), 10)
+                member.received()
+                last.append(member.last_index)
+            for _ in range(2):
+                await asyncio.sleep(0)
+            return [*last, member.last_index]
+
+    assert uvloop.run(run()) == [2, 2, 2, 4]
 
 
 async def test_an_exception_in_apply_stops_the_member(caplog: pytest.LogCaptureFixture) -> None:

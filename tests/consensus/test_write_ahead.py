@@ -137,7 +137,27 @@ def test_a_write_ahead_log_of_something_else_is_refused(frame: bytes) -> None:
         RaftJournal(keyvalue)
 
 
-def test_a_write_ahead_log_that_is_gone_is_noticed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", [2, 5])
+def test_entries_that_do_not_follow_are_refused(first: int) -> None:
+    member = follower()
+    member.append("b", 1, (2, 1), 2, entry(3, 1))
+    keyvalue = member.keyvalue.copy()
+    keyvalue.wal.frames[0] = bytes(msgpack.packb([first, [[1, b"another"]]]))
+    with pytest.raises(CorruptError, match="write-ahead log cannot be read"):
+        RaftJournal(keyvalue)
+
+
+def test_what_follows_a_start_follows_what_it_found() -> None:
+    """Also where the entries that it found are not in the database yet."""
+    member = follower()
+    member.append("b", 1, (2, 1), 2, entry(3, 1))
+    again = restarted(member)
+    again.replica.journal._dirty = False  # as if it could be left for later
+    again.append("b", 1, (3, 1), 2, entry(4, 1))
+    assert restarted(again).terms() == [0, 1, 1, 1]
+
+
+def test_a_write_ahead_log_that_is_gone_is_noticed_at_every_start(tmp_path: Path) -> None:
     """Entries that were acknowledged may have been in it."""
 
     def opened() -> Environment:
@@ -153,11 +173,58 @@ def test_a_write_ahead_log_that_is_gone_is_noticed(tmp_path: Path) -> None:
     with opened() as environment:
         assert RaftJournal(environment).last == 2
     (tmp_path / "log.wal").unlink()
-    with opened() as environment, pytest.raises(CorruptError, match="is gone; restore"):
-        RaftJournal(environment)
+    for _ in range(2):
+        with opened() as environment, pytest.raises(CorruptError, match="is gone, with what the node had promised"):
+            RaftJournal(environment)
 
 
-def test_a_new_database_needs_no_write_ahead_log() -> None:
+def test_a_database_and_the_write_ahead_log_of_another_time_share_nothing(tmp_path: Path) -> None:
+    """A copy of the database that is older than the log beside it: the log says nothing of it, now or later."""
+
+    def opened() -> Environment:
+        return Environment.open(str(tmp_path), ecosystem="e", node="n", map_size=64 << 20)
+
+    def commit(journal: RaftJournal, environment: Environment) -> None:
+        with environment.write() as tables:
+            journal.flush(tables, applied=journal.applied)
+        journal.flushed()
+
+    with opened() as environment:
+        journal = RaftJournal(environment)
+        commit(journal, environment)
+    older = (tmp_path / "data.mdb").read_bytes()
+    with opened() as environment:
+        journal = RaftJournal(environment)
+        journal.add(*entry(2, 1))
+        commit(journal, environment)
+        journal.add(*entry(3, 1))
+        assert journal.write_ahead()
+    (tmp_path / "data.mdb").write_bytes(older)
+    for _ in range(3):
+        with opened() as environment:
+            journal = RaftJournal(environment)
+            assert journal.last == 1
+            commit(journal, environment)
+
+
+def test_a_new_database_does_not_believe_an_old_write_ahead_log(tmp_path: Path) -> None:
+    def opened() -> Environment:
+        return Environment.open(str(tmp_path), ecosystem="e", node="n", map_size=64 << 20)
+
+    for _ in range(2):
+        with opened() as environment:
+            journal = RaftJournal(environment)
+            assert journal.last == 1
+            with environment.write() as tables:
+                journal.flush(tables, applied=journal.applied)
+            journal.flushed()
+            journal.add(*entry(2, 1))
+            assert journal.write_ahead()
+        (tmp_path / "data.mdb").unlink()
+        (tmp_path / "marker.json").unlink()
+
+
+def test_a_lost_write_ahead_log_is_only_missed_where_it_was_needed() -> None:
     keyvalue = MemoryKeyValue()
-    keyvalue.wal.made = True
+    keyvalue.wal.lost = True
     assert RaftJournal(keyvalue).last == 1

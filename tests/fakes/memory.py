@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from lddp.core.tables import Table
+from lddp.errors import CorruptError
 
 _Rows = dict[Table, dict[bytes, bytes]]
 _Keys = dict[Table, list[bytes]]
@@ -95,29 +96,46 @@ class MemoryWriteAheadLog:
     """Implements `ports.WriteAheadLog`: what is appended is durable. With `room` frames in an era there is no more."""
 
     def __init__(self, *, room: int = 64) -> None:
-        self.made = False
         self.room = room
-        self.era = -1
+        self.era = b""
         self.frames: list[bytes] = []
+        self.lost = False
+        """The file is gone."""
         self.appended = 0
         """Frames of all eras so far."""
+        self._eras = 0
+        self._writing = b""
 
-    def append(self, era: int, data: bytes) -> bool:
-        if era != self.era:
-            self.era, self.frames = era, []
+    def create(self) -> None:
+        self.era, self.frames, self.lost, self._writing = b"", [], False, b""
+
+    def begin(self) -> bytes:
+        self._eras += 1
+        return b"era %d" % self._eras
+
+    def append(self, era: bytes, data: bytes) -> bool:
+        if era != self._writing:
+            self._writing = self.era = era
+            self.frames = []
         if len(self.frames) >= self.room:
             return False
         self.frames.append(data)
         self.appended += 1
         return True
 
-    def read(self, era: int) -> list[bytes]:
-        return list(self.frames) if era == self.era else []
+    def read(self, era: bytes) -> list[bytes]:
+        if self.lost:
+            raise CorruptError("the write-ahead log is gone")
+        if era == self.era:
+            self._writing = era
+            return list(self.frames)
+        return []
 
     def copy(self) -> MemoryWriteAheadLog:
-        """What the next process finds."""
+        """What the next process finds. As with a file, who appends without having read begins at its beginning."""
         other = MemoryWriteAheadLog(room=self.room)
-        other.era, other.frames, other.appended = self.era, list(self.frames), self.appended
+        other.era, other.frames, other.lost = self.era, list(self.frames), self.lost
+        other.appended, other._eras = self.appended, self._eras
         return other
 
 

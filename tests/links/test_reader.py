@@ -121,6 +121,20 @@ async def test_what_the_taker_raises_ends_it(error: Exception) -> None:
     assert taken.bodies == []
 
 
+async def test_what_nobody_foresaw_ends_it_and_nothing_is_given_twice() -> None:
+    taken = Taken()
+    task = await taken.start()
+    taken.reader.feed_data(encode_frame(b"a"))
+    taken.error = RuntimeError("a fault")
+    with pytest.raises(RuntimeError, match="a fault"):
+        taken.reader.feed_data(encode_frame(b"b"))
+    taken.error = None
+    taken.reader.feed_data(encode_frame(b"c"))
+    with pytest.raises(ConnectionAbortedError):
+        await task
+    assert taken.bodies == [b"a"]
+
+
 async def test_a_frame_beyond_the_limit_is_refused_by_its_head() -> None:
     taken = Taken()
     task = await taken.start()

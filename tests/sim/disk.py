@@ -17,12 +17,17 @@ _Undo = dict[tuple[Table, bytes], bytes | None]
 class SimulatedWriteAheadLog:
     """Implements `ports.WriteAheadLog` beside the database that it belongs to."""
 
-    made = False
-
     def __init__(self, owner: SimulatedKeyValue) -> None:
         self._owner = owner
 
-    def append(self, era: int, data: bytes) -> bool:
+    def create(self) -> None:
+        self._owner.refuse()
+        self._owner.stored.wal.create()
+
+    def begin(self) -> bytes:
+        return self._owner.stored.wal.begin()
+
+    def append(self, era: bytes, data: bytes) -> bool:
         owner = self._owner
         wal = owner.stored.wal
         owner.process.point()
@@ -37,7 +42,7 @@ class SimulatedWriteAheadLog:
         owner.sync(undo)
         return True
 
-    def read(self, era: int) -> list[bytes]:
+    def read(self, era: bytes) -> list[bytes]:
         return self._owner.stored.wal.read(era)
 
 

@@ -109,8 +109,9 @@ def _era_not_ended() -> list[Patch]:
     flushed = RaftJournal.flushed
 
     def endless(self: RaftJournal) -> None:
+        era = self._era
         flushed(self)
-        self._era -= 1
+        self._era = era or self._era
 
     return [(RaftJournal, "flushed", endless)]
 
