@@ -162,10 +162,8 @@ class Replica:
     # -- the cycle --------------------------------------------------------------------------------------------------
 
     def begin(self) -> bool:
-        """The cycle's first half; `finish` must follow. Whether something was sent that should be on its way before the
-        disk is waited for."""
-        self._sent_early = False
-        incoming, self._incoming, self._pressing = self._incoming, deque(), False
+        """The first half; `finish` follows. Whether something was sent that should leave before the disk is waited for."""
+        incoming, self._incoming, self._pressing, self._sent_early = self._incoming, deque(), False, False
         for peer, message in incoming:
             self._receive(message, peer)
         now = self._clock.monotonic()
@@ -191,7 +189,9 @@ class Replica:
         committed = self.fold.commit(hurry=hurry)
         held, self._held = self._held, []
         for peer, message in held:
-            self._outlet.send(peer, message)
+            # A later term of this same cycle may have cut off what an answer of an older one promised.
+            if type(message) is not Appended or message.term == self.core.term:
+                self._outlet.send(peer, message)
         self.fold.resolve()
         if committed is not None:
             for callback in self.on_committed:

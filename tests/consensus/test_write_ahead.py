@@ -94,6 +94,16 @@ def test_a_conflict_of_the_same_tick_is_settled_before_anything_is_written() -> 
     assert restarted(member).terms() == [0, 1, 1, 2, 2]
 
 
+def test_what_a_newer_leader_took_back_in_the_same_tick_is_not_promised_to_the_older_one() -> None:
+    member = follower()
+    member.taken(Appended)
+    member.replica.deliver("b", Append(1, 2, 2, 1, (entry(3, 1), entry(4, 1))))
+    member.replica.deliver("c", Append(2, 2, 2, 1, (entry(3, 2),)))
+    member.cycle()
+    assert [(answer.term, answer.next) for answer in member.taken(Appended)] == [(2, 4)]
+    assert restarted(member).terms() == [0, 1, 2]
+
+
 def test_a_full_write_ahead_log_is_emptied_by_a_transaction() -> None:
     member = follower()
     member.keyvalue.wal.room = 2
