@@ -162,7 +162,7 @@ class Replica:
     # -- the cycle --------------------------------------------------------------------------------------------------
 
     def begin(self) -> bool:
-        """The first half; `finish` follows. Whether something was sent that should leave before the disk is waited for."""
+        """The first half; `finish` follows. Whether something was sent that should leave before the sync."""
         incoming, self._incoming, self._pressing, self._sent_early = self._incoming, deque(), False, False
         for peer, message in incoming:
             self._receive(message, peer)
