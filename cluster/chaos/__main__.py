@@ -16,6 +16,7 @@ from pathlib import Path
 
 import aiohttp
 
+from cluster.bench.report import percentile
 from cluster.chaos import machine, mounts
 from cluster.chaos.campaign import Campaign, Outcome, save
 from cluster.chaos.machine import CannotRun
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, help=f"the same in seconds; {SECONDS_DEFAULT:g} if neither is given")
     parser.add_argument("--seed", type=int, default=1, help="decides faults and operations")
     parser.add_argument("--every", type=float, default=5.0, help="seconds between the beginnings of faults, on average")
+    parser.add_argument("--active", type=int, default=0, help="begin faults sooner while fewer than so many are active")
     parser.add_argument(
         "--nemeses", type=_kinds, default=_kinds("all"), metavar="LIST", help="such as kill,ring; all; none"
     )
@@ -114,6 +116,11 @@ def _tell(outcome: Outcome, report: Path, home: Path) -> None:
         say(f"{mark}  {check.name}: {check.count} {check.unit}" + (f"; {check.note}" if check.note else ""))
         for violation in check.violations[:5]:
             say(f"            {violation.text[:400]}")
+    if outcome.recoveries:
+        gaps = [one.seconds for one in outcome.recoveries]
+        middle, most = percentile(gaps, 0.5), percentile(gaps, 0.99)
+        say(f"after {len(gaps)} faults were mended: the next write after {middle:.2f} s (p50), {most:.2f} s (p99)")
+        say(f"all zones showed the log {outcome.drained_s:.1f} s after the load, equal {outcome.equal_s:.1f} s later")
     say(f"{'HELD' if outcome.verdict.held else 'VIOLATED'}; report: {report}")
     if not outcome.verdict.held:
         say(f"kept in {home}; again: {outcome.command}")

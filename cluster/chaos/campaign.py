@@ -119,7 +119,7 @@ class Campaign:
                 there = self._home / "zones" / name
                 there.mkdir(parents=True)
                 copy = ["rsync", "-aHAX", "--exclude=/.full", f"{host.disks['zone'].path}/", f"{there}/"]
-                subprocess.run(copy, capture_output=True, check=False, timeout=60)
+                subprocess.run(copy, capture_output=True, check=False)
 
     async def _bounded(self) -> None:
         limit = self._options.seconds + START_S + READY_S + ANSWER_S + DRAIN_S + COMPLETE_S + 120
@@ -142,6 +142,7 @@ class Campaign:
         recorder = Recorder(self._history, self._began)
         options = self._options
         command = f"scripts/chaos --seed {options.seed} --seconds {options.seconds:g} --every {options.every:g}"
+        command += f" --active {options.active}" if options.active else ""
         command += f" --nodes {options.nodes} --rate {options.rate:g} --nemeses {','.join(options.nemeses)}"
         watch = Watch(self._began)
         names = self._nodes.names
@@ -175,7 +176,7 @@ class Campaign:
 
     async def _storm(self) -> None:
         options = self._options
-        faults = plan(options.seed, options.nemeses, options.seconds, options.every, options.nodes)
+        faults = plan(options.seed, options.nemeses, options.seconds, options.every, options.nodes, options.active)
         async with asyncio.TaskGroup() as tasks:
             for number, fault in enumerate(faults):
                 tasks.create_task(self._fault(number, fault))

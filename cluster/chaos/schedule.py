@@ -1,13 +1,15 @@
 """Which fault begins when, for how long, and on whom: decided by the seed alone, before anything runs.
 
-Faults overlap, up to `ACTIVE_MAX` at a time, except those that want the same thing (a node's process, its disks, the
-pattern of the partition). After each round, in which every kind comes once, there is a calm, so that recovery shows.
+Faults overlap, up to `ACTIVE_MAX` (or as many as are asked for) at a time, except those that want the same thing (a
+node's process, its disks, the pattern of the partition). After each round, in which every kind comes once, there is a
+calm, so that recovery shows.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple
 
 ACTIVE_MAX = 3
@@ -63,8 +65,9 @@ class Fault:
     chance: int
 
 
-def plan(seed: int, kinds: list[str], seconds: float, every_s: float, nodes: int) -> list[Fault]:
-    """All faults of a run, in the order in which they begin."""
+def plan(seed: int, kinds: list[str], seconds: float, every_s: float, nodes: int, active: int = 0) -> list[Fault]:
+    """All faults of a run, in the order in which they begin: one about every `every_s` seconds, and sooner while fewer
+    than `active` are."""
     chance = random.Random(f"{seed} schedule")
     found: list[Fault] = []
     at, todo = chance.uniform(0.3, 1.0) * min(every_s, 3.0), _round(chance, kinds)
@@ -73,14 +76,22 @@ def plan(seed: int, kinds: list[str], seconds: float, every_s: float, nodes: int
             todo = _round(chance, kinds)
             at = max([at, *(fault.at + fault.seconds for fault in found)]) + CALM_S
             continue
-        ready = [fault for kind in todo if _is_free(found, fault := _fault(chance, kind, at, seconds, nodes))]
+        limit = max(ACTIVE_MAX, active)
+        drawn = (_fault(chance, kind, at, seconds, nodes) for kind in todo)
+        ready = [fault for fault in drawn if _is_free(found, fault, limit)]
         if not ready:
             at += STEP_S
             continue
         todo.remove(ready[0].kind)
         found.append(ready[0])
-        at += every_s * chance.uniform(0.5, 1.5)
+        at = min(at + every_s * chance.uniform(0.5, 1.5), _thin_at(found, at + STEP_S, active))
     return found
+
+
+def _thin_at(found: list[Fault], at: float, active: int) -> float:
+    """When fewer than `active` are, from `at` on; never for none."""
+    ends = sorted((fault.at + fault.seconds for fault in found if fault.at + fault.seconds > at), reverse=True)
+    return inf if not active else at if len(ends) < active else ends[active - 1] + APART_S
 
 
 def _fault(chance: random.Random, kind: str, at: float, seconds: float, nodes: int) -> Fault:
@@ -94,9 +105,9 @@ def _round(chance: random.Random, kinds: list[str]) -> list[str]:
     return chance.sample(sorted(kinds), len(kinds))
 
 
-def _is_free(earlier: list[Fault], wanted: Fault) -> bool:
+def _is_free(earlier: list[Fault], wanted: Fault, limit: int) -> bool:
     active = [one for one in earlier if one.at + one.seconds + APART_S > wanted.at]
-    return len(active) < ACTIVE_MAX and not any(_clash(one, wanted) for one in active)
+    return len(active) < limit and not any(_clash(one, wanted) for one in active)
 
 
 def _clash(one: Fault, other: Fault) -> bool:

@@ -31,6 +31,16 @@ def test_faults_overlap_but_do_not_clash(seed: int) -> None:
         assert fault.seconds > 0 and fault.at + fault.seconds <= 300.0
 
 
+@pytest.mark.parametrize("active", [2, 4])
+def test_faults_begin_sooner_while_fewer_than_asked_for_are_active(active: int) -> None:
+    def most_at_once(faults: list[Fault]) -> int:
+        return max(sum(one.at <= fault.at < one.at + one.seconds for one in faults) for fault in faults)
+
+    lone, crowded = plan(5, ALL, 600.0, 60.0, 5), plan(5, ALL, 600.0, 60.0, 5, active)
+    assert len(crowded) > 2 * len(lone)
+    assert most_at_once(lone) == 1 and active <= most_at_once(crowded) <= max(ACTIVE_MAX, active)
+
+
 def test_the_same_seed_gives_the_same_faults_and_another_one_others() -> None:
     assert plan(1, ALL, 60.0, 3.0, 5) == plan(1, ALL, 60.0, 3.0, 5)
     assert plan(1, ALL, 60.0, 3.0, 5) != plan(2, ALL, 60.0, 3.0, 5)
