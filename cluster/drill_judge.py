@@ -35,6 +35,7 @@ CLASSES: dict[str, type[Any]] = {
     "symlink": r.Symlink,
     "unlink": r.Unlink,
     "rmdir": r.RemoveDirectory,
+    "remove": r.Remove,
     "setattr": r.SetAttributes,
     "setxattr": r.SetXattr,
     "removexattr": r.RemoveXattr,
@@ -158,7 +159,7 @@ def _later(one: tuple[int, Submitted], other: tuple[int, Submitted]) -> tuple[in
 
 def _record(operation: Submitted, document: Document) -> tuple[Any, str]:
     """The record of a document of the log, with the bytes that its client sent, or None and what does not fit."""
-    allowed = {"Unlink", "RemoveDirectory"} if operation.alone else {CLASSES[operation.name].__name__}
+    allowed = {"Remove"} if operation.alone else {CLASSES[operation.name].__name__}
     if document["record"] not in allowed | {CLASSES[operation.name].__name__}:
         return None, f"a {operation.name} is in the log as another operation"
     cls = next(cls for cls in CLASSES.values() if cls.__name__ == document["record"])

@@ -5,7 +5,8 @@
     │   └── ConfigError            a configuration file or environment variable is wrong
     ├── NotAllowedError            no credential, or the wrong one                  exit 4, HTTP 403
     ├── UnavailableError           no node, no leader, no quorum, deadline passed   exit 3, HTTP 503
-    │   └── OutcomeUnknownError    it may or may not take effect; retry with the same id
+    │   ├── OutcomeUnknownError    it may or may not take effect; retry with the same id
+    │   └── ElsewhereError         this node cannot answer it; names those that can
     ├── OperationError             the state machine refused; carries an errno      exit 1, HTTP by errno
     ├── LimitError                 a record, frame or name beyond its limit         exit 1, HTTP 413
     ├── FormatError                bytes that are not what they should be           exit 1, HTTP 400
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import errno as _errno
 import os as _os
+from collections.abc import Mapping, Sequence
 
 _STATUS_BY_ERRNO = {
     _errno.ENOENT: 404,
@@ -75,6 +77,14 @@ class UnavailableError(LddpError):
 
 class OutcomeUnknownError(UnavailableError):
     pass
+
+
+class ElsewhereError(UnavailableError):
+    """`nodes` are those to ask instead, each with `name`, `zone` and `http` (a URL, or None where it is not known)."""
+
+    def __init__(self, message: str, nodes: Sequence[Mapping[str, str | None]] = ()) -> None:
+        super().__init__(message)
+        self.nodes = tuple(nodes)
 
 
 class OperationError(LddpError):

@@ -104,6 +104,8 @@ class Gateway:
         for waiter in self._waiters.values():
             if not waiter.future.done():
                 waiter.future.set_exception(OutcomeUnknownError("this node stopped; ask again with the same id"))
+                # Whoever asked may be gone, or have been told by another record of the same batch.
+                waiter.future.exception()
         self._waiters.clear()
         for _, future in self._gsn_waiters:
             future.cancel()

@@ -13,7 +13,9 @@ Rules for an implementation:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+import os
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from lddp.core.records import Content, Kind, MigrationAction, OperationId, Outcome, Record, Xattrs
@@ -43,11 +45,29 @@ class Entry(NamedTuple):
     xattrs: Xattrs = ()
 
 
-class OpenFile(NamedTuple):
-    """A regular file of this node's own zone, opened for reading; the receiver closes `descriptor`."""
+def _always() -> bool:
+    return True
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A regular file of this node's own zone, opened for reading; the receiver calls `close`."""
 
     descriptor: int
     entry: Entry
+    index: int
+    """A GSN at which the path was this entry."""
+    is_intact: Callable[[], bool] = _always
+    """Whether all that has been read so far are bytes of the entry's version: to be asked after each read."""
+    released: Callable[[], None] = _nothing
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+        self.released()
 
 
 class Event(NamedTuple):
@@ -87,8 +107,8 @@ class RuleRequest(NamedTuple):
 
 
 class ContentWriter(Protocol):
-    """Takes one content as it streams. `abort` drops it, also after a `commit` whose content no record will name, and
-    never raises for a cause that `write` or `commit` already raised."""
+    """Takes one content as it streams. After `commit`, one of `abort` and `used` says what became of it; neither where
+    nobody knows whether a record names it."""
 
     async def write(self, data: bytes) -> None:
         """Takes the next bytes; returns when there is room for more, so memory stays bounded."""
@@ -98,7 +118,14 @@ class ContentWriter(Protocol):
         """The content, as durable as the rule of its path asks for, ready to be named in a record."""
         ...
 
-    async def abort(self) -> None: ...
+    async def abort(self) -> None:
+        """Drops it, also after a `commit` whose content no record will name. Never raises for a cause that `write` or
+        `commit` already raised."""
+        ...
+
+    def used(self) -> None:
+        """A record that took effect names it."""
+        ...
 
 
 class Backend(Protocol):
@@ -161,7 +188,7 @@ class Backend(Protocol):
         """Returns once this node's filesystem shows `index` (a witness: once applied)."""
         ...
 
-    # -- the namespace and its files
+    # -- the namespace and its files: ElsewhereError from all of these at a witness
 
     def entry(self, path: bytes) -> Entry | None:
         """The entry at `path` without following links; None where there is none. `b"/"` is the root."""
@@ -173,16 +200,17 @@ class Backend(Protocol):
         ...
 
     async def open_file(self, path: bytes) -> OpenFile:
-        """The file as this node's zone has it, at the entry's version or later. Raises OperationError(ENOENT, EISDIR,
-        EINVAL for other kinds), UnavailableError where this node owns no zone of the rule or waits for the bytes."""
+        """The file with the bytes that `path` had at the version and index of what is returned. Raises
+        OperationError(ENOENT, EISDIR, EINVAL for other kinds), ElsewhereError where this node owns no zone of the rule
+        or has not these bytes, UnavailableError where the path changes too fast."""
         ...
 
     def content_writer(self, path: bytes, size: int | None) -> ContentWriter:
         """For bytes that a record at `path` will name; `size` where the client told it. Raises OperationError(ENOENT)
-        outside of all rules, UnavailableError on a witness."""
+        outside of all rules."""
         ...
 
-    # -- rules, migrations, receipts, the log
+    # -- rules, migrations, receipts: ElsewhereError at a witness, which does not fold what the log says of them
 
     def zones(self) -> dict[str, int]: ...
 
@@ -224,6 +252,8 @@ class Backend(Protocol):
         ...
 
     def receipt(self, id: int) -> Document | None: ...
+
+    # -- the log
 
     def log(self, first: int, last: int, path: bytes, limit: int) -> list[Document]:
         """Records with first <= index <= last (0: the end) at or below `path` (empty: all), oldest first. Each: index,

@@ -11,19 +11,18 @@ from typing import Any
 
 from aiohttp import web
 
-from lddp.admin.files import PREFIX, etag, versions_of
+from lddp.admin.backend import Backend, ContentWriter
+from lddp.admin.files import PREFIX, versions_of
 from lddp.admin.paths import from_url, text_of
 from lddp.admin.request import BACKEND, integer, operation_id, outcome_answer, query_of, timeout_s
 from lddp.admin.wire import ARGUMENTS, BYTES, FILE_MODE, REQUIRED, Origin, record_of
 from lddp.core import limits
 from lddp.core import records as r
-from lddp.errors import FormatError, LimitError, OperationError, UnavailableError, UsageError
+from lddp.errors import FormatError, LddpError, LimitError, OutcomeUnknownError, UnavailableError, UsageError
 
 IDLE_S_MAX = 60.0
 """How long a body may pause before the upload is given up."""
 DIGEST_HEADER = "Lddp-Digest"
-ANY_VERSION = -1
-NO_VERSION = 0
 
 _FLAGS = {
     "rename": {"": 0, "noreplace": r.RenameFlag.NOREPLACE, "exchange": r.RenameFlag.EXCHANGE},
@@ -31,26 +30,36 @@ _FLAGS = {
 }
 _STREAMED = {"write", "append"}
 """Operations whose bytes are the request's body, of any length."""
-_ELSEWHERE = {"put": "PUT", "unlink": "DELETE", "rmdir": "DELETE"}
+_ELSEWHERE = {"put": "PUT", "unlink": "DELETE", "rmdir": "DELETE", "remove": "DELETE"}
+_TAG = re.compile(r'"([1-9][0-9]{0,18})"')
+"""An ETag of ours: a version."""
+NEVER_A_VERSION = 2**63 - 1
 
 
-def _expected_version(request: web.Request, path: bytes) -> int:
-    """What If-Match and If-None-Match ask of the present version, for the state machine to decide."""
+async def _expected_version(request: web.Request, path: bytes, seconds: float) -> int:
+    """What If-Match and If-None-Match ask of the present version, for the state machine to decide: the record carries
+    it, so that a retry gets the first outcome and nothing comes between the question and the change."""
     match, none_match = request.headers.get("If-Match"), request.headers.get("If-None-Match")
     if match is not None and none_match is not None:
         raise UsageError("If-Match and If-None-Match contradict each other; send one of them")
     if none_match is not None:
         if versions_of(none_match) != ["*"]:
             raise UsageError("a change takes only 'If-None-Match: *' (the name must be free)")
-        return NO_VERSION
+        return r.NO_VERSION
     if match is None:
-        return ANY_VERSION
-    entry = request.app[BACKEND].entry(path)
+        return r.ANY_VERSION
     tags = versions_of(match)
-    if entry is not None and ("*" in tags or etag(entry) in tags):
-        return entry.version
-    found = "does not exist" if entry is None else f"is at version {entry.version}"
-    raise OperationError(errno.ESTALE, f"{text_of(path)!r} {found}, not at the one asked for; read it again")
+    if "*" in tags:
+        return r.SOME_VERSION
+    versions = [int(found[1]) for tag in tags if (found := _TAG.fullmatch(tag))]
+    if len(versions) > 1:
+        # A record names one. Every tag that the client can know is of before this barrier: which of them it is now,
+        # if any, cannot become another of them later.
+        await request.app[BACKEND].barrier(seconds)
+        entry = request.app[BACKEND].entry(path)
+        if entry is not None and entry.version in versions:
+            return entry.version
+    return max(versions, default=NEVER_A_VERSION)
 
 
 def _refuse_conditions(request: web.Request) -> None:
@@ -59,7 +68,7 @@ def _refuse_conditions(request: web.Request) -> None:
             raise UsageError(f"{header} works with GET, PUT and DELETE of a file; leave it out here")
 
 
-async def _content(request: web.Request, path: bytes) -> r.Content:
+async def _content(request: web.Request, path: bytes) -> tuple[r.Content, ContentWriter]:
     """Streams the body into the content plane, in constant memory."""
     writer = request.app[BACKEND].content_writer(path, request.content_length)
     try:
@@ -75,13 +84,29 @@ async def _content(request: web.Request, path: bytes) -> r.Content:
             raise FormatError(
                 f"the body's BLAKE3 is {content.digest.hex()}, not the one in {DIGEST_HEADER}; send again"
             )
-        return content
+        return content, writer
     except TimeoutError:
         await writer.abort()
         raise UnavailableError(f"the body paused for more than {IDLE_S_MAX:g} s; send it again") from None
     except BaseException:
         await writer.abort()
         raise
+
+
+async def _submit(backend: Backend, record: r.Record, seconds: float, writer: ContentWriter) -> tuple[int, r.Outcome]:
+    """Orders a record that names what `writer` took, and says what became of that."""
+    try:
+        gsn, outcome = await backend.submit(record, seconds)
+    except OutcomeUnknownError:
+        raise  # the record may come yet, and need the bytes
+    except LddpError:
+        await writer.abort()
+        raise
+    if outcome.errno:
+        await writer.abort()
+    else:
+        writer.used()
+    return gsn, outcome
 
 
 async def put(request: web.Request) -> web.StreamResponse:
@@ -91,11 +116,11 @@ async def put(request: web.Request) -> web.StreamResponse:
     mode = _octal(query.get("mode"), FILE_MODE)
     uid, gid = integer(query, "uid", os.getuid(), high=2**32 - 2), integer(query, "gid", os.getgid(), high=2**32 - 2)
     seconds, id = timeout_s(query), operation_id(request)
-    version = _expected_version(request, path)
-    content = await _content(request, path)
+    version = await _expected_version(request, path, seconds)
+    content, writer = await _content(request, path)
     record = r.Put(id, backend.zone_number(), backend.time_ns(), path, mode, uid, gid, content, version)
-    gsn, outcome = await backend.submit(record, seconds)
-    if version == NO_VERSION and outcome.errno == errno.EEXIST:
+    gsn, outcome = await _submit(backend, record, seconds, writer)
+    if version == r.NO_VERSION and outcome.errno == errno.EEXIST:
         outcome = outcome._replace(errno=errno.ESTALE)  # RFC 9110: a condition that fails is 412
     answer = outcome_answer((gsn, outcome), f"put {text_of(path)!r}", digest=content.digest.hex(), size=content.size)
     if not outcome.errno:
@@ -104,20 +129,15 @@ async def put(request: web.Request) -> web.StreamResponse:
 
 
 async def delete(request: web.Request) -> web.StreamResponse:
-    """Removes a file's name, or an empty directory."""
+    """Removes a file's name, or an empty directory; which of the two it is, the state machine finds."""
     query = query_of(request, "timeout")
     path = from_url(request.raw_path, PREFIX)
     backend = request.app[BACKEND]
-    version = _expected_version(request, path)
-    if version == NO_VERSION:
-        raise UsageError("'If-None-Match: *' makes no sense for DELETE; use If-Match")
     seconds, id = timeout_s(query), operation_id(request)
-    entry = backend.entry(path)
-    record: r.Operation
-    if entry is not None and entry.kind is r.Kind.DIRECTORY:
-        record = r.RemoveDirectory(id, backend.zone_number(), backend.time_ns(), path)
-    else:
-        record = r.Unlink(id, backend.zone_number(), backend.time_ns(), path, version)
+    version = await _expected_version(request, path, seconds)
+    if version == r.NO_VERSION:
+        raise UsageError("'If-None-Match: *' makes no sense for DELETE; use If-Match")
+    record = r.Remove(id, backend.zone_number(), backend.time_ns(), path, version)
     return outcome_answer(await backend.submit(record, seconds), f"remove {text_of(path)!r}")
 
 
@@ -137,15 +157,17 @@ async def post(request: web.Request) -> web.StreamResponse:
     arguments = _arguments(name, query, body_key)
     if name == "setattr" and all(value is None for value in arguments):
         raise UsageError("setattr needs at least one of mode, uid, gid and mtime_ns")
-    content = await _content(request, path) if name in _STREAMED else None
+    streamed = await _content(request, path) if name in _STREAMED else None
     if name == "setxattr":
         arguments[1] = await _small_body(request)
     origin = Origin(id.session, backend.zone_number(), backend.time_ns(), os.getuid(), os.getgid())
     record = record_of(origin, [id.sequence, name, path, *arguments])
-    if content is not None:
+    if streamed is None:
+        result = await backend.submit(record, seconds)
+    else:
+        content, writer = streamed
         assert isinstance(record, r.Write | r.Append)
-        record = record._replace(content=content)
-    result = await backend.submit(record, seconds)
+        result = await _submit(backend, record._replace(content=content), seconds, writer)
     return outcome_answer(result, f"{name} {text_of(path)!r}", 201 if name in ("mkdir", "create") else 200)
 
 

@@ -13,15 +13,17 @@ from typing import Any
 
 from aiohttp import web
 
-from lddp.admin.backend import Backend, Entry
+from lddp.admin.backend import Backend, Entry, OpenFile
 from lddp.admin.paths import from_url, named, text_of
 from lddp.admin.problems import INDEX_HEADER, begun
 from lddp.admin.request import BACKEND, integer, json_answer, query_of
 from lddp.core.records import Kind
-from lddp.errors import OperationError, UsageError, ZoneError
+from lddp.errors import OperationError, UnavailableError, UsageError, ZoneError
 
 PREFIX = "/v1/files"
 CHUNK_BYTES = 512 * 1024
+TRIES_MAX = 16
+"""How often a file is opened that is changed in place before its first bytes are sent."""
 LISTING_DEFAULT = 1000
 LISTING_MAX = 10_000
 
@@ -141,18 +143,26 @@ async def _read(request: web.Request, path: bytes, entry: Entry) -> web.StreamRe
     not_modified = request.headers.get("If-None-Match")
     if not_modified is not None and _matches(not_modified, entry):
         return web.Response(status=304, headers=entry_headers(entry, backend.applied()))
-    opened = await backend.open_file(path)
-    try:
-        wanted = request.headers.get("If-Match")
-        if wanted is not None and not _matches(wanted, opened.entry):
-            raise OperationError(errno.ESTALE, f"{text_of(path)!r} is at version {opened.entry.version}; read it again")
-        return await _send(request, opened.descriptor, opened.entry)
-    finally:
-        os.close(opened.descriptor)
+    for _ in range(TRIES_MAX):
+        opened = await backend.open_file(path)
+        try:
+            wanted = request.headers.get("If-Match")
+            if wanted is not None and not _matches(wanted, opened.entry):
+                raise OperationError(
+                    errno.ESTALE, f"{text_of(path)!r} is at version {opened.entry.version}; read it again"
+                )
+            answer = await _send(request, opened)
+        finally:
+            opened.close()
+        if answer is not None:
+            return answer
+    raise UnavailableError(f"{text_of(path)!r} is changed all the time; try again, or ask another node")
 
 
-async def _send(request: web.Request, descriptor: int, entry: Entry) -> web.StreamResponse:
-    headers = entry_headers(entry, request.app[BACKEND].applied())
+async def _send(request: web.Request, opened: OpenFile) -> web.StreamResponse | None:
+    """The answer; None where the file was changed before anything was sent, so that it can be opened again."""
+    entry, descriptor = opened.entry, opened.descriptor
+    headers = entry_headers(entry, opened.index)
     size = os.fstat(descriptor).st_size
     start, stop, status = _range(request, entry, size)
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -162,14 +172,17 @@ async def _send(request: web.Request, descriptor: int, entry: Entry) -> web.Stre
     response.content_length = stop - start
     if status == HTTPStatus.PARTIAL_CONTENT:
         response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    chunk = await asyncio.to_thread(os.pread, descriptor, min(CHUNK_BYTES, stop - start), start)
+    if not opened.is_intact():
+        return None
     await response.prepare(request)
     with begun(request):
         while start < stop:
-            chunk = await asyncio.to_thread(os.pread, descriptor, min(CHUNK_BYTES, stop - start), start)
-            if not chunk:
-                raise ZoneError(errno.ESTALE, "the file became shorter while it was sent; read it again")
+            if not chunk or not opened.is_intact():
+                raise ZoneError(errno.ESTALE, "the file was changed while it was sent; read it again")
             await response.write(chunk)
             start += len(chunk)
+            chunk = await asyncio.to_thread(os.pread, descriptor, min(CHUNK_BYTES, stop - start), start)
         await response.write_eof()
     return response
 

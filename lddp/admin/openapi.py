@@ -92,6 +92,14 @@ _PROBLEM: dict[str, Any] = {
         "detail": {"type": "string"},
         "errno": {"type": "string", "description": "The errno's name, for example ENOENT"},
         "next": {"type": "string", "description": "What to do"},
+        "nodes": {
+            "type": "array",
+            "description": "Of type elsewhere: the nodes that can answer",
+            "items": {
+                "type": "object",
+                "properties": {key: {"type": ["string", "null"]} for key in ("name", "zone", "http")},
+            },
+        },
     },
 }
 

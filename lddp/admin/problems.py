@@ -31,6 +31,7 @@ _WORDS: tuple[tuple[type[errors.LddpError], str], ...] = (
     (errors.UsageError, "usage"),
     (errors.NotAllowedError, "not-allowed"),
     (errors.OutcomeUnknownError, "outcome-unknown"),
+    (errors.ElsewhereError, "elsewhere"),
     (errors.UnavailableError, "unavailable"),
     (errors.LimitError, "limit"),
     (errors.CorruptError, "corrupt"),
@@ -92,7 +93,10 @@ def answer(body: dict[str, object], index: int | None = None) -> web.Response:
 
 
 def of_error(error: errors.LddpError, index: int | None = None) -> web.Response:
-    return answer(document(word_of(error), error.http_status, str(error), error.errno), index)
+    body = document(word_of(error), error.http_status, str(error), error.errno)
+    if isinstance(error, errors.ElsewhereError):
+        body["nodes"] = [dict(node) for node in error.nodes]
+    return answer(body, index)
 
 
 def of_outcome(outcome: Outcome, index: int, what: str) -> web.Response:

@@ -53,6 +53,7 @@ ARGUMENTS: dict[str, tuple[tuple[str, object], ...]] = {
     "rename": (("to", REQUIRED), ("flag", 0)),
     "unlink": (("expected_version", -1),),
     "rmdir": (),
+    "remove": (("expected_version", -1),),
     "link": (("to", REQUIRED),),
     "symlink": (("target", REQUIRED), ("uid", None), ("gid", None)),
     "setattr": (("mode", None), ("uid", None), ("gid", None), ("mtime_ns", None)),
@@ -105,7 +106,7 @@ def _bytes(value: Any, limit: int, name: str) -> bytes:
 
 
 def _version(value: Any) -> int:
-    return _integer(value, -1, SEQUENCE_MAX, "expected_version")
+    return _integer(value, r.SOME_VERSION, SEQUENCE_MAX, "expected_version")
 
 
 Build = Callable[..., r.Operation]
@@ -161,6 +162,10 @@ def _remove_directory(o: Origin, id: r.OperationId, path: bytes) -> r.Operation:
     return r.RemoveDirectory(id, o.zone, o.time_ns, path)
 
 
+def _remove(o: Origin, id: r.OperationId, path: bytes, version: Any) -> r.Operation:
+    return r.Remove(id, o.zone, o.time_ns, path, _version(version))
+
+
 def _link(o: Origin, id: r.OperationId, path: bytes, to: Any) -> r.Operation:
     return r.Link(id, o.zone, o.time_ns, path, checked(_bytes(to, limits.PATH_BYTES_MAX, "to")))
 
@@ -209,6 +214,7 @@ BUILDERS: dict[str, Build] = {
     "rename": _rename,
     "unlink": _unlink,
     "rmdir": _remove_directory,
+    "remove": _remove,
     "link": _link,
     "symlink": _symlink,
     "setattr": _set_attributes,

@@ -29,6 +29,7 @@ _BY_WORD: dict[str, type[errors.LddpError]] = {
     "not-allowed": errors.NotAllowedError,
     "unavailable": errors.UnavailableError,
     "outcome-unknown": errors.OutcomeUnknownError,
+    "elsewhere": errors.ElsewhereError,
     "limit": errors.LimitError,
     "format": errors.FormatError,
     "corrupt": errors.CorruptError,

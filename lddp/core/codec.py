@@ -1,5 +1,8 @@
 """Records as bytes: one version byte, CRC-32 of the body, then the body as msgpack.
 
+A record has the first format that can say what it asks, so that a node that does not know a later one refuses what it
+would misread, and nothing else.
+
 The body is the array [code, *fields]; nested tuples are arrays. Decoders are derived from the annotations of the record
 types, so that a field is written down once. Whatever `decode` returns has been checked: types, limits, names.
 """
@@ -21,6 +24,9 @@ from lddp.core import records as r
 from lddp.errors import CorruptError, FormatError, LimitError
 
 VERSION = 1
+VERSION_OF_CONDITIONS = 2
+"""Of a Put that asks for SOME_VERSION, which format 1 takes for no condition."""
+VERSIONS = (VERSION, VERSION_OF_CONDITIONS)
 
 CODES: dict[type, int] = {
     r.MakeDirectory: 1,
@@ -37,6 +43,7 @@ CODES: dict[type, int] = {
     r.SetAttributes: 12,
     r.SetXattr: 13,
     r.RemoveXattr: 14,
+    r.Remove: 15,
     r.Observation: 32,
     r.CreateRule: 64,
     r.RemoveRule: 65,
@@ -64,7 +71,13 @@ def encode(record: r.Record) -> bytes:
         raise FormatError(f"a record cannot be written: {error}") from error
     if len(body) > limits.RECORD_BYTES_MAX:
         raise LimitError(f"a record of {len(body)} bytes; at most {limits.RECORD_BYTES_MAX}: split it")
-    return b"%c" % VERSION + zlib.crc32(body).to_bytes(4, "big") + body
+    return b"%c" % _version_of(record) + zlib.crc32(body).to_bytes(4, "big") + body
+
+
+def _version_of(record: r.Record) -> int:
+    if type(record) is r.Put and record.expected_version == r.SOME_VERSION:
+        return VERSION_OF_CONDITIONS
+    return VERSION
 
 
 def decode(data: bytes) -> r.Record:
@@ -73,8 +86,8 @@ def decode(data: bytes) -> r.Record:
         raise FormatError("a record is shorter than its header")
     if len(data) > limits.RECORD_BYTES_MAX + 5:
         raise LimitError(f"a record of {len(data)} bytes; at most {limits.RECORD_BYTES_MAX}")
-    if data[0] != VERSION:
-        raise FormatError(f"a record of format {data[0]}; this version reads format {VERSION}: upgrade this node")
+    if data[0] not in VERSIONS:
+        raise FormatError(f"a record of format {data[0]}; this version reads up to {VERSIONS[-1]}: upgrade this node")
     body = memoryview(data)[5:]
     if zlib.crc32(body) != int.from_bytes(data[1:5], "big"):
         raise CorruptError("a record's checksum does not match its bytes")
@@ -91,6 +104,8 @@ def decode(data: bytes) -> r.Record:
         record: r.Record = _DECODERS[kind](fields[1:])
     except (TypeError, ValueError) as error:
         raise FormatError(f"a {kind.__name__} record with a wrong field: {error}") from error
+    if _version_of(record) != data[0]:
+        raise FormatError(f"a {kind.__name__} record that is not of format {data[0]}")
     return record
 
 

@@ -119,6 +119,7 @@ class StateMachine:
                 | r.Rename()
                 | r.Unlink()
                 | r.RemoveDirectory()
+                | r.Remove()
                 | r.Link()
                 | r.Symlink()
                 | r.SetAttributes()

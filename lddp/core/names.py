@@ -1,4 +1,4 @@
-"""Operations on names: unlink, rmdir, link, rename."""
+"""Operations on names: unlink, rmdir, remove, link, rename."""
 
 from __future__ import annotations
 
@@ -27,6 +27,18 @@ class Names(Places):
         place, inode = self._existing(record)
         if inode.kind is Kind.DIRECTORY:
             raise Refused(errno.EISDIR)
+        self._remove_name(record, place, inode)
+
+    def _remove(self, record: r.Remove) -> None:
+        place, inode = self._existing(record)
+        if inode.kind is not Kind.DIRECTORY:
+            self._remove_name(record, place, inode)
+            return
+        if record.expected_version > 0:
+            self._expect(inode, record.expected_version)
+        self._remove_empty(record, place, inode)
+
+    def _remove_name(self, record: r.Unlink | r.Remove, place: Place, inode: Inode) -> None:
         if record.expected_version > 0:
             self._expect(inode, record.expected_version)
         assert place.parent is not None
@@ -42,6 +54,9 @@ class Names(Places):
         place, inode = self._existing(record)
         if inode.kind is not Kind.DIRECTORY:
             raise Refused(errno.ENOTDIR)
+        self._remove_empty(record, place, inode)
+
+    def _remove_empty(self, record: r.RemoveDirectory | r.Remove, place: Place, inode: Inode) -> None:
         if place.parent is None:
             raise Refused(errno.EBUSY)
         self._require_empty(record, place.rule, inode)

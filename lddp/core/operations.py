@@ -42,6 +42,7 @@ class Operations(Names):
             r.Rename: self._rename,
             r.Unlink: self._unlink,
             r.RemoveDirectory: self._remove_directory,
+            r.Remove: self._remove,
             r.Link: self._link,
             r.Symlink: self._symlink,
             r.SetAttributes: self._set_attributes,
@@ -125,7 +126,7 @@ class Operations(Names):
         place = self._locate(record, record.path)
         inode = place.child
         if inode is None:
-            if record.expected_version > 0:
+            if record.expected_version not in (r.ANY_VERSION, r.NO_VERSION):
                 raise Refused(errno.ESTALE)
             attributes = Attributes(record.mode & 0o7777, record.uid, record.gid, record.time_ns)
             return self._new_file(place, attributes, record.content, record.time_ns)

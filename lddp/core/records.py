@@ -13,53 +13,14 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
-
-class Kind(IntEnum):
-    """What an inode is. Sockets are not replicated."""
-
-    FILE = 1
-    DIRECTORY = 2
-    SYMLINK = 3
-    FIFO = 4
-    CHARACTER_DEVICE = 5
-    BLOCK_DEVICE = 6
-
-
-Xattrs = tuple[tuple[bytes, bytes], ...]
-"""(name, value) pairs in ascending order of name."""
-
-
-class Attributes(NamedTuple):
-    """What every kind of inode has. `mode` is the twelve permission bits; `mtime_ns` is since the epoch."""
-
-    mode: int
-    uid: int
-    gid: int
-    mtime_ns: int
-    xattrs: Xattrs = ()
-
-
-class Content(NamedTuple):
-    """The bytes of one file version.
-
-    `digest` is BLAKE3-256 of all bytes, unless `sealed` is false: then the file was changed in part, and `digest`
-    is a chained identity of the changes, equal on all nodes but not the hash of the bytes. `inline` carries the
-    bytes themselves when they are few. `pack` and `offset` say where in a pushed pack the bytes begin.
-    """
-
-    digest: bytes
-    size: int
-    inline: bytes | None = None
-    pack: bytes = b""
-    offset: int = 0
-    sealed: bool = True
-
-
-class OperationId(NamedTuple):
-    """Names one request of one client for ever; a retry carries the same."""
-
-    session: bytes
-    sequence: int
+from lddp.core.values import ANY_VERSION as ANY_VERSION
+from lddp.core.values import NO_VERSION as NO_VERSION
+from lddp.core.values import SOME_VERSION as SOME_VERSION
+from lddp.core.values import Attributes as Attributes
+from lddp.core.values import Content as Content
+from lddp.core.values import Kind as Kind
+from lddp.core.values import OperationId as OperationId
+from lddp.core.values import Xattrs as Xattrs
 
 
 # -- operations: the first three fields are the same in all of them
@@ -88,8 +49,9 @@ class Create(NamedTuple):
 
 
 class Put(NamedTuple):
-    """Replace or create a whole file. `mode`, `uid`, `gid` are used where it is created; -1 in `expected_version`
-    asks nothing, 0 that the name is free, another number that the file's version is that one."""
+    """Replace or create a whole file. `mode`, `uid`, `gid` are used where it is created. `expected_version` is one of
+    ANY_VERSION, NO_VERSION and SOME_VERSION, or the version that the file must have;
+    ESTALE where it has another, or is not there."""
 
     id: OperationId
     zone: int
@@ -99,7 +61,7 @@ class Put(NamedTuple):
     uid: int
     gid: int
     content: Content
-    expected_version: int = -1
+    expected_version: int = ANY_VERSION
 
 
 class Write(NamedTuple):
@@ -147,7 +109,7 @@ class Unlink(NamedTuple):
     zone: int
     time_ns: int
     path: bytes
-    expected_version: int = -1
+    expected_version: int = ANY_VERSION
 
 
 class RemoveDirectory(NamedTuple):
@@ -155,6 +117,17 @@ class RemoveDirectory(NamedTuple):
     zone: int
     time_ns: int
     path: bytes
+
+
+class Remove(NamedTuple):
+    """Take away a file's name or an empty directory, whichever is there when the record is applied: who asks need not
+    know. A positive `expected_version` is the one that it must have; ESTALE where it has another."""
+
+    id: OperationId
+    zone: int
+    time_ns: int
+    path: bytes
+    expected_version: int = ANY_VERSION
 
 
 class Link(NamedTuple):
@@ -224,6 +197,7 @@ Operation = (
     | Rename
     | Unlink
     | RemoveDirectory
+    | Remove
     | Link
     | Symlink
     | SetAttributes

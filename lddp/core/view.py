@@ -44,8 +44,27 @@ class View:
 
     def child(self, parent: int, name: bytes) -> int:
         """Inode number of an entry, 0 where there is none."""
+        return self.entry(parent, name)[0]
+
+    def entry(self, parent: int, name: bytes) -> tuple[int, int]:
+        """(inode number, 0 where there is none; GSN of the record that says so, 0 where none does)."""
         data = self.tables.get(Table.DENTRIES, NUMBER.pack(parent) + name)
-        return 0 if data is None else int(DENTRY.unpack(data)[0])
+        if data is None:
+            return 0, 0
+        number, gsn = DENTRY.unpack(data)
+        return number, gsn
+
+    def trail(self, root: int, path: bytes) -> tuple[tuple[int, int], ...]:
+        """`entry` of each component of a path below `root`, as far as there are any. Two equal trails, one read before
+        the other: the path named the same object all the time between."""
+        found: list[tuple[int, int]] = []
+        number = root
+        for name in path.split(b"/") if path else ():
+            found.append(self.entry(number, name))
+            number = found[-1][0]
+            if not number:
+                break
+        return tuple(found)
 
     def resolve(self, path: bytes) -> Inode | None:
         """The inode at an absolute path of the global namespace, without following symlinks."""

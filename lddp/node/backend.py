@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
-import os
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lddp.admin.backend import ContentWriter, Document, Entry, Event, Metric, OpenFile, RuleRequest
 from lddp.core import records as r
-from lddp.core.places import Refused
 from lddp.core.records import Kind, MigrationAction, OperationId, Outcome, Record, ZoneMember
-from lddp.core.rules import NO_SOURCE, Rule, read_receipt, receipt_gsns
+from lddp.core.rules import NO_SOURCE, read_receipt, receipt_gsns
 from lddp.core.view import View
-from lddp.errors import OperationError, OutcomeUnknownError, UnavailableError, UsageError, errno_text, quoted
+from lddp.errors import OperationError, OutcomeUnknownError, UnavailableError, UsageError, quoted
 from lddp.migrate.options import MigrationOptions
 from lddp.node.describe import entry_of, receipt_document, rule_document
 from lddp.node.history import History
+from lddp.node.reading import Reader, elsewhere, find, resolve
 from lddp.node.reports import Reports
 from lddp.node.uploads import Upload
 
@@ -32,6 +30,7 @@ class NodeBackend:
         self._node = node
         self._history = History(node)
         self._reports = Reports(node)
+        self._reader = Reader(node)
 
     # -- what this node is and sees ---------------------------------------------------------------------------------
 
@@ -69,7 +68,7 @@ class NodeBackend:
         self, records: Sequence[Record], timeout_s: float, *, visible: bool = True
     ) -> list[tuple[int, Outcome]]:
         if self._node.witness:
-            raise UnavailableError("a witness takes no operations; ask another node")
+            raise elsewhere(self._node, "a witness takes no operations; ask a node that has a zone")
         deadline = self._node.clock.monotonic() + timeout_s
         applied = await self._node.gateway.submit_many(records, timeout_s, early=not visible)
         projector = self._node.projector if visible else None
@@ -97,17 +96,19 @@ class NodeBackend:
     # -- the namespace and its files --------------------------------------------------------------------------------
 
     def entry(self, path: bytes) -> Entry | None:
+        self._require_zone()
         with self._node.gateway.view() as view:
             if path == b"/":
                 return _root_entry(view)
-            inode = _resolve(view, path)
+            inode = resolve(view, path)
             return None if inode is None else entry_of(inode)
 
     def listing(self, path: bytes, after: bytes, limit: int) -> list[tuple[bytes, Entry]]:
+        self._require_zone()
         with self._node.gateway.view() as view:
             if path == b"/":
                 return _rule_entries(view, after, limit)
-            inode = _resolve(view, path)
+            inode = resolve(view, path)
             if inode is None:
                 raise OperationError(errno.ENOENT, f"{quoted(path)} does not exist")
             if inode.kind is not Kind.DIRECTORY:
@@ -120,36 +121,21 @@ class NodeBackend:
             return found
 
     async def open_file(self, path: bytes) -> OpenFile:
-        with self._node.gateway.view() as view:
-            inode = _resolve(view, path)
-            if inode is None:
-                raise OperationError(errno.ENOENT, f"{quoted(path)} does not exist")
-            if inode.kind is Kind.DIRECTORY:
-                raise OperationError(errno.EISDIR, f"{quoted(path)} is a directory")
-            if inode.kind is not Kind.FILE:
-                raise OperationError(errno.EINVAL, f"{quoted(path)} is not a regular file")
-            local = view.path(inode)
-        zone = self._node.trees.zones.get(inode.rule)
-        if zone is None:
-            raise UnavailableError("this node owns no zone of the rule; ask another node")
-        projector = self._node.projector
-        if projector is not None:
-            await projector.wait(inode.version, 30.0)
-        try:
-            descriptor = await asyncio.get_running_loop().run_in_executor(self._node.threads, zone.open_read, local)
-        except OSError as error:
-            raise UnavailableError(f"this zone does not have the bytes yet ({error.strerror}); try again") from None
-        size = os.fstat(descriptor).st_size
-        return OpenFile(descriptor, entry_of(inode)._replace(size=size))
+        self._require_zone()
+        return await self._reader.open(path)
 
     def content_writer(self, path: bytes, size: int | None) -> ContentWriter:
+        self._require_zone()
         with self._node.gateway.view() as view:
-            found = _find(view, path)
+            found = find(view, path)
         if found is None:
             raise OperationError(errno.ENOENT, f"no rule has {quoted(path)}")
-        if self._node.projector is None:
-            raise UnavailableError("a witness takes no content; ask another node")
         return Upload(self._node, found[0])
+
+    def _require_zone(self) -> None:
+        """A witness keeps the log and does not fold it: that nothing is there it cannot know."""
+        if self._node.witness:
+            raise elsewhere(self._node, "a witness has no files and no rules; ask a node that has a zone")
 
     # -- rules, migrations, receipts, the log -----------------------------------------------------------------------
 
@@ -160,6 +146,7 @@ class NodeBackend:
         return {number: name for name, number in self.zones().items()}
 
     def rules(self) -> list[Document]:
+        self._require_zone()
         with self._node.gateway.view() as view:
             return [rule_document(rule, view.digest(rule.number), self._names()) for rule in view.rules()]
 
@@ -194,6 +181,7 @@ class NodeBackend:
         return await self.submit(r.RemoveRule(id, self.time_ns(), name), timeout_s)
 
     def migrations(self) -> list[Document]:
+        self._require_zone()
         return self._reports.migrations()
 
     def migration(self, rule: str) -> Document | None:
@@ -202,6 +190,7 @@ class NodeBackend:
     async def change_migration(
         self, rule: str, action: MigrationAction, id: OperationId, timeout_s: float
     ) -> tuple[int, Outcome]:
+        self._require_zone()
         if action is MigrationAction.COMPLETE:
             return self._complete(rule)
         record = r.ChangeMigration(id, self.time_ns(), rule, action)
@@ -220,6 +209,7 @@ class NodeBackend:
         return self.applied(), Outcome(0)
 
     def receipts(self, rule: str) -> list[Document]:
+        self._require_zone()
         with self._node.environment.read() as tables:
             found = [(gsn, read_receipt(tables, gsn)) for gsn in reversed(receipt_gsns(tables))]
         names = self._names()
@@ -230,6 +220,7 @@ class NodeBackend:
         ]
 
     def receipt(self, id: int) -> Document | None:
+        self._require_zone()
         with self._node.environment.read() as tables:
             fields = read_receipt(tables, id)
         return None if fields is None else receipt_document(id, fields, self._names())
@@ -239,18 +230,6 @@ class NodeBackend:
 
     def subscribe(self, after: int) -> AsyncGenerator[list[Event], None]:
         return self._history.events(after)
-
-
-def _find(view: View, path: bytes) -> tuple[Rule, Any, bytes] | None:
-    try:
-        return view.find(path)
-    except Refused as refusal:
-        raise OperationError(refusal.number, f"{quoted(path)}: {errno_text(refusal.number)}") from None
-
-
-def _resolve(view: View, path: bytes) -> Any:
-    found = _find(view, path)
-    return None if found is None else found[1]
 
 
 def _root_entry(view: View) -> Entry:

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -106,6 +107,8 @@ class Node:
         self.completion = Completion(self.gateway, self.member, self.drivers.get, self.nodes_by_zone)
         self.gossip = Gossip(self.gateway, self.member, self.projector, config, self._local)
         self.ready_at = self.gateway.gsn
+        self.claims = Counter[bytes]()
+        """Of a content's digest: uploads of it that may still be named by a record."""
         self.member.on_message.append(self._message)
         self.backend = NodeBackend(self)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -290,6 +293,7 @@ class Node:
             _log.critical("a part of this node failed", exc_info=error)
             if not self.member.failed.done():
                 self.member.failed.set_exception(error)
+                self.member.failed.exception()  # logged above; not a second time where nobody looks at it
 
     def _local(self) -> dict[str, Any]:
         """What nodes on this host must know to leave this one's own writing alone."""

@@ -7,7 +7,6 @@ import logging
 from concurrent.futures import Executor
 
 from lddp.content.store import Store
-from lddp.core import effects as e
 from lddp.core.records import Content
 from lddp.ports import KeyValue
 from lddp.replay import outbox
@@ -15,7 +14,6 @@ from lddp.replay import outbox
 _log = logging.getLogger(__name__)
 EVERY_S = 12 * 3600.0
 """Far longer than a record ever comes after its bytes."""
-_READ_AT_ONCE = 4096
 
 
 class Sweep:
@@ -51,12 +49,5 @@ class Sweep:
 
     def _needed(self) -> set[bytes]:
         """Packs and digests that effects which are not durably carried out name, and those kept for other zones."""
-        needed = set(self._store.kept())
-        place = (0, 0)
         with self._environment.read() as tables:
-            while items := outbox.read(tables, place, _READ_AT_ONCE):
-                place = items[-1].order
-                for item in items:
-                    if isinstance(item.effect, e.PutFileEffect | e.WriteEffect):
-                        needed.update((item.effect.content.pack, item.effect.content.digest))
-        return needed
+            return {*self._store.kept(), *outbox.needed(tables)}

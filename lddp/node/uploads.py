@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING
 
 from lddp.core.records import Content
 from lddp.core.rules import Rule
 from lddp.errors import UnavailableError
+from lddp.replay import outbox
 
 if TYPE_CHECKING:
     from lddp.node.runtime import Node
@@ -19,12 +21,14 @@ class Upload:
     """Implements `lddp.admin.backend.ContentWriter` for one content of a rule.
 
     With three or more zones the bytes are on a majority of them, synced, before `commit` returns (durability quorum);
-    with fewer they are synced here (durability origin) and the others fetch them.
+    with fewer they are synced here (durability origin) and the others fetch them. The store has equal bytes once: they
+    are dropped only where nobody else has use for them (`Node.claims` counts the uploads whose record may still come).
     """
 
     def __init__(self, node: Node, rule: Rule) -> None:
         self._node = node
         self._rule = rule
+        self._claims = node.claims
         self._writer = node.store.writer()
         self._content: Content | None = None
 
@@ -35,6 +39,7 @@ class Upload:
         content: Content = await self._node.store.disk.run(self._writer.commit, True)
         self._content = content
         if content.inline is None and content.size:
+            self._claims[content.digest] += 1
             await self._spread(content)
         return content
 
@@ -43,7 +48,8 @@ class Upload:
         zones = len(self._rule.members)
         enough = zones // 2 if zones >= QUORUM_ZONES_MIN else 0
         held = self._node.store.held_as(content)
-        assert isinstance(held, int), "a large content that was just committed is a file"
+        if not isinstance(held, int):
+            raise UnavailableError("the same bytes were dropped in this moment: send them again")
         try:
             pushed = await self._node.pusher.push_file(held, content.size, bool(enough), peers, enough=enough)
         finally:
@@ -54,5 +60,20 @@ class Upload:
     async def abort(self) -> None:
         if self._content is None:
             await self._node.store.disk.run(self._writer.abort)
-        elif self._content.inline is None:
-            self._node.store.release(self._content)
+        elif self._content.inline is None and self._content.size:
+            digest = self._content.digest
+            self.used()
+            needed = await asyncio.get_running_loop().run_in_executor(self._node.threads, self._is_needed, digest)
+            if not needed and not self._claims[digest]:
+                self._node.store.release(self._content)
+
+    def used(self) -> None:
+        if self._content is not None and self._claims[self._content.digest]:
+            self._claims[self._content.digest] -= 1
+
+    def _is_needed(self, digest: bytes) -> bool:
+        """Whether other files are being made of the same bytes."""
+        if digest in self._node.store.kept():
+            return True
+        with self._node.environment.read() as tables:
+            return outbox.names(tables, digest)

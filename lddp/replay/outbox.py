@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgpack
@@ -21,6 +21,7 @@ from lddp.replay.progress import ORDINALS_MAX
 KEY = struct.Struct(">QI")
 DISCARDED_AT_ONCE = 4096
 """What one transaction deletes, so that nobody waits for it long."""
+READ_AT_ONCE = 4096
 _CODES: dict[type, int] = {
     e.MakeDirectoryEffect: 1,
     e.PutFileEffect: 2,
@@ -114,3 +115,19 @@ def _decode(data: bytes) -> tuple[int, e.Effect]:
     if place is not None:
         fields[place] = Kind(fields[place])
     return rule, _TYPES[code](*fields)
+
+
+def needed(tables: Tables) -> Iterator[bytes]:
+    """Digests and packs of the contents that the effects in the outbox bring."""
+    place = (0, 0)
+    while items := read(tables, place, READ_AT_ONCE):
+        place = items[-1].order
+        for item in items:
+            if isinstance(item.effect, e.PutFileEffect | e.WriteEffect):
+                yield item.effect.content.digest
+                yield item.effect.content.pack
+
+
+def names(tables: Tables, digest: bytes) -> bool:
+    """Whether an effect in the outbox brings this content."""
+    return any(one == digest for one in needed(tables))

@@ -65,6 +65,7 @@ class Projector(Checkpoints):
         with environment.read() as tables:
             self._gsn = self._offered_after = View(tables).gsn
         self._batches = Batches(carriers, progress, self._boot.repeated_through)
+        self.readings = self._batches.readings
         self._offered: deque[Item] = deque()
         self._fetches: dict[bytes, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(FETCHES_AT_ONCE)

@@ -56,6 +56,7 @@ class FakeWriter:
         self._backend = backend
         self._parts: list[bytes] = []
         self.aborted = False
+        self.is_used = False
         self.started = asyncio.Event()
         self.gone = asyncio.Event()
         self.largest = 0
@@ -74,6 +75,9 @@ class FakeWriter:
     async def abort(self) -> None:
         self.aborted = True
         self.gone.set()
+
+    def used(self) -> None:
+        self.is_used = True
 
 
 class Refused(Exception):
@@ -220,7 +224,7 @@ class FakeBackend:
                 return self._put(record)
             case r.Rename():
                 return self._rename(record)
-            case r.Unlink() | r.RemoveDirectory():
+            case r.Unlink() | r.RemoveDirectory() | r.Remove():
                 return self._remove(record)
             case r.Link():
                 inode = self._at(record.path)
@@ -255,6 +259,8 @@ class FakeBackend:
         inode = self.inodes.get(record.path)
         if record.expected_version == 0 and inode is not None:
             raise Refused(errno.EEXIST)
+        if record.expected_version == r.SOME_VERSION and inode is None:
+            raise Refused(errno.ESTALE)
         if record.expected_version > 0 and (inode is None or inode.version != record.expected_version):
             raise Refused(errno.ESTALE)
         if inode is None:
@@ -273,14 +279,17 @@ class FakeBackend:
         inode.version = self.gsn
         return inode
 
-    def _remove(self, record: r.Unlink | r.RemoveDirectory) -> FakeInode:
+    def _remove(self, record: r.Unlink | r.RemoveDirectory | r.Remove) -> FakeInode:
         inode = self._at(record.path)
-        if isinstance(record, r.RemoveDirectory):
+        if inode.kind is Kind.DIRECTORY:
+            if isinstance(record, r.Unlink):
+                raise Refused(errno.EISDIR)
             if self._below(record.path):
                 raise Refused(errno.ENOTEMPTY)
-        elif inode.kind is Kind.DIRECTORY:
-            raise Refused(errno.EISDIR)
-        elif record.expected_version > 0 and inode.version != record.expected_version:
+        elif isinstance(record, r.RemoveDirectory):
+            raise Refused(errno.ENOTDIR)
+        expected = r.ANY_VERSION if isinstance(record, r.RemoveDirectory) else record.expected_version
+        if expected > 0 and inode.version != expected:
             raise Refused(errno.ESTALE)
         return self.inodes.pop(record.path)
 
@@ -312,7 +321,7 @@ class FakeBackend:
             raise OperationError(errno.EINVAL, f"a {inode.kind.name.lower()} has no bytes to read; use op=stat")
         descriptor = os.memfd_create("content")
         os.write(descriptor, inode.data)
-        return OpenFile(descriptor, inode.entry())
+        return OpenFile(descriptor, inode.entry(), self.gsn)
 
     def content_writer(self, path: bytes, size: int | None) -> FakeWriter:
         self.writers.append(self.next_writer)

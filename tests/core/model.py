@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from blake3 import blake3
 
 from lddp.core.records import (
+    SOME_VERSION,
     Append,
     Create,
     Kind,
@@ -20,6 +21,7 @@ from lddp.core.records import (
     MakeDirectory,
     Operation,
     Put,
+    Remove,
     RemoveDirectory,
     RemoveXattr,
     Rename,
@@ -227,6 +229,8 @@ class Model:
                 return self._unlink(operation)
             case RemoveDirectory():
                 return self._remove_directory(operation)
+            case Remove():
+                return self._remove(operation)
             case Link():
                 return self._link(operation)
             case SetAttributes():
@@ -269,6 +273,8 @@ class Model:
             return frozenset({errno.EEXIST}) if node is not None else frozenset()
         if node is None:
             return frozenset({errno.ESTALE, errno.ENOENT})
+        if expected == SOME_VERSION:
+            return frozenset()
         return frozenset() if node.versions == {expected} else frozenset({errno.ESTALE})
 
     def _put(self, operation: Put) -> Verdict:
@@ -369,6 +375,21 @@ class Model:
             self.touch(found.parent, gsn, operation.time_ns)
 
         return Verdict(frozenset({0}), commit)
+
+    def _remove(self, operation: Remove) -> Verdict:
+        found, node = self.existing(operation.path, operation.zone)
+        self._frozen(found)
+        head = operation.id, operation.zone, operation.time_ns, operation.path
+        if not node.is_directory:
+            return self._unlink(Unlink(*head, operation.expected_version))
+        wrong = set() if operation.expected_version == 0 else set(self._expect(node, operation.expected_version))
+        try:
+            verdict = self._remove_directory(RemoveDirectory(*head))
+        except Refused as refused:
+            raise Refused(*refused.allowed, *wrong) from None
+        if wrong:
+            raise Refused(*wrong)
+        return verdict
 
     def _both(self, operation: Rename | Link) -> tuple[Found, Node, Found]:
         """Both ends of a two-path operation; refused with whatever is wrong with either."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from lddp.core.records import (
+    SOME_VERSION,
     Append,
     Create,
     Kind,
@@ -12,6 +13,7 @@ from lddp.core.records import (
     MakeDirectory,
     Operation,
     Put,
+    Remove,
     RemoveDirectory,
     RemoveXattr,
     Rename,
@@ -28,7 +30,7 @@ from lddp.core.records import (
 from .support import SOURCE, TARGET, content, operation_id
 
 NAMES = (b"a", b"b", b"c", b"\xff\xfe")
-CURRENT, STALE = -2, -3
+CURRENT, STALE = -102, -103
 """Placeholders of `expected_version`, resolved when the operation is applied."""
 
 names = st.sampled_from(NAMES)
@@ -80,12 +82,13 @@ _makes = st.one_of(
         st.just(0),
     ),
     st.builds(Symlink, _id, zones, times, paths, st.sampled_from([b"a", b"/x/y", b"\xff"]), owners, owners),
-    st.builds(Put, _id, zones, times, paths, modes, owners, owners, contents, _expected),
+    st.builds(Put, _id, zones, times, paths, modes, owners, owners, contents, _expected | st.just(SOME_VERSION)),
     st.builds(Link, _id, zones, times, paths, paths),
 )
 _removals = st.one_of(
     st.builds(Unlink, _id, zones, times, paths, _expected),
     st.builds(RemoveDirectory, _id, zones, times, paths),
+    st.builds(Remove, _id, zones, times, paths, _expected),
 )
 _renames = st.builds(Rename, _id, zones, times, paths, paths, st.sampled_from([RenameFlag.NONE, *RenameFlag]))
 _changes = st.one_of(

@@ -134,13 +134,14 @@ _all: dict[str, st.SearchStrategy[Record]] = {
         _u32,
         st.integers(0, 2**32 - 1),
     ),
-    "Put": st.builds(Put, *_head, _modes, _u32, _u32, _contents, st.integers(-1, 2**40)),
+    "Put": st.builds(Put, *_head, _modes, _u32, _u32, _contents, st.integers(-2, 2**40)),
     "Write": st.builds(Write, *_head, st.integers(0, 2**40), _inlines),
     "Append": st.builds(records.Append, *_head, _inlines),
     "Truncate": st.builds(records.Truncate, *_head, _sizes),
     "Rename": st.builds(Rename, *_head, _paths, st.sampled_from(RenameFlag)),
     "Unlink": st.builds(records.Unlink, *_head, st.integers(-1, 2**40)),
     "RemoveDirectory": st.builds(records.RemoveDirectory, *_head),
+    "Remove": st.builds(records.Remove, *_head, st.integers(-1, 2**40)),
     "Link": st.builds(Link, *_head, _paths),
     "Symlink": st.builds(Symlink, *_head, _components, _u32, _u32),
     "SetAttributes": st.builds(
@@ -244,6 +245,17 @@ def test_spliced_records_are_refused(record: Record, data: st.DataObject) -> Non
         return
     with pytest.raises(FormatError):
         decode(spliced)
+
+
+def test_what_an_older_node_would_misread_has_a_format_of_its_own() -> None:
+    """It would put the file whether one is there or not."""
+    put = Put(operation_id(1), 0, 5, b"/data/f", 0o644, 0, 0, content(b"x"))
+    assert encode(put)[0] == encode(put._replace(expected_version=7))[0] == 1
+    conditional = bytearray(encode(put._replace(expected_version=records.SOME_VERSION)))
+    assert conditional[0] == 2
+    conditional[0] = 1
+    with pytest.raises(FormatError, match="not of format 1"):
+        decode(bytes(conditional))
 
 
 def test_every_other_first_byte_is_refused() -> None:

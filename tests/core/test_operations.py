@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lddp.core.machine import StateMachine
 from lddp.core.records import (
+    SOME_VERSION,
     Append,
     Attributes,
     Content,
@@ -27,6 +28,7 @@ from lddp.core.records import (
     OperationId,
     Put,
     Record,
+    Remove,
     RemoveDirectory,
     Rename,
     RenameFlag,
@@ -119,7 +121,7 @@ class Trial:
         """Gives the operation its id and its expected version."""
         self.sequence += 1
         operation = operation._replace(id=operation_id(self.sequence))
-        if isinstance(operation, Put | Unlink) and operation.expected_version < -1:
+        if isinstance(operation, Put | Unlink | Remove) and operation.expected_version in (CURRENT, STALE):
             version = 7
             inode = (
                 None
@@ -128,7 +130,6 @@ class Trial:
             )
             if inode is not None:
                 version = inode.version + (1 if operation.expected_version == STALE else 0)
-            assert operation.expected_version in (CURRENT, STALE)
             operation = operation._replace(expected_version=version)
         return operation
 
@@ -143,7 +144,7 @@ class Trial:
         if outcome.errno == 0:
             assert verdict.commit is not None
             verdict.commit(self.ledger.gsn)
-            if not isinstance(operation, Unlink | RemoveDirectory):
+            if not isinstance(operation, Unlink | RemoveDirectory | Remove):
                 path = operation.to if isinstance(operation, Rename | Link) else operation.path
                 inode = self.ledger.view.resolve(path)
                 assert inode is not None and inode.number == outcome.inode
@@ -487,6 +488,10 @@ def put(path: bytes, data: bytes = b"x", expected: int = -1) -> Operation:
     return Put(operation_id(0), SOURCE, 5, path, 0o644, 0, 0, content(data), expected)
 
 
+def remove(path: bytes, expected: int = -1) -> Operation:
+    return Remove(operation_id(0), SOURCE, 5, path, expected)
+
+
 def rename(path: bytes, to: bytes, flag: RenameFlag = RenameFlag.NONE) -> Operation:
     return Rename(operation_id(0), SOURCE, 6, path, to, flag)
 
@@ -563,6 +568,17 @@ CASES: list[Case] = [
     ),
     ("rmdir a file", [put(b"/data/f")], RemoveDirectory(operation_id(0), SOURCE, 5, b"/data/f"), errno.ENOTDIR),
     ("unlink a directory", [mkdir(b"/data/d")], Unlink(operation_id(0), SOURCE, 5, b"/data/d"), errno.EISDIR),
+    ("remove a file or an empty directory: a file", [put(b"/data/f")], remove(b"/data/f"), 0),
+    ("remove a file or an empty directory: a directory", [mkdir(b"/data/d")], remove(b"/data/d"), 0),
+    ("remove what is not there", [], remove(b"/data/f"), errno.ENOENT),
+    ("remove what holds something", [mkdir(b"/data/d"), put(b"/data/d/f")], remove(b"/data/d"), errno.ENOTEMPTY),
+    ("remove the root, whatever it is", [], remove(b"/data"), errno.EBUSY),
+    ("remove a file at its version", [put(b"/data/f")], remove(b"/data/f", CURRENT), 0),
+    ("remove a file at another version", [put(b"/data/f")], remove(b"/data/f", STALE), errno.ESTALE),
+    ("remove a directory at its version", [mkdir(b"/data/d")], remove(b"/data/d", CURRENT), 0),
+    ("remove a directory at another version", [mkdir(b"/data/d")], remove(b"/data/d", STALE), errno.ESTALE),
+    ("replace what is there", [put(b"/data/f")], put(b"/data/f", b"y", SOME_VERSION), 0),
+    ("replace what is not there", [], put(b"/data/f", b"y", SOME_VERSION), errno.ESTALE),
     ("link a directory", [mkdir(b"/data/d")], Link(operation_id(0), SOURCE, 5, b"/data/d", b"/data/e"), errno.EPERM),
     (
         "link over a file",

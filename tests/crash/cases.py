@@ -193,6 +193,7 @@ OPERATIONS = (
     case("unlink", before=_file)(lambda m: [m.of(r.Unlink, b"f")]),
     case("unlink-linked", before=_linked)(lambda m: [m.of(r.Unlink, b"a")]),
     case("remove-directory", before=lambda m: [m.directory(b"d")])(lambda m: [m.of(r.RemoveDirectory, b"d")]),
+    case("remove", before=_file)(lambda m: [m.of(r.Remove, b"f")]),
     case("link", before=_file)(lambda m: [m.of(r.Link, b"f", m.path(b"g"))]),
     case("symlink")(lambda m: [m.of(r.Symlink, b"f", b"to/nothing", *_OWNER)]),
     case("set-attributes", before=_file)(lambda m: [m.of(r.SetAttributes, b"f", 0o444, None, None, TIME_NS - 5)]),

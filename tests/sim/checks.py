@@ -21,6 +21,7 @@ from lddp.core.records import (
     OperationId,
     Outcome,
     Record,
+    Remove,
     RemoveDirectory,
     Rename,
     Unlink,
@@ -208,7 +209,7 @@ class Merges:
         match record:
             case Observation():
                 return self._observe(record)
-            case Unlink(path=path) | RemoveDirectory(path=path) | Rename(path=path):
+            case Unlink(path=path) | RemoveDirectory(path=path) | Remove(path=path) | Rename(path=path):
                 place = self._place(path)
                 outcome = self._machine.apply(record)[0]
                 self._machine.flush()
