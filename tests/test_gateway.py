@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -301,6 +302,25 @@ async def test_a_node_that_stops_tells_who_waits(node: Node) -> None:
         await future
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_a_stop_leaves_no_outcome_that_nobody_has_looked_at(node: Node) -> None:
+    """Of a batch its asker hears of the first one only, and who went away of none."""
+    loop, said = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _loop, context: said.append(context["message"]))
+    asking = loop.create_task(node.gateway.submit_many([node.directory(b"a"), node.directory(b"b")]))
+    leaving = loop.create_task(node.gateway.submit(node.directory(b"c")))
+    node.gateway.post([node.directory(b"d")])
+    await settle()
+    leaving.cancel()
+    await asyncio.wait({leaving})
+    await node.gateway.stop()
+    with pytest.raises(OutcomeUnknownError, match="stopped"):
+        await asking
+    del asking, leaving
+    gc.collect()
+    await settle()
+    assert said == []
 
 
 async def test_too_much_waits_already(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

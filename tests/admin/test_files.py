@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,8 +13,9 @@ from blake3 import blake3
 from yarl import URL
 
 from lddp.admin.backend import OpenFile
+from lddp.admin.files import CHUNK_BYTES, TRIES_MAX
 from lddp.core.records import Kind
-from lddp.errors import OutcomeUnknownError, UnavailableError
+from lddp.errors import ElsewhereError, OutcomeUnknownError, UnavailableError
 from tests.admin.fake_backend import FakeBackend
 
 PROBLEM = "application/problem+json"
@@ -353,3 +355,150 @@ async def test_a_client_that_went_away_leaves_no_error_behind(
     with pytest.raises(aiohttp.ClientConnectionError):
         await http.get("/v1/files/a")
     assert not caplog.records
+
+
+# -- conditions, retries, and a node whose view is behind -------------------------------------------------------------
+
+
+async def test_a_retry_of_a_condition_that_held_gets_the_first_outcome(
+    http: aiohttp.ClientSession, backend: FakeBackend
+) -> None:
+    async with http.put("/v1/files/f", data=b"1") as response:
+        tag = response.headers["ETag"]
+    for method, headers in (
+        ("PUT", {"If-Match": tag, "Lddp-Operation-Id": "aa:1"}),
+        ("PUT", {"If-Match": "*", "Lddp-Operation-Id": "aa:2"}),
+        ("PUT", {"If-Match": f'{tag}, "3"', "Lddp-Operation-Id": "aa:3"}),
+    ):
+        bodies = []
+        for _ in range(2):
+            async with http.request(method, "/v1/files/f", data=b"2", headers=headers) as response:
+                bodies.append((response.status, await response.json()))
+        assert bodies[0] == bodies[1]
+        assert bodies[0][0] == 200, headers
+    submitted = backend.submitted
+    async with http.head("/v1/files/f") as response:
+        tag = response.headers["ETag"]
+    statuses = []
+    for _ in range(2):
+        async with http.delete("/v1/files/f", headers={"If-Match": tag, "Lddp-Operation-Id": "aa:4"}) as response:
+            statuses.append(response.status)
+    assert statuses == [200, 200]
+    assert backend.submitted == submitted + 1
+    async with http.put("/v1/files/f", data=b"3", headers={"If-Match": "*"}) as response:
+        assert response.status == 412
+        assert (await problem(response))["errno"] == "ESTALE"
+
+
+async def test_a_view_that_is_behind_decides_nothing(http: aiohttp.ClientSession, backend: FakeBackend) -> None:
+    """Neither whether a condition holds, nor whether a name is a directory's."""
+    async with http.put("/v1/files/f", data=b"1") as response:
+        tag = response.headers["ETag"]
+    await (await http.post("/v1/files/d?op=mkdir")).read()
+    shown = {path: inode.entry() for path, inode in backend.inodes.items()}
+    shown[b"/f"], shown[b"/d"] = shown[b"/d"], shown[b"/f"]
+    backend.entry = shown.get  # type: ignore[method-assign]
+    async with http.put("/v1/files/f", data=b"2", headers={"If-Match": tag}) as response:
+        assert response.status == 200
+    for target in ("/v1/files/f", "/v1/files/d"):
+        async with http.delete(target) as response:
+            assert response.status == 200, target
+    assert set(backend.inodes) == {b"/"}
+
+
+async def test_what_becomes_of_the_bytes_of_a_change(http: aiohttp.ClientSession, backend: FakeBackend) -> None:
+    """Dropped where no record names them, and not where one may."""
+
+    async def put(**headers: str) -> int:
+        names = {key.replace("_", "-"): value for key, value in headers.items()}
+        async with http.put("/v1/files/c", data=b"bytes", headers=names) as response:
+            return response.status
+
+    def last() -> tuple[bool, bool]:
+        writer = backend.writers[-1]
+        return writer.is_used, writer.aborted
+
+    assert (await put(), *last()) == (200, True, False)
+    assert (await put(If_None_Match="*"), *last()) == (412, False, True)
+    backend.failure = UnavailableError("no leader; wait")
+    assert (await put(), *last()) == (503, False, True)
+    backend.failure = OutcomeUnknownError("it may come; retry")
+    assert (await put(), *last()) == (503, False, False)
+
+
+# -- a file that changes while it is read -----------------------------------------------------------------------------
+
+
+def opens(backend: FakeBackend, data: bytes, *intact: bool) -> list[OpenFile]:
+    """From now on the file that is opened has these bytes, and says so often that it is intact."""
+    opened: list[OpenFile] = []
+    answers = list(intact)
+
+    async def open_file(path: bytes) -> OpenFile:
+        descriptor = os.memfd_create("content")
+        os.write(descriptor, data)
+        entry = backend.inodes[path].entry()
+        opened.append(OpenFile(descriptor, entry, backend.gsn, lambda: answers.pop(0) if answers else True))
+        return opened[-1]
+
+    backend.open_file = open_file  # type: ignore[method-assign]
+    return opened
+
+
+async def test_a_file_changed_before_anything_was_sent_is_opened_again(
+    http: aiohttp.ClientSession, backend: FakeBackend
+) -> None:
+    await (await http.put("/v1/files/f", data=b"x")).read()
+    opened = opens(backend, b"whole", False, False, True)
+    async with http.get("/v1/files/f") as response:
+        assert (response.status, await response.read()) == (200, b"whole")
+    assert len(opened) == 3
+
+
+async def test_a_file_changed_while_it_is_sent_breaks_the_answer_off(
+    http: aiohttp.ClientSession, backend: FakeBackend
+) -> None:
+    await (await http.put("/v1/files/f", data=b"x")).read()
+    opens(backend, bytes(2 * CHUNK_BYTES), True, True, False)
+    async with http.get("/v1/files/f") as response:
+        assert response.status == 200
+        with pytest.raises(aiohttp.ClientError):
+            await response.read()
+
+
+async def test_a_file_that_never_settles_is_unavailable(http: aiohttp.ClientSession, backend: FakeBackend) -> None:
+    await (await http.put("/v1/files/f", data=b"x")).read()
+    opens(backend, b"torn", *[False] * TRIES_MAX)
+    async with http.get("/v1/files/f") as response:
+        assert response.status == 503
+        assert response.headers["Retry-After"] == "1"
+
+
+async def test_the_index_of_an_answer_is_that_of_its_bytes(http: aiohttp.ClientSession, backend: FakeBackend) -> None:
+    await (await http.put("/v1/files/f", data=b"x")).read()
+    opens(backend, b"x")
+    at = backend.gsn
+    whole = backend.open_file
+
+    async def then_more(path: bytes) -> OpenFile:
+        opened = await whole(path)
+        backend.gsn += 5
+        return opened
+
+    backend.open_file = then_more  # type: ignore[method-assign]
+    async with http.get("/v1/files/f") as response:
+        assert response.headers["Lddp-Index"] == str(at)
+
+
+async def test_a_node_that_cannot_know_names_those_that_can(http: aiohttp.ClientSession, backend: FakeBackend) -> None:
+    nodes = [{"name": "b", "zone": "eu-west", "http": "https://b:7480"}, {"name": "c", "zone": "us", "http": None}]
+
+    def entry(_path: bytes) -> None:
+        raise ElsewhereError("a witness has no files; ask a node that has a zone", nodes)
+
+    backend.entry = entry  # type: ignore[method-assign]
+    async with http.get("/v1/files/f") as response:
+        assert response.status == 503
+        document = await problem(response)
+    assert (document["type"], document["nodes"]) == ("urn:lddp:problem:elsewhere", nodes)
+    assert document["next"] == "ask a node that has a zone"
