@@ -6,7 +6,6 @@ broken connection cannot take effect twice.
 
 from __future__ import annotations
 
-import errno
 import http.client
 import json
 import secrets
@@ -14,62 +13,20 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
-from urllib.parse import quote, urlencode, urlsplit
+from typing import Any, BinaryIO
+from urllib.parse import quote, urlencode
 
 from lddp import errors
+from lddp.client.endpoints import Endpoint, parse_endpoint, read_token, ssl_context
+from lddp.client.problems import error_of
 
-PROBLEM_PREFIX = "urn:lddp:problem:"
 CONNECT_S = 5.0
 PAUSE_S = 0.2
 CHUNK_BYTES = 256 * 1024
 
-_BY_WORD: dict[str, type[errors.LddpError]] = {
-    "usage": errors.UsageError,
-    "not-allowed": errors.NotAllowedError,
-    "unavailable": errors.UnavailableError,
-    "outcome-unknown": errors.OutcomeUnknownError,
-    "elsewhere": errors.ElsewhereError,
-    "limit": errors.LimitError,
-    "format": errors.FormatError,
-    "corrupt": errors.CorruptError,
-    "storage": errors.StorageError,
-}
-
-
-class Endpoint(NamedTuple):
-    secure: bool
-    host: str
-    port: int
-    url: str
-
 
 class _Unreachable(Exception):
     """This endpoint did not answer; another may."""
-
-
-def parse_endpoint(url: str) -> Endpoint:
-    """Raises UsageError for what is not http://HOST:PORT or https://HOST:PORT, and for plain HTTP off loopback."""
-    parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1 or parts.path.strip("/"):
-        raise errors.UsageError(f"{url!r} is no endpoint; write https://HOST:PORT")
-    secure = parts.scheme == "https"
-    if not secure and not _is_loopback(parts.hostname):
-        raise errors.UsageError(f"{url} would send the token in the clear; use https://")
-    return Endpoint(secure, parts.hostname, port or (443 if secure else 80), url.rstrip("/"))
-
-
-def _is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or (host.startswith("127.") and host.replace(".", "").isdigit())
-
-
-def file_path(path: bytes) -> str:
-    """The route of a path of the namespace."""
-    return "/v1/files" + quote(path, safe="/")
 
 
 class Answer:
@@ -159,7 +116,7 @@ class Client:
         if not self._endpoints:
             raise errors.UsageError("no endpoint is known; give --endpoint URL, --cluster DIR or LDDP_ENDPOINT")
         fields = dict(headers or {})
-        fields["Authorization"] = f"Bearer {self._token()}"
+        fields["Authorization"] = f"Bearer {read_token(self._token_file)}"
         if change:
             self._sequence += 1
             fields["Lddp-Operation-Id"] = f"{self._session}:{self._sequence}"
@@ -235,21 +192,8 @@ class Client:
     def _connection(self, endpoint: Endpoint) -> http.client.HTTPConnection:
         if not endpoint.secure:
             return http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=CONNECT_S)
-        context = ssl.create_default_context(cafile=None if self._authority is None else str(self._authority))
-        # The ecosystem's own authority signs its nodes and nobody else, by name and not by host.
-        context.check_hostname = self._authority is None
+        context = ssl_context(self._authority)
         return http.client.HTTPSConnection(endpoint.host, endpoint.port, timeout=CONNECT_S, context=context)
-
-    def _token(self) -> str:
-        if self._token_file is None:
-            raise errors.NotAllowedError("no token is known; give --token-file FILE, --cluster DIR or LDDP_TOKEN_FILE")
-        try:
-            return self._token_file.read_text("ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not ASCII"
-            raise errors.NotAllowedError(
-                f"the token file {self._token_file} cannot be read ({reason}); give another with --token-file"
-            ) from None
 
 
 def _reason(error: Exception) -> str:
@@ -266,12 +210,4 @@ def _error_of(answer: Answer) -> errors.LddpError:
         document = answer.json()
     except errors.LddpError:
         document = None
-    if not isinstance(document, dict) or not str(document.get("type", "")).startswith(PROBLEM_PREFIX):
-        return errors.UnavailableError(f"HTTP status {answer.status} without a problem document; is it a node of lddp?")
-    word = str(document["type"]).removeprefix(PROBLEM_PREFIX)
-    detail, following = str(document.get("detail", "")), str(document.get("next", ""))
-    message = detail if not following or following in detail else f"{detail}; {following}"
-    cls = _BY_WORD.get(word)
-    if cls is not None:
-        return cls(message)
-    return errors.OperationError(getattr(errno, str(document.get("errno", "")), 0), message)
+    return error_of(answer.status, document)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from lddp.cli.options import CLUSTER_FILE, read_cluster, table, write_line
+from lddp.cli.options import table, write_line
+from lddp.client.settings import CLUSTER_FILE, read_cluster
 from lddp.errors import UsageError
 
 NODES_MAX = 15

@@ -16,9 +16,10 @@ from typing import IO, Any
 
 import click
 
-from lddp.cli.client import Client, file_path
+from lddp.cli.client import Client
 from lddp.cli.inspect import plain
 from lddp.cli.options import Session, client_options, namespace_path, write_name
+from lddp.client.endpoints import file_path
 from lddp.errors import OperationError, UsageError
 
 PAGE = 1000

@@ -16,10 +16,10 @@ import click
 from click.core import ParameterSource
 
 from lddp.cli.client import Client
+from lddp.client.settings import read_cluster
 from lddp.errors import UsageError
 
 TIMEOUT_S_DEFAULT = 30.0
-CLUSTER_FILE = "cluster.json"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -122,20 +122,6 @@ def open_session(
         known = known or [str(node["endpoint"]) for node in described["nodes"]]
         token_file = token_file or Path(described["token_file"])
     return Session(Client(known, token_file, ca_file, timeout_s), as_json, timeout_s)
-
-
-def read_cluster(directory: Path) -> dict[str, Any]:
-    """`cluster.json` of a directory. Raises UsageError where there is none."""
-    file = directory / CLUSTER_FILE
-    try:
-        document = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise UsageError(f"{file} does not exist; start the cluster with 'lddp cluster up {directory}'") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{file} cannot be read ({error}); run 'lddp cluster up {directory}' again") from None
-    if not isinstance(document, dict) or "nodes" not in document or "token_file" not in document:
-        raise UsageError(f"{file} does not describe a cluster; run 'lddp cluster up {directory}' again")
-    return document
 
 
 def write_line(data: bytes) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from lddp.cli import ecosystem
 from lddp.cli.client import Client
-from lddp.cli.options import CLUSTER_FILE
+from lddp.client.settings import CLUSTER_FILE
 from lddp.config import NodeConfig, Role
 from lddp.errors import LddpError, UnavailableError, UsageError
 

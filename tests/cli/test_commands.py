@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from lddp.cli.client import parse_endpoint
 from lddp.cli.main import COMMANDS
+from lddp.client.endpoints import parse_endpoint
 from lddp.core.records import Kind
 from lddp.errors import UnavailableError, UsageError
 from tests.admin.fake_backend import FakeBackend
