@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lddp"
 FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
-ENTRIES = ("lddp.cli.main", "lddp.client")
+ENTRIES = ("lddp.cli.main", "lddp.client", "lddp.doors.fsspec")
 """Where programs begin, also those of others. What an entry imports by name only when it is used counts as imported."""
 
 BANNED_IN_CORE = {"os", "io", "time", "random", "secrets", "asyncio", "logging", "socket", "threading", "datetime"}
