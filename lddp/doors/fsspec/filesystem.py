@@ -19,7 +19,7 @@ from lddp.client.entries import Entry, path_text
 from lddp.client.options import Options, Progress
 from lddp.client.settings import Settings
 from lddp.doors.fsspec.files import WRITING, LddpFile, LddpStreamedFile
-from lddp.doors.fsspec.pending import LddpTransaction, Pending, send, spool
+from lddp.doors.fsspec.pending import LddpTransaction, Pending, make_above, send, spool
 
 CLOSE_S = 1.0
 COPIES_MAX = 5
@@ -31,12 +31,12 @@ class LddpFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no ty
 
     Where the ecosystem is, `endpoints` and `token` or `token_file` and, for https, `ca_file` say, or `cluster`, a
     directory of `lddp cluster up`, or the environment (`lddp.client.settings.Settings.find`). `timeout_s` bounds each
-    call. With `auto_mkdir`, the default, writing a file makes the directories above it.
+    call. With `auto_mkdir`, the default, writing or moving a file makes the directories above it.
 
     A file appears as a whole when it is closed. One that was opened for reading is read at one version: if it is
     replaced before all of it was read, the next read is OSError(ESTALE). Symlinks are shown (`link`), not followed.
-    `mv` is a rename, of a directory too. `with fs.transaction:` holds back what is written through `open`, `pipe` and
-    `put`; all other calls take effect at once. See `lddp.doors.fsspec.pending.LddpTransaction` for what it promises.
+    `mv` is a rename, of a directory too. `with fs.transaction:` holds back what `open`, `pipe`, `put` and
+    `cp` write; all other calls take effect at once. See `lddp.doors.fsspec.pending.LddpTransaction` for what it promises.
     """
 
     protocol = "lddp"
@@ -268,7 +268,15 @@ class LddpFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no ty
         await client.remove(where)
 
     async def _mv_file(self, path1: str, path2: str) -> None:
-        await (await self.client()).rename(self._strip_protocol(path1), self._strip_protocol(path2))
+        source, target = self._strip_protocol(path1), self._strip_protocol(path2)
+        client = await self.client()
+        try:
+            await client.rename(source, target)
+        except FileNotFoundError:
+            if not self.auto_mkdir or not await client.exists(source):
+                raise
+            await make_above(client, target)
+            await client.rename(source, target)
 
     def mv(self, path1: Any, path2: Any, recursive: bool = False, maxdepth: int | None = None, **kwargs: Any) -> None:
         """Renames; into `path2` where that is a directory. Patterns and lists are moved name by name."""

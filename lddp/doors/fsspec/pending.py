@@ -7,7 +7,7 @@ import errno
 import os
 import secrets
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Protocol
 
@@ -72,7 +72,7 @@ async def send(filesystem: Writes, pending: Pending, progress: Progress | None =
     except FileNotFoundError:
         if not filesystem.auto_mkdir:
             raise
-        await _make_above(client, pending.path)
+        await make_above(client, pending.path)
         await _send(client, pending, progress)
 
 
@@ -84,7 +84,8 @@ async def _send(client: Client, pending: Pending, progress: Progress | None) -> 
     await client.write(pending.path, pending.rewound(), mode=pending.mode, exclusive=exclusive, progress=progress)
 
 
-async def _make_above(client: Client, path: str) -> None:
+async def make_above(client: Client, path: str) -> None:
+    """The directories above a path."""
     above = os.path.dirname(path_bytes(path))
     if above != b"/":
         await client.makedirs(above, exist_ok=True)
@@ -140,7 +141,11 @@ async def commit_all(filesystem: Writes, files: Sequence[Pending]) -> None:
     left = set(arrived)
     try:
         slots = asyncio.Semaphore(SENT_AT_ONCE)
-        await asyncio.gather(*(_arrive(client, whole[number], name, slots) for number, name in arrived.items()))
+        sent = await asyncio.gather(
+            *(_arrive(client, whole[number], name, slots) for number, name in arrived.items()), return_exceptions=True
+        )
+        for failure in filter(None, sent):
+            raise failure  # when none is on its way any more: then all that came can be removed
         batch = Batch()
         for number, pending in enumerate(whole):
             _add(batch, pending, arrived.get(number))
@@ -154,7 +159,7 @@ async def commit_all(filesystem: Writes, files: Sequence[Pending]) -> None:
     for pending in files:
         if pending.how == "ab":
             await send(filesystem, pending)
-    refused = [result for result in results if result.errno]
+    refused = {pending.path: result for pending, result in zip(whole, results, strict=True) if result.errno}
     if refused:
         raise _refusal(refused, len(files))
 
@@ -180,8 +185,8 @@ async def _clean(client: Client, names: Sequence[str]) -> None:
             continue  # it did not come, or nobody answers: the error that led here is what counts
 
 
-def _refusal(refused: Sequence[Result], count: int) -> OSError:
-    first = refused[0].error()
+def _refusal(refused: Mapping[str, Result], count: int) -> OSError:
+    first = next(iter(refused.values())).error()
     assert first is not None
-    names = ", ".join(f"{result.path.decode(errors='replace')} ({errno.errorcode[result.errno]})" for result in refused)
+    names = ", ".join(f"{path} ({errno.errorcode[result.errno]})" for path, result in refused.items())
     return type(first)(first.errno, f"{len(refused)} of {count} files were refused, the others are in place: {names}")
