@@ -35,8 +35,8 @@ class LddpFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no ty
 
     A file appears as a whole when it is closed. One that was opened for reading is read at one version: if it is
     replaced before all of it was read, the next read is OSError(ESTALE). Symlinks are shown (`link`), not followed.
-    `mv` is a rename, of a directory too. `with fs.transaction:` holds back what `open`, `pipe`, `put` and
-    `cp` write; all other calls take effect at once. See `lddp.doors.fsspec.pending.LddpTransaction` for what it promises.
+    `mv` is a rename, of a directory too. `with fs.transaction:` holds back what `open`, `pipe`, `put` and `cp` write;
+    all other calls take effect at once. See `lddp.doors.fsspec.pending.LddpTransaction` for what it promises.
     """
 
     protocol = "lddp"
