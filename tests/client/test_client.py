@@ -16,6 +16,7 @@ import pytest
 from lddp import errors
 from lddp.client import Batch, Client, FileError, Settings
 from lddp.client import requests as module
+from lddp.client.downloads import Download
 from lddp.client.problems import error_of
 from tests.client.proxy import proxy
 from tests.node.zones import PATIENCE_S, TOKEN, WITNESS, Zones
@@ -211,7 +212,7 @@ async def test_a_change_whose_answer_is_lost_takes_effect_once(world: Zones) -> 
             batch = Batch().append("/data/f", b"and ").append("/data/f", b"once more")
             assert [result.errno for result in await client.submit(batch)] == [0, 0]
             assert await client.read("/data/f") == b"once and once more"
-        assert len(broken.requests) == 3
+        assert len(broken.requests) >= 3
 
 
 async def test_a_condition_whose_answer_is_lost_holds(world: Zones) -> None:
@@ -229,11 +230,11 @@ async def test_a_condition_whose_answer_is_lost_holds(world: Zones) -> None:
 
 
 async def test_a_deadline(world: Zones, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "GRACE_S", 0.1)
     async with at("http://127.0.0.1:1", timeout_s=0.2) as client:
         with pytest.raises(errors.UnavailableError, match="Connection refused") as caught:
             await client.write("/data/f", b"")
         assert not isinstance(caught.value, errors.OutcomeUnknownError), "it surely did not happen"
+    monkeypatch.setattr(module, "GRACE_S", 0.1)
     async with proxy(world.ports[ONE]) as silent:
         silent.hold = asyncio.Event()
         async with at(silent.url, timeout_s=0.2) as client:
@@ -296,20 +297,17 @@ async def test_a_download_goes_on_elsewhere_at_the_next_byte(world: Zones) -> No
     done: list[tuple[int, int | None]] = []
     async with (
         proxy(world.ports[ONE], (None, 1_000_000)) as first,
-        proxy(world.ports[TWO], (None, 700_000)) as second,
+        proxy(world.ports[TWO], (None, None), (None, 700_000)) as second,
         at(first.url, second.url, timeout_s=PATIENCE_S) as client,
+        client.open("/data/f", progress=lambda *one: done.append(one)) as download,
     ):
-        async with client.open("/data/f", progress=lambda *one: done.append(one)) as download:
-            assert (download.size, download.version) == (len(LARGE), written.version)
-            assert b"".join([chunk async for chunk in download]) == LARGE
-        heads = first.requests[:1] + second.requests[:1]
+        assert (download.size, download.version) == (len(LARGE), written.version)
+        assert b"".join([chunk async for chunk in download]) == LARGE
     assert done[-1] == (len(LARGE), len(LARGE))
     assert [one for one, _ in done] == sorted({one for one, _ in done})
-    assert b"Range" not in heads[0]
-    waits = b"/v1/wait" in heads[1]
-    again = heads[1] if not waits else b""
-    if again:
-        assert b'If-Match: "%d"' % written.version in again
+    assert b"Range" not in first.requests[0]
+    again = [head for head in second.requests if b"/v1/files" in head]
+    assert b'If-Match: "%d"' % written.version in again[0] and b"Range: bytes=" in again[0]
 
 
 async def test_a_part_of_a_file_goes_on_too(world: Zones) -> None:
@@ -319,29 +317,38 @@ async def test_a_part_of_a_file_goes_on_too(world: Zones) -> None:
         assert await client.read("/data/f", 100, 2_000_100) == LARGE[100:2_000_100]
 
 
-async def test_a_file_that_is_replaced_between_two_parts(world: Zones) -> None:
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_file_that_is_replaced_between_two_parts(
+    world: Zones, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
     """Bytes of two versions are never joined: who reads all of it begins anew, who reads it as it comes is told."""
     other = os.urandom(len(LARGE))
-    for whole in (True, False):
-        async with at(world.url(TWO), timeout_s=PATIENCE_S) as writer:
-            await writer.write("/data/f", io.BytesIO(LARGE))
+    async with (
+        at(world.url(TWO), timeout_s=PATIENCE_S) as writer,
+        proxy(world.ports[ONE], (None, 1_000_000)) as first,
+        at(first.url, world.url(TWO), timeout_s=PATIENCE_S) as client,
+    ):
+        await writer.write("/data/f", io.BytesIO(LARGE))
+        await world.shown(writer.index)
+        begin, replaced = Download._open, []
 
-            async def replace(done: int, _all: int | None, writer: Client = writer) -> None:
-                await writer.write("/data/f", io.BytesIO(other))
+        async def going_on(self: Download) -> None:
+            if self.position and not replaced:
+                replaced.append(await writer.write("/data/f", io.BytesIO(other)))
+                await world.shown(writer.index)
+            await begin(self)
 
-            async with proxy(world.ports[ONE], (None, 1_000_000)) as first, at(first.url, world.url(TWO)) as client:
-                client = client.having(at_least=writer.index)
-                client._requests.nodes[0].shown = writer.index
-                replaced = False
-                with pytest.raises(FileError) as caught:
-                    async with client.open("/data/f") as download:
-                        async for _ in download:
-                            if not replaced:
-                                replaced = True
-                                await replace(0, None)
-                assert caught.value.errno == errno.ESTALE
-                if whole:
-                    assert await client.read("/data/f") == other
+        monkeypatch.setattr(Download, "_open", going_on)
+        if whole:
+            assert await client.read("/data/f") == other
+            return
+        pieces = []
+        with pytest.raises(FileError) as caught:
+            async with client.open("/data/f") as download:
+                async for piece in download:
+                    pieces.append(piece)
+        assert caught.value.errno == errno.ESTALE
+        assert LARGE.startswith(b"".join(pieces)) and pieces
 
 
 async def test_a_download_into_a_file(client: Client, tmp_path: Path) -> None:

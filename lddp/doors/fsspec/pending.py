@@ -77,11 +77,22 @@ async def send(filesystem: Writes, pending: Pending, progress: Progress | None =
 
 
 async def _send(client: Client, pending: Pending, progress: Progress | None) -> None:
-    if pending.how == "ab" and await client.exists(pending.path):
-        await client.append(pending.path, pending.rewound())
+    if pending.how == "ab":
+        await _append(client, pending)
         return
-    exclusive = pending.how in ("xb", "ab")
+    exclusive = pending.how == "xb"
     await client.write(pending.path, pending.rewound(), mode=pending.mode, exclusive=exclusive, progress=progress)
+
+
+async def _append(client: Client, pending: Pending) -> None:
+    """Also to a file that is not there yet, and that somebody else may make at the same time."""
+    try:
+        await client.append(pending.path, pending.rewound())
+    except FileNotFoundError:
+        try:
+            await client.write(pending.path, pending.rewound(), exclusive=True)
+        except FileExistsError:
+            await client.append(pending.path, pending.rewound())
 
 
 async def make_above(client: Client, path: str) -> None:
@@ -96,7 +107,7 @@ class LddpTransaction(Transaction):  # type: ignore[misc]  # fsspec has no types
 
     Nothing of it is seen before. At the end, what does not fit into a record is sent first, under names that begin with
     `.lddp-` in the directories where it belongs; then one batch puts all of it in place, in the order in which the
-    files were closed, and what is appended to files (mode `a`) follows. Each file appears whole. The transaction as a
+    files were opened, and what is appended to files (mode `a`) follows. Each file appears whole. The transaction as a
     whole is not atomic: a reader may see its first files before its last, and where one is refused (a directory has its
     name, or with mode `x` a file) the others are in place nevertheless, and the error says which are not. If something
     fails before the batch, nothing has been changed but for directories that were made. Where nobody knows whether the
@@ -122,7 +133,10 @@ class LddpTransaction(Transaction):  # type: ignore[misc]  # fsspec has no types
 
 
 def _pending_of(file: Any) -> Pending:
-    pending: Pending = file if isinstance(file, Pending) else file.deferred()
+    if isinstance(file, Pending):
+        return file
+    file.close()  # what is still in its buffer belongs to it
+    pending: Pending = file.deferred()
     return pending
 
 

@@ -188,6 +188,14 @@ def test_a_transaction_appears_at_its_end(fs: LddpFileSystem, at: str, tmp_path:
     assert fs.exists(f"{at}/after"), "it is over"
 
 
+def test_a_file_left_open_is_part_of_its_transaction(fs: LddpFileSystem, at: str) -> None:
+    with fs.transaction:
+        file = fs.open(f"{at}/f", "wb")
+        file.write(b"not closed")
+    assert fs.cat(f"{at}/f") == b"not closed"
+    assert file.closed
+
+
 def test_a_transaction_that_fails_leaves_nothing(fs: LddpFileSystem, at: str) -> None:
     with pytest.raises(RuntimeError), fs.transaction:
         fs.pipe_file(f"{at}/f", LARGE)
