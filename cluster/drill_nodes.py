@@ -14,8 +14,8 @@ from typing import Any
 
 import aiohttp
 
-from lddp.cli.options import CLUSTER_FILE
 from lddp.cli.processes import NODE_COMMAND
+from lddp.client.settings import CLUSTER_FILE
 
 RULE = "drill"
 ROOT = b"/drill"
