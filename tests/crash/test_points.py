@@ -20,7 +20,7 @@ GROUPS = {
     "writing": ("write", "write-beyond-end", "write-large", "append", "append-twice", "truncate", "truncate-longer"),
     "renaming": ("rename-file", "rename-directory", "rename-replace", "rename-chain", "rename-over-link"),
     "exchanging": ("exchange-files", "exchange-directories", "exchange-mixed"),
-    "removing": ("unlink", "unlink-linked", "remove-directory"),
+    "removing": ("unlink", "unlink-linked", "remove-directory", "remove"),
     "attributes": ("set-attributes", "set-xattr", "remove-xattr"),
     "control": tuple(case.name for case in CONTROL),
     "observing": tuple(case.name for case in OBSERVATIONS),
