@@ -79,14 +79,8 @@ class Zones:
 
     async def start(self, *names: str) -> None:
         for name in names or self.names:
-            self._release(name)
             self.nodes[name] = Node(self._config(name))
             await self.nodes[name].start()
-
-    def _release(self, name: str) -> None:
-        held = self._held.pop(name, None)
-        if held is not None:
-            held.close()
 
     async def stop(self, *names: str) -> None:
         for name in names or tuple(self.nodes):
@@ -94,8 +88,8 @@ class Zones:
 
     async def close(self) -> None:
         await self.stop()
-        for name in tuple(self._held):
-            self._release(name)
+        for held in self._held.values():
+            held.close()
         shutil.rmtree(self._sockets)
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -147,7 +141,7 @@ async def zones(directory: Path, count: int = 3, witness: bool = False) -> Async
 
 
 def _held_port() -> socket.socket:
-    """A port that nobody else is given until the node listens there; it may be bound again at once."""
+    """A port that nobody else is given: bound and not listening, beside the node's socket (both SO_REUSEADDR)."""
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.bind(("127.0.0.1", 0))
