@@ -80,6 +80,9 @@ class MigrationDriver:
         """The log has moved on: `rule` is what it says now. Other options take effect at once."""
         if rule != self.rule:
             self.rule, self._outdated = rule, True
+        # Here, before anybody can hear of the end and begin something new.
+        if self._complete.is_set() and self.state() in ENDED:
+            self._complete.clear()
         self._changed.set()
 
     def complete(self) -> None:
@@ -102,8 +105,6 @@ class MigrationDriver:
             if self.state() in _ACTIVE:
                 try:
                     await self._active()
-                    if self.state() in ENDED:
-                        self._complete.clear()
                 except LddpError as error:
                     self.problem = str(error)
                     _log.error("the migration of rule %s waits: %s", self.rule.name, error)

@@ -13,6 +13,7 @@ import pytest
 
 from lddp.core.records import ChangeMigration, MigrationAction, Record
 from lddp.core.rules import Rule
+from lddp.doors.watch import Watcher
 from lddp.gateway import Applied
 from lddp.migrate.verify import Finding
 from lddp.node import completion, migration, survey
@@ -77,6 +78,16 @@ async def test_new_options_while_it_is_verified_do_not_end_the_wish(live: Trio) 
 
 async def test_a_migration_that_failed_is_not_completed_unasked(live: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migration, "STRIKES_MAX", 0)
+    assert live.driver.watcher is not None
+    kind = type(live.driver.watcher)
+    stop = kind.stop
+
+    async def slow(self: Watcher) -> None:
+        """It is begun anew before what it was is put away."""
+        await stop(self)
+        await live.until(lambda: live.driver.state() != "failed")
+
+    monkeypatch.setattr(kind, "stop", slow)
     await ask(live, SOURCE)
     await live.state("failed")
     await live.change(MigrationAction.START)
