@@ -75,6 +75,17 @@ def test_a_fold_that_nothing_follows_is_durable_after_the_delay() -> None:
     assert member.replica.next_at() > member.clock.now
 
 
+def test_what_keeps_coming_is_written_together_and_not_put_off_for_ever() -> None:
+    member, began, index = Watched(), 0.0, 2
+    while not member.committed:
+        member.append("b", 1, (index, 1), index, entry(index + 1))
+        began, index = began or member.clock.now, index + 1
+        member.cycle(0.003)
+        assert member.clock.now < began + 0.1
+    assert member.committed == [(2, index - 1)] and index > 6, "several of them in one transaction"
+    assert member.clock.now - began == pytest.approx(0.02, abs=0.004)
+
+
 @pytest.mark.parametrize("by_apply", [True, False])
 def test_a_fold_that_somebody_waits_for_is_durable_at_once(by_apply: bool) -> None:
     member = Watched()
