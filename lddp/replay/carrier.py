@@ -12,7 +12,7 @@ from lddp.core import effects as e
 from lddp.core.records import Kind
 from lddp.ports import ContentSource, NewFile, ZoneFilesystem
 from lddp.replay.existing import OnExisting, is_as_wanted
-from lddp.replay.places import handle_at, is_directory, make_parents, name_aside
+from lddp.replay.places import name_aside, status_at
 from lddp.replay.touched import follow, parent_of
 
 _log = logging.getLogger(__name__)
@@ -69,6 +69,20 @@ class Carrier:
                 raise
             self._note_drift(effect)
 
+    def clear_way(self, effect: e.Effect) -> None:
+        """To be called before an effect that is carried out again after a power cut. What it moves may be gone, because
+        a later effect destroyed it; then nothing may stay where it went, above all no name of another file, which what
+        was done to it there would change."""
+        match effect:
+            case e.RenameEffect(_, path, to, _) | e.LinkEffect(_, path, to):
+                if status_at(self.zone, path) is None:
+                    self.zone.remove(to)
+            case e.UnparkEffect(inode, to):
+                if not self.zone.parked_handle(b"%d" % inode):
+                    self.zone.remove(to)
+            case _:
+                return
+
     def is_plain(self, effect: e.PutFileEffect) -> bool:
         """Whether a file is put without a look at what has its name."""
         if effect.inode in self.withheld:
@@ -92,6 +106,8 @@ class Carrier:
             case e.RenameEffect(_, path, _, _) | e.ParkEffect(_, path):
                 self.zone.remove(path)
                 self.touched.add(parent_of(path))
+            case e.UnparkEffect(inode, _):
+                self.zone.remove_parked(b"%d" % inode)
             case e.RemoveEffect():
                 self._remove(effect, None)
             case _:
@@ -127,13 +143,9 @@ class Carrier:
         follow(self.touched, effect)
 
     def _unpark_made(self, effect: e.MakeDirectoryEffect) -> None:
-        """A directory that was made before a power cut was put aside until it is made again."""
-        name = name_aside(effect.inode)
-        if is_directory(self.zone, effect.path):
-            self.zone.remove_parked(name)
-            return
+        """A directory that was made before a power cut may have been set aside until it is made again."""
         with contextlib.suppress(FileNotFoundError):
-            self.zone.unpark(name, effect.path)
+            self.zone.unpark(name_aside(effect.inode), effect.path)
             self._made.discard(effect.path)
 
     def _put_file(self, effect: e.PutFileEffect, source: ContentSource | None) -> None:
@@ -179,14 +191,10 @@ class Carrier:
         self.touched.add(parent_of(effect.path))
 
     def _link(self, effect: e.LinkEffect, _: ContentSource | None) -> None:
-        if self.repeats and handle_at(self.zone, effect.path):
-            make_parents(self.zone, effect.to)
         self.zone.link(effect.path, effect.to)
         self.touched.add(parent_of(effect.to))
 
     def _rename(self, effect: e.RenameEffect, _: ContentSource | None) -> None:
-        if self.repeats and handle_at(self.zone, effect.path):
-            make_parents(self.zone, effect.to)
         try:
             self.zone.rename(effect.path, effect.to)
         finally:  # it may be done already, by a process that was killed before it could say so
@@ -202,8 +210,6 @@ class Carrier:
             follow(self.touched, effect, again=self.traced)
 
     def _unpark(self, effect: e.UnparkEffect, _: ContentSource | None) -> None:
-        if self.repeats:
-            make_parents(self.zone, effect.to)
         try:
             self.zone.unpark(b"%d" % effect.inode, effect.to)
         finally:

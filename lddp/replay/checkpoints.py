@@ -16,21 +16,22 @@ from lddp.core.view import View
 from lddp.ports import Clock, ContentStore, KeyValue
 from lddp.replay import outbox
 from lddp.replay.carrier import Carrier
+from lddp.replay.lasting import lasting_paths
 from lddp.replay.moves import Moves
-from lddp.replay.outbox import Item
-from lddp.replay.progress import Order, Progress
-from lddp.replay.retained import Retained
-from lddp.replay.rewind import (
+from lddp.replay.notes import (
     Boot,
-    forget_moves,
     forget_notes,
+    forget_orders,
     is_noted,
-    lasting_paths,
     note_boot,
     noted_orders,
     read_boot,
     read_notes,
 )
+from lddp.replay.outbox import Item
+from lddp.replay.past import Past, read_past
+from lddp.replay.progress import Order, Progress
+from lddp.replay.retained import Retained
 from lddp.replay.settling import directory_attributes, set_directories
 from lddp.replay.touched import follow
 
@@ -88,6 +89,8 @@ class Checkpoints:
         """Effects beyond the last checkpoint before this start that its `touched` knows of."""
         self.awaits: Callable[[int], bool] = lambda _rule: False
         """Whether a rule without a carrier will have one, once its tree can be opened: its effects wait for that."""
+        self._keeps_durable = False
+        """Whether the outbox has effects yet that an earlier process made durable and could not forget any more."""
         self._inherited: dict[Order, int] = {}
         """Effects that an earlier process carried out since the last checkpoint, and their rules."""
         self._lasting: dict[Order, bytes] = {}
@@ -123,7 +126,7 @@ class Checkpoints:
 
     def _is_dirty(self) -> bool:
         self._hand_over()
-        return bool(self._done) or any(carrier.touched for carrier in self._carriers.values())
+        return bool(self._done) or self._keeps_durable or any(carrier.touched for carrier in self._carriers.values())
 
     async def _checkpoint(self) -> None:
         """Makes everything carried out so far durable, then forgets its effects. Who waits is told once directories
@@ -174,7 +177,7 @@ class Checkpoints:
             touched[rule] = sorted(carrier.touched)
             withheld[rule] = sorted(carrier.withheld)
         self._inherited = {order: rule for order, rule in self._inherited.items() if self._is_closed(rule)}
-        through = min([self.projected, *(gsn - 1 for gsn, _ in self._inherited)])
+        through = max(self.durable, min([self.projected, *(gsn - 1 for gsn, _ in self._inherited)]))
         traced = sorted(order for order in self._done if order[0] > through and order not in self._inherited)
         rows = {_TOUCHED: touched, _WITHHELD: withheld, _TRACED: traced}
         snapshot: dict[bytes, bytes] = {key: msgpack.packb(row) for key, row in rows.items()}
@@ -218,6 +221,7 @@ class Checkpoints:
         """A checkpoint is done. To be called while nothing is being carried out: the marks are made anew."""
         self.durable = through
         self._moves.checkpoint_ends()
+        self._keeps_durable = False
         self._done = {order for order in self._done if order[0] > through}
         self._progress.reset(self._done)
         for pack in [pack for pack, gsn in self._packs.items() if gsn <= through]:
@@ -228,6 +232,11 @@ class Checkpoints:
         await self._transact(functools.partial(note_boot, boot=boot))
         self._boot = boot
 
+    def _read_past(self, rule: int) -> Past:
+        """What was done in a rule's tree since the last checkpoint, or was about to be."""
+        with self._environment.read() as tables:
+            return read_past(tables, read_projected(tables), rule, self._traced)
+
     async def _note_rewound(self, rule: int) -> None:
         """A tree has the names of the last checkpoint again, durably: what is noted of it from before is no more so."""
         boot = self._boot.without(rule)
@@ -236,7 +245,7 @@ class Checkpoints:
 
         def note(tables: Tables) -> None:
             note_boot(tables, boot)
-            forget_moves(tables, orders)
+            forget_orders(tables, orders)
 
         await self._transact(note)
         self._moves.forget(orders)
@@ -250,6 +259,8 @@ class Checkpoints:
                 self._traces[rule] = Traces(touched.get(rule, set()), withheld.get(rule, set()))
             self._traced = {(gsn, ordinal) for gsn, ordinal in _read(tables, _TRACED, [])}
             self._done |= self._traced
+            oldest = outbox.read(tables, (0, 0), 1)
+            self._keeps_durable = bool(oldest) and oldest[0].order[0] <= self.durable
             if self._boot.repeated_through > self.durable:
                 self._lasting = lasting_paths(tables, self._cursor)
             notes = read_notes(tables)

@@ -13,32 +13,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from lddp.core import effects as e
+from lddp.core.records import Kind
 from lddp.replay.batches import Ready
 from lddp.replay.carrier import Carrier
 from lddp.replay.conflicts import ancestors, paths
 from lddp.replay.existing import OnExisting
+from lddp.replay.notes import Note
 from lddp.replay.outbox import Item
-from lddp.replay.places import handle_at, is_directory
+from lddp.replay.places import is_directory, name_of, status_at
 from lddp.replay.progress import Order
 from lddp.replay.retained import Retained
-from lddp.replay.touched import parent_of
 
 _CHANGES = frozenset((e.WriteEffect, e.TruncateEffect))
 _LOOKED_AT = _CHANGES | {
     *(e.RenameEffect, e.LinkEffect, e.ParkEffect, e.UnparkEffect),
     e.MakeDirectoryEffect,
 }
+_GUARDED = _CHANGES | {e.MakeDirectoryEffect}
+_LEAVE = frozenset((e.RenameEffect, e.ParkEffect, e.RemoveEffect))
 _MAKERS = (e.PutFileEffect, e.MakeNodeEffect, e.MakeDirectoryEffect)
-
-
-class Note(NamedTuple):
-    """Handles: of the object that an effect moves, of a directory that loses its name, and of the directories that the
-    object is moved out of and into. All are empty for a directory that is made where there was none."""
-
-    moved: bytes = b""
-    gone: bytes = b""
-    source: bytes = b""
-    target: bytes = b""
 
 
 class _Depends(Exception):
@@ -81,39 +74,49 @@ class Moves:
         self.retained: Retained | None = None
         self.noted: dict[Order, Note] = {}
         """Of effects that an earlier process was about to carry out."""
-        self._parked: dict[int, bytes] = {}
-        """Handles of what was parked since the last checkpoint, by inode."""
+        self._moved: dict[int, Note] = {}
+        """What was noted of objects that were moved since the last checkpoint, by inode."""
         self._fresh: set[int] = set()
         """Inodes whose objects were put since the last checkpoint and can be put again."""
         self._frail: set[int] = set()
         """Files put since the last checkpoint of bytes that are not kept here."""
         self._syncing: set[int] = set()
         """Those of them that a checkpoint under way makes durable."""
+        self._left: set[tuple[int, bytes]] = set()
+        """Last names of paths, by rule, at which there has been a directory since the last checkpoint."""
+        self._settling: set[tuple[int, bytes]] = set()
+        """The same from before a checkpoint that is under way."""
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
     def checkpoint_begins(self) -> None:
         """What was put so far will be durable before what comes now."""
-        self._parked.clear()
+        self._moved.clear()
         self._fresh.clear()
         self._syncing |= self._frail
         self._frail.clear()
+        self._settling |= self._left
+        self._left.clear()
 
     def checkpoint_ends(self) -> None:
         self._syncing.clear()
+        self._settling.clear()
 
     def recall(self, item: Item, note: Note | None) -> None:
         """An earlier process has carried the effect out, and may have noted something of it."""
-        if note is not None and isinstance(item.effect, e.ParkEffect):
-            self._parked[item.effect.inode] = note.moved
+        if isinstance(item.effect, _MAKERS):
+            self._moved.pop(item.effect.inode, None)
+        elif note is not None and note.moved:
+            self._moved[item.effect.inode] = note._replace(gone=b"")
         if isinstance(item.effect, e.PutFileEffect):
             self._note_bytes(item.effect)
+        self._note_left(item, note)
 
     def forget(self, orders: Iterable[Order]) -> None:
         """What these effects had moved is back."""
         for order in orders:
             self.noted.pop(order, None)
-        self._parked.clear()
+        self._moved.clear()
 
     # -- effects ----------------------------------------------------------------------------------------------------
 
@@ -137,29 +140,60 @@ class Moves:
             effect = item.effect
             if item.rule not in self._open:
                 continue
-            if type(effect) in _CHANGES and (effect.inode in self._frail or effect.inode in self._syncing):
+            if type(effect) in _GUARDED and self._needs_checkpoint(item):
                 return Prepared(notes, number, checkpoint=not number)
             try:
                 note = self._note(item, names)
             except _Depends:
                 return Prepared(notes, number)
+            if type(effect) in _LEAVE:
+                self._note_left(item, note)
             if note is not None:
                 notes[item.order] = note
             self._note_made(item, source)
             names.note(item, note is not None and isinstance(effect, e.MakeDirectoryEffect))
         return Prepared(notes, len(batch))
 
+    def _needs_checkpoint(self, item: Item) -> bool:
+        """Whether what comes before must be durable first. A directory that is made where another one has been could
+        not be told from what stands for that one after a power cut."""
+        effect = item.effect
+        match effect:
+            case e.WriteEffect() | e.TruncateEffect():
+                return effect.inode in self._frail or effect.inode in self._syncing
+            case e.MakeDirectoryEffect():
+                if not self._left and not self._settling:
+                    return False
+                name = item.rule, name_of(effect.path)
+                return name in self._left or name in self._settling
+            case _:
+                return False
+
+    def _note_left(self, item: Item, note: Note | None) -> None:
+        """A directory loses its name; whatever the directories above are called then."""
+        match item.effect:
+            case e.RenameEffect(_, path, to, True):
+                self._left.add((item.rule, name_of(path)))
+                if note is not None and note.gone:
+                    self._left.add((item.rule, name_of(to)))
+            case e.ParkEffect(_, path) if note is not None and note.is_directory:
+                self._left.add((item.rule, name_of(path)))
+            case e.RemoveEffect(_, path, True) if path:
+                self._left.add((item.rule, name_of(path)))
+            case _:
+                return
+
     def _note(self, item: Item, names: _Names) -> Note | None:
         """What has to be known of the effect after a power cut, if anything."""
         match item.effect:
             case e.RenameEffect(_, _, to, directory):
-                note = self._moved(item, names)
+                note = self._moved_by(item, names)
                 replaced = self._directory(item, to, names) if directory else b""
                 if replaced == note.moved:
                     replaced = self.noted.get(item.order, Note()).gone
                 return note._replace(gone=replaced) if note.moved or replaced else None
             case e.LinkEffect() | e.ParkEffect() | e.UnparkEffect():
-                note = self._moved(item, names)
+                note = self._moved_by(item, names)
                 return note if note.moved else None
             case e.RemoveEffect(_, path, True):
                 removed = self._directory(item, path, names) if path else b""
@@ -169,39 +203,36 @@ class Moves:
             case _:
                 return None
 
-    def _moved(self, item: Item, names: _Names) -> Note:
+    def _moved_by(self, item: Item, names: _Names) -> Note:
         """Of what an effect moves; empty where there is nothing that would have to be found again."""
         effect = item.effect
         assert isinstance(effect, e.RenameEffect | e.LinkEffect | e.ParkEffect | e.UnparkEffect)
         zone = self._open[item.rule].zone
-        if isinstance(effect, e.UnparkEffect):
-            handle = self._parked.get(effect.inode) or zone.parked_handle(b"%d" % effect.inode)
-            return Note(handle, target=self._parent(item, effect.to, names))
-        if effect.inode in self._fresh and not isinstance(effect, e.ParkEffect):
+        known = self._moved.get(effect.inode)
+        if known is not None:
+            return known
+        if effect.inode in self._fresh:
             return Note()
-        if names.state(item.rule, effect.path) is not None:
+        if isinstance(effect, e.UnparkEffect):
+            note = Note(zone.parked_handle(b"%d" % effect.inode))
+        elif names.state(item.rule, effect.path) is not None:
             raise _Depends
-        to = b"" if isinstance(effect, e.ParkEffect) else self._parent(item, effect.to, names)
-        note = Note(handle_at(zone, effect.path), b"", handle_at(zone, parent_of(effect.path)), to)
+        else:
+            status = status_at(zone, effect.path)
+            note = Note() if status is None else Note(status.handle, b"", status.kind is Kind.DIRECTORY)
         if not note.moved:
             # An earlier process may have moved it away, and was ended before it could say so.
-            note = self.noted.get(item.order, Note())
-        if isinstance(effect, e.ParkEffect):
-            self._parked[effect.inode] = note.moved
+            note = self.noted.get(item.order, Note())._replace(gone=b"")
+        if note.moved:
+            self._moved[effect.inode] = note
         return note
-
-    def _parent(self, item: Item, path: bytes, names: _Names) -> bytes:
-        parent = parent_of(path)
-        if parent and names.state(item.rule, parent) is not None:
-            raise _Depends
-        return handle_at(self._open[item.rule].zone, parent)
 
     def _directory(self, item: Item, path: bytes, names: _Names) -> bytes:
         """Handle of a directory that is about to lose its name."""
         if names.state(item.rule, path) is not None:
             raise _Depends
-        zone = self._open[item.rule].zone
-        return handle_at(zone, path) if is_directory(zone, path) else b""
+        status = status_at(self._open[item.rule].zone, path)
+        return status.handle if status is not None and status.kind is Kind.DIRECTORY else b""
 
     def _is_new(self, item: Item, names: _Names) -> bool:
         """Whether there is no directory of that name."""
@@ -222,6 +253,8 @@ class Moves:
             return
         inode = effect.inode
         self._fresh.discard(inode)
+        if self._moved:
+            self._moved.pop(inode, None)
         if isinstance(effect, e.MakeNodeEffect):
             self._fresh.add(inode)
         elif isinstance(effect, e.PutFileEffect) and source is not None:

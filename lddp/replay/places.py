@@ -1,35 +1,36 @@
-"""What is at a path of a zone, and the directories on the way to it."""
+"""What is at a path of a zone, and the names of what is parked after a power cut."""
 
 from __future__ import annotations
 
-from lddp.core.records import Attributes, Kind
-from lddp.ports import ZoneFilesystem
-from lddp.replay.conflicts import ancestors
+from blake3 import blake3
+
+from lddp.core.records import Kind
+from lddp.ports import Status, ZoneFilesystem
 
 
-def handle_at(zone: ZoneFilesystem, path: bytes) -> bytes:
-    """Of the object at a path; empty where there is none."""
+def status_at(zone: ZoneFilesystem, path: bytes) -> Status | None:
+    """Of the object at a path; None where there is none."""
     try:
-        return zone.status(path).handle
+        return zone.status(path)
     except (FileNotFoundError, NotADirectoryError):
-        return b""
+        return None
 
 
 def is_directory(zone: ZoneFilesystem, path: bytes) -> bool:
-    try:
-        return zone.status(path).kind is Kind.DIRECTORY
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+    status = status_at(zone, path)
+    return status is not None and status.kind is Kind.DIRECTORY
 
 
-def make_parents(zone: ZoneFilesystem, path: bytes) -> None:
-    """After a power cut: stand-ins for directories that were removed already, and will be again."""
-    top = zone.status(b"")
-    for above in reversed(ancestors(path)):
-        if not is_directory(zone, above):
-            zone.make_directory(above, Attributes(0o700, top.uid, top.gid, 0))
+def name_of(path: bytes) -> bytes:
+    """The last name of a path."""
+    return path[path.rfind(b"/") + 1 :]
 
 
 def name_aside(inode: int) -> bytes:
     """Under which a directory is parked until it is made again; no ParkEffect uses it."""
     return b"made-%d" % inode
+
+
+def name_of_moved(handle: bytes) -> bytes:
+    """Under which an object that was moved is parked until it can be put back."""
+    return b"moved-%b" % blake3(handle).hexdigest(16).encode()

@@ -28,9 +28,11 @@ from lddp.replay.batches import Batches, Ready
 from lddp.replay.carrier import Carrier
 from lddp.replay.checkpoints import BATCH_EFFECTS, Checkpoints
 from lddp.replay.conflicts import Blocked
+from lddp.replay.lasting import at_lasting_path
+from lddp.replay.notes import keep_notes
 from lddp.replay.outbox import Item
 from lddp.replay.progress import Progress
-from lddp.replay.rewind import at_lasting_path, keep_notes, read_moves, rewind
+from lddp.replay.rewind import rewind
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -298,10 +300,9 @@ class Projector(Checkpoints):
     async def _rewind_trees(self) -> None:
         """After a power cut: brings back what was moved since the last checkpoint, before anything else is done."""
         for rule, carrier in [(rule, self._carriers[rule]) for rule in self._boot.rules if rule in self._carriers]:
-            with self._environment.read() as tables:
-                moves = read_moves(tables, rule, self._traced)
+            past = self._read_past(rule)
             try:
-                await asyncio.get_running_loop().run_in_executor(self._executor, rewind, carrier.zone, moves)
+                await asyncio.get_running_loop().run_in_executor(self._executor, rewind, carrier.zone, past)
                 await asyncio.get_running_loop().run_in_executor(None, carrier.zone.sync)
             except OSError as error:
                 await self._refused(error, "a tree after a power cut")

@@ -1,13 +1,18 @@
 """After a power cut: the names of the last checkpoint.
 
 The filesystem holds an unknown part of what was done since. Carrying it all out again is right for what an effect makes
-or changes, and wrong for what it moves: `a` may be what was moved to `a` already. So every object that was moved is
-first brought back, latest move first, wherever it is found by its handle (see `moves`). From there the effects run as
-they ran the first time. What they had destroyed is not there to be brought back, and nothing needs it.
+or changes, and wrong for what it moves: `a` may be what was moved to `a` already. So every object from before the
+checkpoint that took part in a move, and is still there, is first put where it was at the checkpoint, wherever it is
+now; it is known by its handle, and where it can be is known from the log (`past`). From there the effects run as they
+ran the first time, and find what they found then. What they had destroyed is not there to be brought back, and nothing
+needs it; but a directory that is gone gets a stand-in, because there were things in it.
 
-Bringing back may be cut short or done twice, because it too asks for the object and not for the name. Nothing is
-carried out before it is done and durable, which the database says (`Boot`), and then what was noted is forgotten. So
-notes are always of what was done from one durable state on.
+Nothing is undone step by step, and no step is guessed: what counts is which object is where. So it makes no difference
+whether an object came back to a place that it had left, or whether this was begun before and cut short by another cut.
+Objects that must get out of each other's way are set aside meanwhile (parked), under names of their own.
+
+A directory made since the checkpoint is set aside, too, where another thing had its place: until it is made again.
+Other things made since stay; what makes them again replaces them.
 
 It relies on this of a filesystem: no change is on the disk without earlier ones of the same object or name, or of the
 directories on the way to it. Bytes and attributes may be anything.
@@ -17,261 +22,264 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 
-import msgpack
-
-from lddp.core import effects as e
-from lddp.core.records import Kind
-from lddp.core.tables import Table, Tables
-from lddp.core.view import View
+from lddp.core.records import Attributes, Kind
 from lddp.ports import ZoneFilesystem
-from lddp.replay import outbox
-from lddp.replay.conflicts import ancestors
-from lddp.replay.moves import Note
-from lddp.replay.outbox import Item
-from lddp.replay.places import handle_at, is_directory, make_parents, name_aside
-from lddp.replay.progress import Order, Progress
-from lddp.replay.touched import parent_of
+from lddp.replay.past import Past, Place, Thing
+from lddp.replay.places import is_directory, name_aside, name_of_moved, status_at
 
 _log = logging.getLogger(__name__)
-_BOOT = b"boot"
-_MOVED = b"moved:"
-_MOVED_END = b"moved;"
-_READ_AT_ONCE = 4096
+_ROUNDS_MIN = 8
+_LENT = b".lddp-parked-"
 _IN_THE_WAY = frozenset((errno.EINVAL, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR, errno.EXDEV, errno.ELOOP))
-Move = tuple[e.Effect, Note]
 
 
-class Boot(NamedTuple):
-    """What is known of the time since the machine started."""
+@dataclass(eq=False, slots=True)
+class _Sight:
+    """An object that was found in the tree. What is not `real` only stands for the thing, which is not there."""
 
-    name: bytes
-    repeated_through: int
-    """GSN up to which effects may have been carried out before, without a mark that is believed."""
-    rules: tuple[int, ...]
-    """Rules whose trees are not brought back yet."""
+    thing: Thing
+    real: bool
+    path: bytes
+    above: _Sight | None = None
+    name: bytes = b""
+    is_home: bool = False
+    """Whether this is where the thing was at the checkpoint."""
 
-    def without(self, rule: int) -> Boot:
-        """That rule's tree is brought back."""
-        return self._replace(rules=tuple(other for other in self.rules if other != rule))
-
-
-def read_boot(tables: Tables, progress: Progress) -> Boot:
-    """As noted, or what has to be noted now because the machine was started since."""
-    data = tables.get(Table.LOCAL, _BOOT)
-    if data is None and progress.survived:
-        return Boot(progress.boot, 0, ())
-    if data is not None:
-        name, repeated_through, rules = msgpack.unpackb(data)
-        if name == progress.boot:
-            return Boot(name, repeated_through, tuple(rules))
-    moved = sorted({item.rule for item, _ in _read_moves(tables)})
-    return Boot(progress.boot, View(tables).gsn, tuple(moved))
+    @property
+    def depth(self) -> int:
+        return self.path.count(b"/")
 
 
-def is_noted(tables: Tables, boot: Boot) -> bool:
-    data: bytes = msgpack.packb(boot)
-    return tables.get(Table.LOCAL, _BOOT) == data
-
-
-def note_boot(tables: Tables, boot: Boot) -> None:
-    tables.put(Table.LOCAL, _BOOT, msgpack.packb(boot))
-
-
-# -- notes in the database --------------------------------------------------------------------------------------------
-
-
-def keep_notes(tables: Tables, notes: Mapping[Order, Note]) -> None:
-    for order, note in notes.items():
-        tables.put(Table.LOCAL, _MOVED + outbox.KEY.pack(*order), msgpack.packb(note))
-
-
-def read_notes(tables: Tables) -> dict[Order, Note]:
-    """Of effects since the last checkpoint, in log order."""
-    return {
-        outbox.KEY.unpack(key[len(_MOVED) :]): Note(*msgpack.unpackb(data, use_list=False))
-        for key, data in tables.scan(Table.LOCAL, _MOVED, _MOVED_END)
-    }
-
-
-def forget_notes(tables: Tables, through: int) -> None:
-    """Effects up to GSN `through` are durable."""
-    for key, _ in list(tables.scan(Table.LOCAL, _MOVED, _MOVED + outbox.KEY.pack(through + 1, 0))):
-        tables.delete(Table.LOCAL, key)
-
-
-def read_moves(tables: Tables, rule: int, durable: Set[Order]) -> list[Move]:
-    """What of a rule was moved since the last checkpoint, in log order, but for what is `durable` all the same."""
-    found = _read_moves(tables)
-    return [(item.effect, note) for item, note in found if item.rule == rule and item.order not in durable]
-
-
-def noted_orders(tables: Tables, rule: int) -> list[Order]:
-    return [item.order for item, _ in _read_moves(tables) if item.rule == rule]
-
-
-def forget_moves(tables: Tables, orders: Iterable[Order]) -> None:
-    for order in orders:
-        tables.delete(Table.LOCAL, _MOVED + outbox.KEY.pack(*order))
-
-
-def _read_moves(tables: Tables) -> Iterator[tuple[Item, Note]]:
-    for order, note in read_notes(tables).items():
-        found = outbox.read(tables, (order[0], order[1] - 1) if order[1] else (order[0] - 1, 0xFFFFFFFF), 1)
-        if found and found[0].order == order:
-            yield found[0], note
-
-
-# -- bringing back ----------------------------------------------------------------------------------------------------
-
-
-def rewind(zone: ZoneFilesystem, moves: Sequence[Move]) -> None:
-    """Brings back what was moved. Blocking; OSError where the filesystem refuses for a reason that may go away."""
-    rewinding = _Rewinding(zone, moves)
-    for place in reversed(range(len(moves))):
-        try:
-            rewinding.undo(place)
-        except OSError as error:
-            if error.errno not in _IN_THE_WAY:
-                raise
-            _log.warning("%r cannot be undone after a power cut: %s", moves[place][0], error)
+def rewind(zone: ZoneFilesystem, past: Past) -> None:
+    """Puts things where they were. Blocking; OSError where the filesystem refuses for a reason that may go away."""
+    _Rewinding(zone, past).run()
 
 
 class _Rewinding:
-    """`place` counts in `moves`. What comes after it has been undone; of what comes before, some may not be there, and
-    then a path may lead elsewhere than it did."""
+    """Looks, and does what is to be done as far as it can be told from there, until there is nothing to be done."""
 
-    def __init__(self, zone: ZoneFilesystem, moves: Sequence[Move]) -> None:
+    def __init__(self, zone: ZoneFilesystem, past: Past) -> None:
         self._zone = zone
-        self._moves = moves
-        self._owners = {note.moved: effect.inode for effect, note in moves if note.moved}
-        self._gone: dict[bytes, int] = {}
-        """Place at which a directory lost its name for ever, by its handle."""
-        self._known = {handle for _, note in moves for handle in note}
-        for place, (_, note) in enumerate(moves):
-            if note.gone:
-                self._gone.setdefault(note.gone, place)
+        self._past = past
+        self._by_handle: dict[bytes, Thing] = {}
+        self._unstable: set[Thing] = set()
+        self._stuck: set[Thing] = set()
+        self._lent: dict[Thing, Place] = {}
+        """Directories that were parked at the checkpoint, and where: while things are put into them, which needs a
+        path, they are in the root."""
+        self._sights: list[_Sight] = []
+        self._seen: dict[Thing, list[_Sight]] = {}
+        self._parked: dict[Thing, bytes] = {}
+        self._real: set[Thing] = set()
+        for thing in past.things:
+            self._get_to_know(thing)
 
-    def undo(self, place: int) -> None:
-        effect, note = self._moves[place]
-        match effect:
-            case e.RenameEffect(_, path, to, _):
-                if self._came_to(to, note) and not self._is_at(path, note):
-                    self._move_back(to, path)
-            case e.LinkEffect(_, path, to):
-                if self._came_to(to, note):
-                    if self._is_at(path, note):
-                        self._zone.remove(to)
-                    else:
-                        self._move_back(to, path)
-            case e.UnparkEffect(inode, to):
-                if self._came_to(to, note):
-                    self._zone.park(to, b"%d" % inode)
-            case e.ParkEffect(inode, path):
-                if self._stands_for(self._zone.parked_handle(b"%d" % inode), note.moved):
-                    make_parents(self._zone, path)
-                    self._zone.unpark(b"%d" % inode, path)
-            case e.MakeDirectoryEffect(inode, path, _):
-                # Until it is made again: it is not another one's that has the name before.
-                if is_directory(self._zone, path) and self._is_of(inode, path, place):
-                    self._zone.park(path, name_aside(inode))
+    def run(self) -> None:
+        for _ in range(_ROUNDS_MIN + 2 * len(self._past.things)):
+            self._look()
+            if not (self._set_aside() or self._put_back() or self._make_stand_ins()):
+                self._park_again()
+                return
+        _log.error("a tree could not be brought back to its last checkpoint after a power cut: compare it")
 
-    def _is_at(self, path: bytes, note: Note) -> bool:
-        return self._stands_for(handle_at(self._zone, path), note.moved)
+    def _get_to_know(self, thing: Thing) -> None:
+        if thing.is_directory and thing.names and thing.homes and thing.homes[0][0] is self._past.parked:
+            self._lent[thing] = thing.homes[0]
+            thing.handle = thing.handle or self._zone.parked_handle(thing.homes[0][1])
+            name = _LENT + thing.homes[0][1]
+            thing.homes = [(self._past.root, name)]
+            self._past.root.names[name] = [thing]
+        if thing.is_fresh and thing.is_directory and thing.inode and not thing.is_alone:
+            self._unstable.add(thing)
+        if not thing.handle or (thing.is_fresh and not thing.is_directory):
+            return
+        known = self._by_handle.setdefault(thing.handle, thing)
+        known.homes += [home for home in thing.homes if home not in known.homes]
 
-    def _stands_for(self, found: bytes, handle: bytes) -> bool:
-        """Whether what was found is the object, or a directory of which nothing is known where it is gone."""
-        return bool(found and handle) and (found == handle or (handle in self._gone and found not in self._known))
+    def _aside(self, thing: Thing) -> bytes:
+        """The name under which a thing waits outside of the tree."""
+        home = self._lent.get(thing) or next(iter(thing.homes), None)
+        if home is not None and home[0] is self._past.parked:
+            return home[1]
+        return name_aside(thing.inode) if thing.is_fresh else name_of_moved(thing.handle)
 
-    def _came_to(self, path: bytes, note: Note) -> bool:
-        """Whether an object is where this move put it: at that name of that directory."""
-        if not self._is_at(path, note):
-            return False
-        return self._stands_for(handle_at(self._zone, parent_of(path)), note.target)
+    # -- looking ----------------------------------------------------------------------------------------------------
 
-    def _is_of(self, inode: int, path: bytes, place: int) -> bool:
-        """Whether the directory may be the one that was made for an inode at a place."""
-        owner = self._owners.get(handle_at(self._zone, path), inode)
-        return owner == inode and self._leads_there(b"%b/" % path, place)
+    def _look(self) -> None:
+        """Where everything is, as far as it can be seen: what is in something parked is seen once that is back."""
+        self._parked = {}
+        names = [(name, None) for name in self._past.parked.names]
+        waiting = {thing for thing in self._by_handle.values() if not thing.is_fresh} | self._unstable
+        for name, expected in [*names, *((self._aside(thing), thing) for thing in waiting)]:
+            handle = self._zone.parked_handle(name)
+            thing = self._by_handle.get(handle) or expected if handle else None
+            if thing is not None and (thing.is_fresh or thing.handle == handle):
+                self._parked[thing] = name
+        self._real = set(self._parked)
+        self._sights, self._seen = [], {}
+        self._add(_Sight(self._past.root, True, b""))
+        for sight in self._sights:
+            for name, been in sight.thing.names.items():
+                if not any(thing.is_directory or thing.handle for thing in been):
+                    continue
+                path = sight.path + b"/" + name if sight.path else name
+                self._see(sight, name, path, been)
+        for sight in self._sights:  # again, because now it is known what is there
+            sight.is_home = self._is_home(sight)
 
-    def _leads_there(self, path: bytes, place: int) -> bool:
-        """Whether no directory above had lost its name by then."""
-        if not self._gone:
+    def _add(self, sight: _Sight) -> None:
+        sight.is_home = self._is_home(sight)
+        self._sights.append(sight)
+        self._seen.setdefault(sight.thing, []).append(sight)
+
+    def _see(self, above: _Sight, name: bytes, path: bytes, been: list[Thing]) -> None:
+        status = status_at(self._zone, path)
+        if status is None:
+            return
+        thing = self._by_handle.get(status.handle)
+        if thing is not None:
+            self._real.add(thing)
+            self._add(_Sight(thing, True, path, above, name))
+            return
+        if status.kind is not Kind.DIRECTORY:
+            return
+        directories = [thing for thing in been if thing.is_directory]
+        # Every directory that lost its place has a handle, and a new one has not been where another one was: so what
+        # is not known is the only one that it can be, or stands for it.
+        nameless = [thing for thing in directories if not thing.handle]
+        for thing in nameless[:1]:
+            self._real.add(thing)
+            self._add(_Sight(thing, True, path, above, name))
+            return
+        for thing in directories:
+            if (above.thing, name) in thing.homes:
+                self._add(_Sight(thing, False, path, above, name))
+
+    def _is_home(self, sight: _Sight) -> bool:
+        above = sight.above
+        if above is None:
             return True
-        return all(self._gone.get(handle_at(self._zone, above), place) >= place for above in ancestors(path))
-
-    def _move_back(self, path: bytes, to: bytes) -> None:
-        make_parents(self._zone, to)
-        self._zone.rename(path, to)
-
-
-# -- names that last --------------------------------------------------------------------------------------------------
-
-
-def lasting_paths(tables: Tables, after: Order) -> dict[Order, bytes]:
-    """For changes of a file in place: a name that the file had then and that no effect takes away. The filesystem may
-    have lost another one already."""
-    items: list[Item] = []
-    place = after
-    while found := outbox.read(tables, place, _READ_AT_ONCE):
-        items += [item for item in found if _is_change(item.effect) or _is_move(item.effect)]
-        place = found[-1].order
-    view = View(tables)
-    now: dict[int, dict[int, bytes]] = {item.rule: {} for item in items}
-    for item in items:
-        inode = view.inode(item.effect.inode) if _is_change(item.effect) else None
-        if inode is not None and inode.number not in now[item.rule]:
-            now[item.rule][inode.number] = view.path(inode)
-    paths: dict[Order, bytes] = {}
-    for item in reversed(items):
-        if not _is_change(item.effect):
-            now[item.rule] = _before(now[item.rule], item.effect)
-        elif item.effect.inode in now[item.rule]:
-            paths[item.order] = now[item.rule][item.effect.inode]
-    return paths
-
-
-def at_lasting_path(item: Item, paths: Mapping[Order, bytes]) -> Item:
-    path = paths.get(item.order)
-    match item.effect:
-        case e.WriteEffect() | e.TruncateEffect() | e.SetAttributesEffect() if path is not None:
-            return item._replace(effect=item.effect._replace(path=path))
-        case _:
-            return item
-
-
-def _is_change(effect: e.Effect) -> bool:
-    match effect:
-        case e.WriteEffect() | e.TruncateEffect():
-            return True
-        case e.SetAttributesEffect():
-            return effect.kind is not Kind.DIRECTORY
-        case _:
+        if (above.thing, sight.name) not in sight.thing.homes:
             return False
+        if above.real and (above.thing.handle or above.above is None):
+            return True
+        return (above.real or above.thing not in self._real) and above.is_home
 
+    # -- setting aside ----------------------------------------------------------------------------------------------
 
-def _is_move(effect: e.Effect) -> bool:
-    return isinstance(effect, e.RenameEffect | e.LinkEffect | e.ParkEffect | e.UnparkEffect)
+    def _set_aside(self) -> bool:
+        """What is where it does not belong, the deepest first: that leaves the paths of the others as they are."""
+        at_home = {sight.thing for sight in self._sights if sight.real and sight.is_home}
+        done = False
+        for sight in sorted(self._sights[1:], key=attrgetter("depth"), reverse=True):
+            thing = sight.thing
+            if not sight.real or thing in self._stuck:
+                continue
+            if thing in self._unstable or (thing.handle and not thing.is_fresh and not sight.is_home):
+                done |= self._try(thing, partial(self._take_away, sight, at_home))
+        return done
 
+    def _take_away(self, sight: _Sight, at_home: set[Thing]) -> None:
+        thing = sight.thing
+        if not thing.is_directory and (thing in at_home or thing in self._parked):
+            self._zone.remove(sight.path)
+            return
+        name = self._aside(thing)
+        self._zone.park(sight.path, name)
+        self._parked[thing] = name
 
-def _before(paths: dict[int, bytes], effect: e.Effect) -> dict[int, bytes]:
-    """Where objects are before an effect, by where they are after it."""
-    match effect:
-        case e.RenameEffect(inode, old, new, with_tree):
-            pass
-        case e.LinkEffect(inode, old, new):
-            with_tree = False
-        case e.ParkEffect(inode, old):
-            new, with_tree = b"\0%d" % inode, True
-        case e.UnparkEffect(inode, new):
-            old, with_tree = b"\0%d" % inode, True
-        case _:
-            return paths
-    if paths.get(inode) == new:
-        paths[inode] = old
-    if not with_tree:
-        return paths
-    below = new + b"/"
-    return {number: old + path[len(new) :] if path.startswith(below) else path for number, path in paths.items()}
+    def _try(self, thing: Thing, change: Callable[[], None]) -> bool:
+        """Whether it was done; not, where something is in the way that no history of this zone explains."""
+        try:
+            change()
+        except OSError as error:
+            if error.errno not in _IN_THE_WAY:
+                raise
+            self._stuck.add(thing)
+            _log.warning("inode %d cannot be brought back after a power cut: %s", thing.inode, error)
+            return False
+        return True
+
+    # -- putting back -----------------------------------------------------------------------------------------------
+
+    def _put_back(self) -> bool:
+        """What is nearest to the root, everywhere it was."""
+        homeless = [thing for thing in self._by_handle.values() if not thing.is_fresh and self._missing(thing)]
+        nearest = min((thing.depth for thing in homeless), default=0)
+        done = False
+        for thing in homeless:
+            if thing.depth == nearest:
+                done |= self._try(thing, partial(self._bring, thing))
+        return done or self._discard()
+
+    def _discard(self) -> bool:
+        """Names under which files waited that have all others again."""
+        spare = [(thing, name) for thing, name in self._parked.items() if thing in self._seen and not thing.is_fresh]
+        spare = [(thing, name) for thing, name in spare if (self._past.parked, name) not in thing.homes]
+        for thing, name in spare:
+            self._zone.remove_parked(name)
+            del self._parked[thing]
+        return bool(spare)
+
+    def _missing(self, thing: Thing) -> list[Place]:
+        """Places where a thing that is there should be and is not."""
+        if thing not in self._real or thing in self._stuck:
+            return []
+        found = {
+            (sight.above.thing, sight.name)
+            for sight in self._seen.get(thing, ())
+            if sight.above is not None and sight.is_home
+        }
+        return [home for home in thing.homes if home not in found and home[0] is not self._past.parked]
+
+    def _bring(self, thing: Thing) -> None:
+        for parent, name in self._missing(thing):
+            above = self._make_way(parent)
+            path = above + b"/" + name if above else name
+            waiting = self._parked.pop(thing, None)
+            if waiting is not None:
+                self._zone.unpark(waiting, path)
+                self._add(_Sight(thing, True, path, self._sight_of(parent), name))
+            else:
+                self._zone.link(self._sight_of(thing).path, path)
+
+    def _sight_of(self, thing: Thing) -> _Sight:
+        found = self._seen[thing]
+        return next((sight for sight in found if sight.real), found[0])
+
+    def _make_way(self, directory: Thing) -> bytes:
+        """Path of a directory that was there at the checkpoint, or of what stands for it from now on."""
+        missing: list[Thing] = []
+        here = directory
+        while not any(sight.real or sight.is_home for sight in self._seen.get(here, ())):
+            missing.append(here)
+            here = here.homes[0][0]
+        above = next(sight for sight in self._seen[here] if sight.real or sight.is_home)
+        for thing in reversed(missing):
+            name = thing.homes[0][1]
+            path = above.path + b"/" + name if above.path else name
+            if not is_directory(self._zone, path):
+                top = self._zone.status(b"")
+                self._zone.make_directory(path, Attributes(0o700, top.uid, top.gid, 0))
+            above = _Sight(thing, False, path, above, name)
+            self._add(above)
+        return above.path
+
+    def _make_stand_ins(self) -> bool:
+        """For directories that are gone: effects before that put things into them, and take them out again."""
+        before = len(self._sights)
+        for thing in self._past.things:
+            is_gone = thing.is_directory and thing not in self._real and thing not in self._stuck
+            if is_gone and thing.homes and thing.homes[0][0] is not self._past.parked:
+                self._make_way(thing)
+        return len(self._sights) > before
+
+    def _park_again(self) -> None:
+        for thing, (_, name) in self._lent.items():
+            for sight in self._seen.get(thing, ()):
+                self._try(thing, partial(self._zone.park, sight.path, name))

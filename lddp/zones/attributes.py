@@ -24,7 +24,8 @@ _LOCAL_PREFIXES = (b"security.SMACK64", b"trusted.overlay.")
 _REPLICATED_SYSTEM_NAMES = frozenset((b"system.posix_acl_access", b"system.posix_acl_default"))
 
 _OWNER_TOLERATED = frozenset((errno.EPERM, errno.EINVAL))
-_XATTR_TOLERATED = frozenset((errno.EPERM, errno.EACCES, errno.EOPNOTSUPP))
+_XATTR_TOLERATED = frozenset((errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.E2BIG, errno.ERANGE))
+_ROOM_FOR_XATTRS_BYTES = 1 << 20
 
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 
@@ -176,15 +177,15 @@ def _change(
     except PermissionError as error:
         # An owner without privilege may not set xattrs of a file that is not writable; the mode is set afterwards.
         if not _open_to_owner(where, found):
-            _tolerate(name, error, path, shortfalls)
+            _tolerate(where, name, error, path, shortfalls)
             return False
         try:
             _change_once(where, name, value)
         except OSError as second:
-            _tolerate(name, second, path, shortfalls)
+            _tolerate(where, name, second, path, shortfalls)
         return True  # the mode was changed at least
     except OSError as error:
-        _tolerate(name, error, path, shortfalls)
+        _tolerate(where, name, error, path, shortfalls)
         return False
     return True
 
@@ -200,15 +201,23 @@ def _change_once(where: Object, name: bytes, value: bytes | None) -> None:
             raise
 
 
-def _tolerate(name: bytes, error: OSError, path: bytes, shortfalls: Shortfalls) -> None:
+def _tolerate(where: Object, name: bytes, error: OSError, path: bytes, shortfalls: Shortfalls) -> None:
     own = name.startswith(b"user.")
     # An ACL may name users that this machine's user namespace does not have.
     unmapped = error.errno == errno.EINVAL and name in _REPLICATED_SYSTEM_NAMES
-    if error.errno not in _XATTR_TOLERATED and not unmapped:
+    has_no_room = error.errno == errno.ENOSPC and _has_room(where)
+    if error.errno not in _XATTR_TOLERATED and not unmapped and not has_no_room:
         raise error
     if own and error.errno == errno.EACCES:
         raise error
     shortfalls.note(path, os.fsdecode(name), error.errno or errno.EPERM)
+
+
+def _has_room(where: Object) -> bool:
+    """Whether the filesystem is not full: then it has only so much room for the xattrs of one object (ext4: a block),
+    and more will not come."""
+    found = os.statvfs(where)
+    return found.f_bavail * found.f_frsize >= _ROOM_FOR_XATTRS_BYTES
 
 
 def _open_to_owner(where: Object, found: os.stat_result) -> bool:

@@ -20,7 +20,11 @@ _CLONE_NEWNS = 0x20000
 
 
 class Volume:
-    """Mounted at `directory`/mounted while it has power. A context: nothing stays mounted after it."""
+    """Mounted at `directory`/mounted while it has power. A context: nothing stays mounted after it.
+
+    Each time it is another block device: what the kernel has in its cache of one outlives the mount, and the next one
+    would read what was never written.
+    """
 
     def __init__(self, directory: Path) -> None:
         _leave_mounts_to_others()
@@ -29,12 +33,20 @@ class Volume:
         self.mounted.mkdir()
         with open(self._image, "wb") as file:
             file.truncate(IMAGE_BYTES)
+        self._device = ""
         _run("mkfs.ext4", "-q", "-F", str(self._image))
         self.begin()
 
     def begin(self) -> None:
         """Power is back: the journal is replayed."""
-        _run("mount", "-o", "loop", str(self._image), str(self.mounted))
+        device = _run("losetup", "--find", "--show", str(self._image))
+        self._detach()  # not before there is another one, which would be the same
+        self._device = device
+        try:
+            _run("mount", device, str(self.mounted))
+        except OSError:
+            self._detach()
+            raise
 
     def write_back(self) -> None:
         """The kernel brings to the disk what it has, as it does from time to time."""
@@ -56,12 +68,18 @@ class Volume:
         """What was in memory only is gone."""
         _run("umount", str(self.mounted))
 
+    def _detach(self) -> None:
+        if self._device:
+            _run("losetup", "--detach", self._device)
+            self._device = ""
+
     def __enter__(self) -> Volume:
         return self
 
     def __exit__(self, *_: object) -> None:
         if os.path.ismount(self.mounted):
             self.end()
+        self._detach()
 
 
 @functools.cache
@@ -74,17 +92,18 @@ def _leave_mounts_to_others() -> None:
     _run("mount", "--make-rprivate", "/")
 
 
-def _run(*command: str) -> None:
+def _run(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
         raise OSError(f"{' '.join(command)}: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout.decode().strip()
 
 
 def obstacle(directory: Path) -> str:
     """Why no power can be cut here; empty where it can be."""
     if os.geteuid():
         return "only root can mount a filesystem"
-    missing = [name for name in ("mkfs.ext4", "mount", "umount") if shutil.which(name) is None]
+    missing = [name for name in ("mkfs.ext4", "losetup", "mount", "umount") if shutil.which(name) is None]
     if missing:
         return f"{', '.join(missing)} cannot be found"
     try:

@@ -3,11 +3,10 @@ written into files since may be anything."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any
+from typing import Any, Self
 
 from lddp.core.records import Attributes, Kind
 from tests.fakes.zone import Bytes, FakeZone, Inode, Place
@@ -67,7 +66,14 @@ class PowerZone(FakeZone):
 
     def _remember(self) -> None:
         self.changes = []
-        self._synced = copy.deepcopy((self.root, self.parked, self._inodes))
+        self._synced = _cloned(self.root, self.parked, self._inodes)
+
+    def twin(self) -> Self:
+        """Another one whose power can be cut at this moment."""
+        other = type(self)(observe_only=self.observe_only, capacity=self.capacity)
+        other._ticks, other._numbers = self._ticks, self._numbers
+        other._synced, other.changes = self._synced, list(self.changes)
+        return other
 
     def _enter(self, method: str, *paths: bytes, changes: bool = True) -> None:
         if self._replaying is None:
@@ -142,7 +148,7 @@ class PowerZone(FakeZone):
         `prefix` ones, or some of them."""
         changes, numbers = self.changes, self._numbers
         kept = self._choose(random, changes) if prefix is None else changes[:prefix]
-        self.root, self.parked, self._inodes = copy.deepcopy(self._synced)
+        self.root, self.parked, self._inodes = _cloned(*self._synced)
         done: list[Change] = []
         lost: list[Change] = []
         for change in changes:
@@ -195,6 +201,15 @@ class PowerZone(FakeZone):
                     inode.data = _torn(random, inode.data)
                 elif change.method in _IN_PLACE and inode.number not in change.made:
                     _tear_range(random, inode, change)
+
+
+def _cloned(
+    root: Inode, parked: dict[bytes, Inode], inodes: dict[int, Inode]
+) -> tuple[Inode, dict[bytes, Inode], dict[int, Inode]]:
+    copies = {number: replace(inode, data=bytearray(inode.data), entries={}) for number, inode in inodes.items()}
+    for number, inode in inodes.items():
+        copies[number].entries.update((name, copies[child.number]) for name, child in inode.entries.items())
+    return copies[root.number], {name: copies[inode.number] for name, inode in parked.items()}, copies
 
 
 def _keep(argument: Any) -> Any:

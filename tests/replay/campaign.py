@@ -29,6 +29,7 @@ from lddp.replay.progress import Progress
 from lddp.replay.retained import Retained
 from tests.core.support import TARGET, with_bytes
 from tests.core.zone import Thing, Zone, paths_of
+from tests.crash.volume import Volume
 from tests.fakes.memory import MemoryKeyValue
 from tests.fakes.zone import Inode
 from tests.replay.bench import PATIENCE_S, RULE, Inline, Time, Wait, describe_model, describe_zone
@@ -42,7 +43,7 @@ ROUNDS_MAX = 400
 class Campaign:
     """`happened` tells what was done, for who reads a failure."""
 
-    def __init__(self, directory: Path, seed: int, real: bool) -> None:
+    def __init__(self, directory: Path, seed: int, real: bool, volume: Volume | None = None) -> None:
         self.random = Random(f"campaign {seed}")
         self.history = make_history(seed)
         self.path = str(directory / f"progress-{seed}")
@@ -50,7 +51,10 @@ class Campaign:
         with self.environment.read() as tables:
             self.machine = StateMachine(tables)
         self.death = Death()
-        self.zone = MortalFiles(self.death, directory / str(seed)) if real else MortalZone(self.death)
+        self.volume = volume
+        self.has_power = True
+        self.files = directory / str(seed) if volume is None else volume.mounted / str(seed)
+        self.zone = MortalFiles(self.death, self.files) if real else MortalZone(self.death)
         self.model = Zone(TARGET, RULE)
         self.contents = Contents()
         self.time = Time()
@@ -67,7 +71,7 @@ class Campaign:
         self.policy = self.random.choice([OnExisting.OVERWRITE, OnExisting.SKIP_IDENTICAL])
         self.may_be_late = self.random.random() < 0.3
         self.killing = self.random.choice([0.0, 0.02, 0.1])
-        self.cutting = 0.0 if real else self.random.choice([0.0, 0.5, 1.0])
+        self.cutting = 0.0 if real and volume is None else self.random.choice([0.0, 0.5, 1.0])
         """Share of the kills that are power cuts."""
         self.losing_power = self.random.choice([0.02, 0.1, 0.3]) if self.cutting else 0.0
         self.pace_s = self.random.choice([1.5, 0.3, 0.05])
@@ -119,7 +123,7 @@ class Campaign:
         self.happened.append("-- killed")
         self.kills += 1
         self.contents.restart()
-        if cut or self.random.random() < self.cutting:
+        if cut or not self.has_power or self.random.random() < self.cutting:
             self.cut()
         for key in sorted(self.contents.blobs):
             if self.random.random() < 0.3:  # it was in memory
@@ -128,12 +132,32 @@ class Campaign:
 
     def cut(self) -> None:
         """The power goes: what is synced stays, the database with it."""
-        assert isinstance(self.zone, MortalZone)
-        self.happened += ["-- power cut, which leaves", *(f"   {change}" for change in self.zone.cut(self.random))]
+        if isinstance(self.zone, MortalFiles):
+            self.happened.append("-- power cut")
+            self._cut_volume(self.zone)
+        else:
+            self.happened += ["-- power cut, which leaves", *(f"   {change}" for change in self.zone.cut(self.random))]
         self.cuts += 1
         self.cut_through = self.machine.gsn
         if self.random.random() < 0.3:
             Path(self.path).write_bytes(self.random.randbytes(self.random.choice([0, 100, 5000])))
+
+    def _cut_volume(self, zone: MortalFiles) -> None:
+        assert self.volume is not None
+        self.lose_power()
+        zone.close()
+        self.volume.end()
+        self.volume.begin()
+        self.has_power = True
+        self.zone = MortalFiles(self.death, self.files)
+        self.zone.discard_leftovers()
+
+    def lose_power(self) -> None:
+        """Nothing more reaches the disk, but the process lives on for a while."""
+        if self.volume is not None and self.has_power:
+            self.happened.append("-- no power")
+            self.has_power = False
+            self.volume.cut()
 
     async def end(self) -> None:
         tasks = [task for task in (self.task, *self.others) if task is not None]
@@ -163,7 +187,7 @@ class Campaign:
     def _compare(self, view: View) -> None:
         """Called at a moment when the files are as the view says."""
         assert view.gsn == self.machine.gsn
-        if RULE not in self.carriers:
+        if RULE not in self.carriers or not self.has_power:
             return
         self.happened.append("-- compared")
         self.compared += 1
@@ -171,7 +195,13 @@ class Campaign:
 
     def _look(self) -> None:
         """What was carried out so far makes a tree, with holes where files wait for their bytes."""
-        if self.random.random() > 0.1 or self.death.dead or self.told.unmarked or RULE not in self.carriers:
+        if (
+            not self.has_power
+            or self.random.random() > 0.1
+            or self.death.dead
+            or self.told.unmarked
+            or RULE not in self.carriers
+        ):
             return
         if self.projector.projected < self.cut_through:
             return
@@ -204,7 +234,15 @@ class Campaign:
         loop = asyncio.get_running_loop()
         self.time.now += random.random() * 2 * self.pace_s
         if random.random() < self.losing_power:
+            if self.volume is None or random.random() < 0.5:
+                await self.restart(cut=True)
+            else:
+                self.lose_power()
+        elif self.volume is not None and not self.has_power and random.random() < 0.3:
             await self.restart(cut=True)
+        elif self.volume is not None and self.has_power and random.random() < 0.05:
+            self.happened.append("-- written back")
+            self.volume.write_back()
         elif draw < 0.3:
             self.answer(0.5)
             await self.wait.go()
@@ -266,6 +304,8 @@ class Campaign:
         self.death.points_left = 0
         self.zone.heal()
         self.may_be_late = False
+        if not self.has_power:
+            await self.restart(cut=True)
         await self.check_alive()
         if RULE not in self.carriers:
             self.open()
@@ -348,9 +388,10 @@ def assert_holds(found: list[tuple[bytes, Inode]], model: Zone, stale: list[Thin
     assert len(objects) == len({id(thing) for thing in wanted.values()} - excused)
 
 
-def run_campaign(directory: Path, seed: int, *, real: bool = False) -> Campaign:
-    """One history, with `real` on real files; AssertionError with all that happened where the zone is wrong."""
-    campaign = Campaign(directory, seed, real)
+def run_campaign(directory: Path, seed: int, *, real: bool = False, volume: Volume | None = None) -> Campaign:
+    """One history, with `real` on real files, which lose their power where they are on a `volume`; AssertionError with
+    all that happened where the zone is wrong."""
+    campaign = Campaign(directory, seed, real, volume)
     try:
         asyncio.run(campaign.run())
     except AssertionError as error:

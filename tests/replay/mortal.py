@@ -99,7 +99,7 @@ class MortalFiles(PosixZone):
         self.death = death
         self.directory = directory
         for name in ("tree", "staging"):
-            (directory / name).mkdir(parents=True)
+            (directory / name).mkdir(parents=True, exist_ok=True)
         super().__init__(str(directory / "tree"), str(directory / "staging"))
 
     @property

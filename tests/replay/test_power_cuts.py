@@ -3,6 +3,8 @@ start ends with the zone equal to the model."""
 
 from __future__ import annotations
 
+import asyncio
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -23,11 +25,13 @@ from lddp.core.records import (
     Truncate,
     Write,
 )
+from lddp.replay.checkpoints import read_projected
 from lddp.replay.existing import OnExisting
 from lddp.replay.progress import boot_id
 from tests.core.support import content
 from tests.fakes.zone import Bytes
-from tests.replay.bench import PATIENCE_S, RULE, Bench
+from tests.replay.bench import PATIENCE_S, RULE, Bench, Killed
+from tests.replay.small import record_of, steps_of
 from tests.replay.test_crashes import Killer, ended, history
 from tests.replay.test_projector import Records
 
@@ -72,7 +76,7 @@ def exchanged_directories(make: Records) -> tuple[list[Record], list[Record]]:
 def down_and_up(make: Records) -> tuple[list[Record], list[Record]]:
     before = [make.directory(path) for path in (b"d", b"d/e", b"x")] + changed(make, b"d/e/f", b"1")
     after = [make.rename(b"d/e", b"e"), make.rename(b"d", b"e/d"), make.rename(b"x", b"d"), make.rename(b"e", b"d/e")]
-    return before, [*after, make.rename(b"d/e/f", b"d/f"), make.directory(b"e")]
+    return before, [*after, make.rename(b"d/e/f", b"d/f"), make.put(b"e", b"2")]
 
 
 def linked(make: Records) -> tuple[list[Record], list[Record]]:
@@ -130,6 +134,81 @@ def attributes(make: Records) -> tuple[list[Record], list[Record]]:
     return before, [*after, SetXattr(*make.head(b"d"), b"user.y", b"-")]
 
 
+def told(make: Records, before: str, after: str) -> tuple[list[Record], list[Record]]:
+    """Steps as `tests.replay.small` has them."""
+    durable, since = ([step.strip() for step in steps.split(";")] for steps in (before, after))
+    return [record_of(make, step) for step in steps_of(durable)], [record_of(make, step) for step in steps_of(since)]
+
+
+def file_in_a_circle(make: Records) -> tuple[list[Record], list[Record]]:
+    """It is at its place when all of it is on the disk, and when nothing is."""
+    return told(make, "changed a", "rename a b; put a; rename a c; rename b a; rename c b")
+
+
+def directories_in_a_circle(make: Records) -> tuple[list[Record], list[Record]]:
+    before = "mkdir d; mkdir e; changed d/x; changed e/x"
+    return told(make, before, "rename d g; rename e d; rename d/x x; rename d e; rename g d; rename x e/x")
+
+
+def name_taken_by_another_meanwhile(make: Records) -> tuple[list[Record], list[Record]]:
+    """What came to a name that an object has left, and goes on from there."""
+    return told(make, "mkdir e; changed x", "rename x b; rename e x; rename x e; put x")
+
+
+def made_where_another_was(make: Records) -> tuple[list[Record], list[Record]]:
+    before = "mkdir d; mkdir d/e; changed d/x"
+    return told(make, before, "rename d b; mkdir d; mkdir d/e; rename b/x d/e/x; rename d a; put b/e/x; symlink d")
+
+
+def made_where_one_went(make: Records) -> tuple[list[Record], list[Record]]:
+    """What is made anew is not to be taken for what had the name, nor for what stands for that one."""
+    before = "mkdir d; changed d/x"
+    return told(make, before, "rename d/x x; rmdir d; mkdir d; mkdir d/e; rename x d/x; rename d/x d/e/x")
+
+
+def gone_out_of_what_went(make: Records) -> tuple[list[Record], list[Record]]:
+    """New bytes that may be torn, in a directory that is not there any more to be made again in."""
+    return told(make, "mkdir d; changed a", "put d/x; rename d/x x; rmdir d; symlink d")
+
+
+def names_lost_and_got_again(make: Records) -> tuple[list[Record], list[Record]]:
+    before = "changed a; link a b; link a c"
+    return told(make, before, "unlink a; rename b a; write a; link c b; unlink c; append b")
+
+
+def change_of_a_name_that_was_another_files(make: Records) -> tuple[list[Record], list[Record]]:
+    """`a` and `b` are one file; what is written to the one that takes the name and goes is not for it."""
+    before = "changed a; link a b; changed g"
+    return told(make, before, "link a x; unlink x; rename g a; write a; append a; unlink a; truncate b")
+
+
+def replaced_name_of_a_file_with_two(make: Records) -> tuple[list[Record], list[Record]]:
+    before = "changed a; link a b; changed x"
+    return told(make, before, "rename a d; put g; rename g d; rename b a; rename x b; rename a d; write d")
+
+
+def link_where_a_directory_was(make: Records) -> tuple[list[Record], list[Record]]:
+    before = "mkdir d; mkdir d/e; changed d/e/x"
+    return told(make, before, "rename d/e/x x; rmdir d/e; rmdir d; link x d; unlink x; rename d x; mkdir d")
+
+
+def stranger_one(make: Records) -> tuple[list[Record], list[Record]]:
+    before = "mkdir d; mkdir d/e; changed d/e/x; changed a"
+    after = "rename a d/x; mkdir e; write d/x; unlink d/e/x; exchange d/x e; exchange d e; rename d e/d; mkdir d"
+    return told(make, before, after)
+
+
+def stranger_two(make: Records) -> tuple[list[Record], list[Record]]:
+    before = "mkdir d; mkdir d/e; changed a"
+    after = "unlink a; mkdir e; rename d/e a; rmdir d; mkdir e/d; symlink d; rename e/d x; exchange d x"
+    return told(make, before, after)
+
+
+def stranger_three(make: Records) -> tuple[list[Record], list[Record]]:
+    before = "mkdir d; mkdir e; changed d/x; changed e/x"
+    return told(make, before, "mkdir g; exchange d/x e; exchange d/x g; put e; rename g/x e; rename d g")
+
+
 def everything(make: Records) -> tuple[list[Record], list[Record]]:
     records = history(make)
     return records[:6], records[6:]
@@ -139,6 +218,9 @@ SCENES: list[Scene] = [
     *(chain, rotation, exchanged, exchanged_directories, down_and_up, linked, renamed_by_link),
     *(changed_by_a_name_that_goes, replaced, unlinked_and_made_again, moved_out_of_what_goes, made_and_moved),
     *(symlinks, attributes, everything),
+    *(file_in_a_circle, directories_in_a_circle, name_taken_by_another_meanwhile, made_where_another_was),
+    *(made_where_one_went, gone_out_of_what_went, names_lost_and_got_again, change_of_a_name_that_was_another_files),
+    *(replaced_name_of_a_file_with_two, link_where_a_directory_was, stranger_one, stranger_two, stranger_three),
 ]
 
 
@@ -158,7 +240,8 @@ class Boots:
         await bench.restart()
 
 
-async def played(directory: Path, scene: Scene) -> Bench:
+async def played(directory: Path, scene: Scene, count: int | None = None) -> Bench:
+    """With the first `count` records, all of them."""
     directory.mkdir()
     bench = Bench(directory)
     bench.start()
@@ -166,23 +249,41 @@ async def played(directory: Path, scene: Scene) -> Bench:
     before, after = scene(Records())
     bench.submit_all(before)
     await bench.settled()
-    bench.submit_all(after)
+    bench.submit_all(after[:count])
     await bench.projector.wait_through(bench.gsn, PATIENCE_S)
     return bench
 
 
+async def ends(directory: Path, scene: Scene) -> list[int]:
+    """How many records there are before each checkpoint that a scene makes by itself, and in all."""
+    bench = await played(directory, scene, 0)
+    _, after = scene(Records())
+    found = []
+    for count, record in enumerate(after):
+        syncs = bench.zone.syncs
+        bench.submit_all([record])
+        await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+        if bench.zone.syncs > syncs:
+            found.append(count)
+    await bench.close()
+    return [*found, len(after)]
+
+
 @pytest.mark.parametrize("scene", SCENES)
 async def test_after_any_number_of_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:
-    boots, prefix, changes = Boots(monkeypatch), 0, 0
-    while prefix <= changes:
-        bench = await played(tmp_path / str(prefix), scene)
-        changes = len(bench.zone.changes)
-        await boots.cut(bench, Random(prefix), prefix)
-        await bench.settled()
-        bench.assert_equal()
-        await bench.close()
-        prefix += 1
-    assert changes > 2
+    boots, most = Boots(monkeypatch), 0
+    for end in await ends(tmp_path / "ends", scene):
+        prefix, changes = 0, 0
+        while prefix <= changes:
+            bench = await played(tmp_path / f"{end}-{prefix}", scene, end)
+            changes = len(bench.zone.changes)
+            most = max(most, changes)
+            await boots.cut(bench, Random(prefix), prefix)
+            await bench.settled()
+            bench.assert_equal()
+            await bench.close()
+            prefix += 1
+    assert most > 2
 
 
 @pytest.mark.parametrize("scene", SCENES)
@@ -271,5 +372,143 @@ async def test_a_tree_that_is_not_open_is_not_called_durable(bench: Bench, monke
     await bench.projector.checkpoint()
     assert bench.projector.durable < bench.gsn and RULE not in carriers
     await boots.cut(bench, Random(0), 0)
+    await bench.settled()
+    bench.assert_equal()
+
+
+async def test_what_was_put_before_a_kill_is_not_brought_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process after it does not know any more that its bytes can be had again."""
+    boots, make = Boots(monkeypatch), Records()
+    bench.submit_all(changed(make, b"a", b"old"))
+    await bench.settled()
+    bench.submit_all([make.rename(b"a", b"b"), make.put(b"a", b"new")])
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    await bench.restart()
+    bench.submit_all([make.rename(b"a", b"c"), make.rename(b"b", b"a"), make.rename(b"a", b"d")])
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    await boots.cut(bench, Random(0), len(bench.zone.changes))
+    await bench.settled()
+    bench.assert_equal()
+
+
+async def test_what_was_put_before_a_checkpoint_that_was_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    boots, make = Boots(monkeypatch), Records()
+    bench.submit_all(changed(make, b"a", b"old"))
+    await bench.settled()
+    bench.submit_all([make.rename(b"a", b"b"), make.put(b"a", b"new")])
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    bench.zone.fail(errno.EIO, method="sync", times=1)
+    refused = asyncio.get_running_loop().create_task(bench.projector.checkpoint())
+    await bench.wait.reached(1)
+    bench.submit_all(
+        [make.rename(b"a", b"c"), make.rename(b"b", b"a"), make.put(b"b", b"third"), make.rename(b"a", b"d")]
+    )
+    bench.zone.fail(errno.EIO, method="sync", times=1)
+    await bench.wait.go()
+    await bench.wait.reached(2)
+    assert bench.projector.projected == bench.gsn
+    await boots.cut(bench, Random(0), len(bench.zone.changes))
+    refused.cancel()
+    await bench.settled()
+    bench.assert_equal()
+
+
+async def test_a_name_that_a_file_with_two_loses_to_another_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was observed that another file has the name `a` now; the file that had it goes on as `b`, and `a` comes back
+    to it."""
+    boots, prefix, changes = Boots(monkeypatch), 0, 0
+    while prefix <= changes:
+        (tmp_path / str(prefix)).mkdir()
+        bench, make = Bench(tmp_path / str(prefix)), Records()
+        bench.start()
+        bench.rule()
+        bench.submit_all([*changed(make, b"a", b"five"), make.link(b"a", b"b")])
+        await bench.settled()
+        file, other, wanted = bench.zone.root.entries[b"a"], 1 << 40, Attributes(0o644, 0, 0, 5)
+        number = next(effect.inode for effect in bench.carrier.carried if isinstance(effect, e.LinkEffect))
+        bench.append(
+            e.RenameEffect(number, b"b", b"c", False),
+            e.PutFileEffect(other, b"a", wanted, content(b"other"), True, True),
+            e.RenameEffect(other, b"a", b"b", False),
+            e.LinkEffect(number, b"c", b"a"),
+            e.RemoveEffect(number, b"c", False),
+            e.WriteEffect(other, b"b", 0, content(b"O"), 5, wanted),
+        )
+        await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+        changes = len(bench.zone.changes)
+        await boots.cut(bench, Random(prefix), prefix)
+        await bench.settled()
+        found = {name: (inode.number, bytes(inode.data)) for name, inode in bench.zone.root.entries.items()}
+        assert found.keys() == {b"a", b"b"}
+        assert found[b"a"] == (file.number, b"five and more")
+        assert found[b"b"][1] == b"Other"
+        await bench.close()
+        prefix += 1
+    assert changes > 4
+
+
+async def test_a_checkpoint_in_the_first_step_calls_nothing_less_durable_than_before(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boots, make = Boots(monkeypatch), Records()
+    bench.submit_all([make.directory(b"d"), *changed(make, b"d/x", b"1")])
+    await bench.settled()
+    durable = bench.projector.durable
+    bench.submit_all([make.rename(b"d", b"e"), make.directory(b"d"), make.put(b"d/x", b"2")])
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    await boots.cut(bench, Random(0), 0)
+    seen: list[int] = []
+    sync = bench.zone.sync
+
+    def look() -> None:
+        sync()
+        with bench.environment.read() as tables:
+            seen.append(read_projected(tables)[0])
+
+    monkeypatch.setattr(bench.zone, "sync", look)
+    await bench.settled()
+    assert seen and min(seen) >= durable
+    bench.assert_equal()
+
+
+async def test_what_is_durable_leaves_the_outbox_after_a_cut_between_the_two(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boots, make = Boots(monkeypatch), Records()
+    bench.submit_all([make.put(b"a", b"1"), make.put(b"b", b"2")])
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    transactions = bench.transactions
+
+    def kill(_after: bool) -> None:
+        if bench.transactions == transactions + 1:
+            raise Killed
+
+    bench.kill = kill
+    assert await ended(bench)
+    assert bench.effects_left() > 0
+    bench.kill = lambda _after: None
+    await boots.cut(bench, Random(0))
+    await bench.settled()
+    assert bench.effects_left() == 0
+
+
+async def test_a_checkpoint_while_a_tree_is_closed_after_a_cut(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is known of that tree stays known until it can be opened."""
+    boots, make = Boots(monkeypatch), Records()
+    bench.submit_all([*changed(make, b"a", b"five"), *changed(make, b"b", b"six")])
+    await bench.settled()
+    bench.submit_all([make.rename(b"a", b"c"), make.rename(b"b", b"a"), make.rename(b"c", b"b")])
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    await bench.end()
+    boots.count += 1
+    bench.zone.cut(Random(0), len(bench.zone.changes))
+    carriers = bench.build_closed()
+    bench.start()
+    bench.submit(make.put(b"g", b"seven"))
+    await bench.projector.checkpoint()
+    carriers[RULE] = bench.carrier
+    bench.projector.poke()
     await bench.settled()
     bench.assert_equal()

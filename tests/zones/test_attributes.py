@@ -70,6 +70,41 @@ def test_acls(posix: PosixZone) -> None:
     assert (posix.xattrs(b"d"), posix.status(b"d").mode) == (both, 0o2770)
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.E2BIG, errno.ERANGE])
+def test_an_xattr_that_the_filesystem_has_no_room_for_is_told(
+    posix: PosixZone, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """ext4 has one block for the xattrs of an object, and says that it is full."""
+    set_xattr = os.setxattr
+
+    def refuse(where: int | bytes, name: bytes, value: bytes) -> None:
+        if len(value) > 4000:
+            raise OSError(number, os.strerror(number))
+        set_xattr(where, name, value)
+
+    monkeypatch.setattr(os, "setxattr", refuse)
+    wanted = attributes(0o640, 5, ((b"user.large", b"x" * 5000), (b"user.small", b"x")))
+    status = posix.put_file(b"f", wanted, Bytes(b"data"))
+    assert (status.mode, status.mtime_ns) == (0o640, 5)
+    assert posix.xattrs(b"f") == ((b"user.small", b"x"),)
+    assert [(one.path, one.what, one.errno) for one in posix.shortfalls.recent()] == [(b"f", "user.large", number)]
+
+
+def test_a_full_disk_is_no_shortfall_of_xattrs(posix: PosixZone, monkeypatch: pytest.MonkeyPatch) -> None:
+    posix.put_file(b"f", attributes(), Bytes(b"data"))
+
+    def refuse(_where: int | bytes, _name: bytes, _value: bytes) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    found = os.statvfs(b"/")
+    full = os.statvfs_result((*found[:3], 0, 0, *found[5:]))
+    monkeypatch.setattr(os, "setxattr", refuse)
+    monkeypatch.setattr(os, "statvfs", lambda _where: full)
+    with pytest.raises(OSError, match="full"):
+        posix.set_attributes(b"f", Kind.FILE, attributes(0o640, 5, ((b"user.small", b"x"),)))
+    assert posix.shortfalls.total == 0
+
+
 def test_nothing_is_inherited(root: Path, staging: Path) -> None:
     for directory in (root, staging):
         os.setxattr(directory, b"system.posix_acl_default", ACCESS_ACL)

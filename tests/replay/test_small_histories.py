@@ -1,0 +1,47 @@
+"""Small random histories of few names: whatever a power cut leaves of one, and whatever a second cut leaves of the
+recovery, the zone ends as the namespace. LDDP_EXAMPLES says how many histories, LDDP_SEED which is the first."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from tests.core.support import seeds
+from tests.replay.small import Played, Stage, Story, make_story, shorten
+
+DEFAULT = 60
+BATCH = 15
+
+
+@pytest.mark.parametrize("first", range(0, len(seeds(DEFAULT)), BATCH))
+def test_a_zone_survives_two_power_cuts(tmp_path: Path, caplog: pytest.LogCaptureFixture, first: int) -> None:
+    caplog.set_level(logging.CRITICAL)  # every one of many thousand starts may say something
+    cuts, steps = 0, 0
+    for seed in seeds(DEFAULT)[first : first + BATCH]:
+        played = play(tmp_path, make_story(seed), seed)
+        assert not played.failure, told(tmp_path, played, seed)
+        cuts += played.cuts
+        steps += len(played.story.after)
+    assert cuts > 10 * len(seeds(DEFAULT)[first : first + BATCH]) and steps > 0
+
+
+def play(directory: Path, story: Story, seed: int) -> Played:
+    stage = Stage(directory)
+    played: Played = stage.run(lambda: stage.play(story, seed))
+    return played
+
+
+def told(directory: Path, played: Played, seed: int) -> str:
+    """A failure, with as few steps as show it."""
+    stage = Stage(directory)
+
+    async def fails(story: Story) -> bool:
+        return bool((await stage.play(story, seed)).failure)
+
+    story = stage.run(lambda: shorten(played.story, fails))
+    failure = play(directory, story, seed).failure
+    return "\n".join(
+        [f"seed {seed}: {failure}", "before:", *story.before, f"after, {story.batch} at once:", *story.after]
+    )
