@@ -72,6 +72,8 @@ class _Rewinding:
         self._lent: dict[Thing, Place] = {}
         """Directories that were parked at the checkpoint, and where: while things are put into them, which needs a
         path, they are in the root."""
+        self._hidden: dict[bytes, bytes] = {}
+        """Names under which a new directory may be parked, and in the root to look into it."""
         self._sights: list[_Sight] = []
         self._seen: dict[Thing, list[_Sight]] = {}
         self._parked: dict[Thing, bytes] = {}
@@ -82,7 +84,7 @@ class _Rewinding:
     def run(self) -> None:
         for _ in range(_ROUNDS_MIN + 2 * len(self._past.things)):
             self._look()
-            if not (self._set_aside() or self._put_back() or self._make_stand_ins()):
+            if not (self._set_aside() or self._reveal() or self._put_back() or self._make_stand_ins()):
                 self._park_again()
                 return
         _log.error("a tree could not be brought back to its last checkpoint after a power cut: compare it")
@@ -96,6 +98,10 @@ class _Rewinding:
             self._past.root.names[name] = [thing]
         if thing.is_fresh and thing.is_directory and thing.inode and not thing.is_alone:
             self._unstable.add(thing)
+            for directory, name in thing.places:
+                if directory is self._past.parked:
+                    self._hidden[name] = _LENT + name
+                    self._past.root.names[_LENT + name] = [thing]
         if not thing.handle or (thing.is_fresh and not thing.is_directory):
             return
         known = self._by_handle.setdefault(thing.handle, thing)
@@ -204,6 +210,14 @@ class _Rewinding:
             _log.warning("inode %d cannot be brought back after a power cut: %s", thing.inode, error)
             return False
         return True
+
+    def _reveal(self) -> bool:
+        """What was moved into a new directory that is parked by now has to come out of it."""
+        found = [(thing, name) for thing, name in self._parked.items() if thing.is_fresh and name in self._hidden]
+        for thing, name in found:
+            self._zone.unpark(name, self._hidden[name])
+            del self._parked[thing]
+        return bool(found)
 
     # -- putting back -----------------------------------------------------------------------------------------------
 

@@ -337,7 +337,7 @@ class Campaign:
         await self.projector.checkpoint()
 
     def assert_equal(self) -> None:
-        found, wanted = _comparable(describe_zone(self.zone.walk())), _comparable(describe_model(self.model))
+        found, wanted = comparable(describe_zone(self.zone.walk())), comparable(describe_model(self.model))
         if self.model.root.attributes is None:  # nothing has been said of them yet
             found[b""] = wanted[b""]
         differing = [
@@ -350,7 +350,7 @@ class Campaign:
         assert not self.carrier.drift, f"drift: {self.carrier.drift}"
 
 
-def _comparable(found: dict[bytes, tuple[Any, ...]]) -> dict[bytes, tuple[Any, ...]]:
+def comparable(found: dict[bytes, tuple[Any, ...]]) -> dict[bytes, tuple[Any, ...]]:
     """Without what a real filesystem does not keep: modes of symlinks, extended attributes of special files."""
     return {
         path: (kind, attributes if attributes is None else _kept(kind, attributes), *others)

@@ -41,8 +41,11 @@ from tests.core.support import TARGET, content, create_rule
 from tests.core.zone import Zone
 from tests.fakes.memory import MemoryKeyValue
 from tests.fakes.power import PowerZone
+from tests.fakes.zone import Inode
 from tests.replay.bench import RULE, Killed, Time, describe_model, describe_zone, walk
+from tests.replay.campaign import comparable
 from tests.replay.contents import Contents
+from tests.replay.mortal import MortalFiles
 from tests.replay.test_projector import Records
 
 ROUNDS_MAX = 200
@@ -116,6 +119,9 @@ class FallibleZone(PowerZone):
 
     changes_left = -1
 
+    def walk(self) -> list[tuple[bytes, Inode]]:
+        return walk(self)
+
     def _enter(self, method: str, *paths: bytes, changes: bool = True) -> None:
         if changes and self._replaying is None and self._recording is not None:
             if self.changes_left == 0:
@@ -124,10 +130,13 @@ class FallibleZone(PowerZone):
         super()._enter(method, *paths, changes=changes)
 
 
+AnyZone = FallibleZone | MortalFiles
+
+
 class Machine:
     """One machine: its database, its zone, and the process on it, over several boots. `boots` counts those of all."""
 
-    def __init__(self, path: str, prompt: Prompt, boots: Iterator[int]) -> None:
+    def __init__(self, path: str, prompt: Prompt, boots: Iterator[int], zone: AnyZone | None = None) -> None:
         self._path = path
         self._prompt = prompt
         self._boots = boots
@@ -135,7 +144,7 @@ class Machine:
         self._environment = MemoryKeyValue()
         with self._environment.read() as tables:
             self._machine = StateMachine(tables)
-        self.zone = FallibleZone()
+        self.zone = FallibleZone() if zone is None else zone
         self.model = Zone(TARGET, RULE)
         self._contents = Contents()
         self._time = Time()
@@ -150,6 +159,7 @@ class Machine:
     def twin(self) -> Machine:
         """The same machine at the moment at which its power goes."""
         other = Machine(self._path, self._prompt, self._boots)
+        assert isinstance(self.zone, FallibleZone)
         other._environment, other.zone, other.model = self._environment.copy(), self.zone.twin(), self.model
         other._gsn = self._gsn
         return other
@@ -259,15 +269,20 @@ class Machine:
 
     async def boot(self, random: Random, prefix: int | None, changes_max: int = -1) -> None:
         """Power goes and comes back. With `changes_max` the process ends after so many changes of its zone."""
+        assert isinstance(self.zone, FallibleZone)
         await self.end()
-        self._boot = next(self._boots)
         self.zone.changes_left = -1
         self.zone.cut(random, prefix)
         self.zone.changes_left = changes_max
+        self.again()
+
+    def again(self) -> None:
+        """The machine starts."""
+        self._boot = next(self._boots)
         self._start()
 
     def assert_equal(self) -> None:
-        found, wanted = describe_zone(walk(self.zone)), describe_model(self.model)
+        found, wanted = comparable(describe_zone(self.zone.walk())), comparable(describe_model(self.model))
         differing = [
             f"{path!r}: {found.get(path)}, not {wanted.get(path)}"
             for path in sorted(found.keys() | wanted.keys())
@@ -299,11 +314,12 @@ class Stage:
 
     async def _played(self, story: Story, dies_at: int = -1) -> tuple[Machine, Story, int]:
         """With `dies_at`, everything is ordered at once, and the process ends at that change of the zone."""
-        machine = Machine(self._path, self._prompt, self._boots)
+        machine = self.machine()
         machine.begin()
         before = await machine.play(steps_of(story.before), 1)
         await machine.settled()
         syncs = machine.zone.syncs
+        assert isinstance(machine.zone, FallibleZone)
         machine.zone.changes_left = dies_at
         batch = story.batch if dies_at < 0 else len(story.after) + 1
         try:
@@ -320,6 +336,7 @@ class Stage:
         random = Random(f"small {seed}")
         cuts = 0
         whole, taken, syncs = await self._played(story)
+        assert isinstance(whole.zone, FallibleZone)
         changes = len(whole.zone.changes)
         for prefix in range(changes + 1 + MORE_CUTS):
             kept = prefix if prefix <= changes else None
@@ -342,9 +359,13 @@ class Stage:
             await machine.settled()
             return 1
         except Killed:
+            assert isinstance(machine.zone, FallibleZone)
             await machine.boot(random, None if random.random() < 0.7 else len(machine.zone.changes))
         await machine.settled()
         return 2
+
+    def machine(self, zone: AnyZone | None = None) -> Machine:
+        return Machine(self._path, self._prompt, self._boots, zone)
 
     def run(self, work: Callable[[], Any]) -> Any:
         async def inner() -> Any:

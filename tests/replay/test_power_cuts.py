@@ -192,6 +192,11 @@ def link_where_a_directory_was(make: Records) -> tuple[list[Record], list[Record
     return told(make, before, "rename d/e/x x; rmdir d/e; rmdir d; link x d; unlink x; rename d x; mkdir d")
 
 
+def into_a_new_directory_that_is_parked(make: Records) -> tuple[list[Record], list[Record]]:
+    """A cut in the middle of an exchange leaves the directory outside of the tree, with what was moved into it."""
+    return told(make, "changed b", "mkdir e; rename b e/x; symlink g; exchange e g")
+
+
 def stranger_one(make: Records) -> tuple[list[Record], list[Record]]:
     before = "mkdir d; mkdir d/e; changed d/e/x; changed a"
     after = "rename a d/x; mkdir e; write d/x; unlink d/e/x; exchange d/x e; exchange d e; rename d e/d; mkdir d"
@@ -221,6 +226,7 @@ SCENES: list[Scene] = [
     *(file_in_a_circle, directories_in_a_circle, name_taken_by_another_meanwhile, made_where_another_was),
     *(made_where_one_went, gone_out_of_what_went, names_lost_and_got_again, change_of_a_name_that_was_another_files),
     *(replaced_name_of_a_file_with_two, link_where_a_directory_was, stranger_one, stranger_two, stranger_three),
+    into_a_new_directory_that_is_parked,
 ]
 
 
@@ -306,6 +312,29 @@ async def test_cuts_and_kills_of_the_recovery(tmp_path: Path, monkeypatch: pytes
         await bench.close()
         at += 1
     assert at > 4
+
+
+async def test_ordinary_moves_wait_for_no_checkpoint(bench: Bench) -> None:
+    """A checkpoint before each of them would cost more than they do."""
+    make = Records()
+    bench.submit_all([make.directory(b"d"), *changed(make, b"d/f", b"1")])
+    for name in (b"f", b"a", b"a.1", b"a.2", b"b"):
+        bench.submit_all(changed(make, name, name))
+    await bench.settled()
+    syncs = bench.zone.syncs
+    for count in range(5):
+        bench.submit_all([make.put(b".f", b"%d" % count), make.rename(b".f", b"f")])
+        rotated = [(b"a.2", b"a.3"), (b"a.1", b"a.2"), (b"a", b"a.1")]
+        bench.submit_all([*(make.rename(*names) for names in rotated), make.put(b"a", b"%d" % count)])
+        bench.submit_all([make.rename(b"a", b"t"), make.rename(b"b", b"a"), make.rename(b"t", b"b")])
+        bench.submit_all([exchange(make, b"a", b"b"), make.rename(b"d", b"e"), make.rename(b"e", b"d")])
+        new = b"new%d" % count
+        bench.submit_all([make.directory(new), make.put(new + b"/x", b"-"), make.rename(new, new + b".done")])
+        bench.submit_all([make.rename(b"d/f", new + b".done/f"), make.rename(new + b".done/f", b"d/f")])
+        await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    assert bench.zone.syncs == syncs
+    await bench.settled()
+    bench.assert_equal()
 
 
 async def test_what_was_durable_before_something_that_waits_is_not_done_again(

@@ -1,7 +1,9 @@
-"""Random histories on a real filesystem that loses its power, as a program: it mounts filesystems that no other process
-sees.
+"""Histories on a real filesystem that loses its power, as a program: it mounts filesystems that no other process sees.
 
-    python -m tests.replay.volumes --first 0 --count 12
+    python -m tests.replay.volumes --of small --first 0 --count 12
+
+`small` are those of `tests.replay.small`, `any` those of the campaign, where the process may live on for a while
+without power. What the kernel has written back by then is up to it and to chance.
 """
 
 from __future__ import annotations
@@ -10,15 +12,98 @@ import argparse
 import logging
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 
 from tests.crash import volume
 from tests.crash.volume import Volume
+from tests.replay.bench import Killed
 from tests.replay.campaign import run_campaign
+from tests.replay.mortal import Death, MortalFiles
+from tests.replay.small import Machine, Stage, Story, make_story, steps_of
+
+CUTS = 3
+"""Of one small history."""
+
+
+class Powered:
+    """A machine of small histories with its zone on a volume."""
+
+    def __init__(self, stage: Stage, disk: Volume, name: str) -> None:
+        self._disk = disk
+        self._files = disk.mounted / name
+        self.death = Death()
+        self.machine: Machine = stage.machine(MortalFiles(self.death, self._files))
+
+    async def cut(self) -> None:
+        self._disk.cut()
+        await self.machine.end()
+        self.machine.zone.close()
+        self._disk.end()
+        self._disk.begin()
+        self.death.revive()
+        zone = MortalFiles(self.death, self._files)
+        zone.discard_leftovers()
+        self.machine.zone = zone
+        self.machine.again()
+
+    async def play(self, steps: Sequence[str], batch: int, random: Random) -> None:
+        """The kernel writes back what it has at some moment, or does not."""
+        at = random.randrange(2 * len(steps) + 1)
+        await self.machine.play(steps[:at], batch)
+        if at < len(steps):
+            self._disk.write_back()
+            await self.machine.play(steps[at:], batch)
+
+
+async def play(stage: Stage, disk: Volume, story: Story, seed: int) -> int:
+    """How many cuts there were."""
+    cuts = 0
+    for number in range(CUTS):
+        random = Random(f"volume {seed} {number}")
+        powered = Powered(stage, disk, f"{seed}-{number}")
+        powered.machine.begin()
+        await powered.machine.play(steps_of(story.before), 1)
+        await powered.machine.settled()
+        await powered.play(story.after, story.batch, random)
+        await powered.cut()
+        cuts += 1
+        powered.death.arm(random.randrange(1, 20))
+        try:
+            await powered.machine.settled()
+        except Killed:
+            if random.random() < 0.5:
+                disk.write_back()
+            await powered.cut()
+            cuts += 1
+        powered.death.revive()
+        await powered.machine.settled()
+        powered.machine.assert_equal()
+        await powered.machine.end()
+        powered.machine.zone.close()
+    return cuts
+
+
+def run_small(seed: int) -> int:
+    with tempfile.TemporaryDirectory(prefix="lddp-volume-") as name, Volume(Path(name)) as disk:
+        stage = Stage(Path(name))
+        story = make_story(seed)
+        try:
+            cuts: int = stage.run(lambda: play(stage, disk, story, seed))
+        except AssertionError as error:
+            raise AssertionError("\n".join([f"seed {seed}: {error}", *story.before, "after:", *story.after])) from error
+        return cuts
+
+
+def run_any(seed: int) -> int:
+    with tempfile.TemporaryDirectory(prefix="lddp-volume-") as name, Volume(Path(name)) as disk:
+        return run_campaign(Path(name), seed, real=True, volume=disk).cuts
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--of", choices=["small", "any"], default="small")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=12)
     arguments = parser.parse_args()
@@ -28,14 +113,14 @@ def main() -> int:
     if obstacle:
         print(f"not here: {obstacle}")
         return 0
+    run = run_small if arguments.of == "small" else run_any
     cuts = failed = 0
     for seed in range(arguments.first, arguments.first + arguments.count):
-        with tempfile.TemporaryDirectory(prefix="lddp-volume-") as name, Volume(Path(name)) as disk:
-            try:
-                cuts += run_campaign(Path(name), seed, real=True, volume=disk).cuts
-            except AssertionError as error:
-                failed += 1
-                print(error)
+        try:
+            cuts += run(seed)
+        except AssertionError as error:
+            failed += 1
+            print(error)
     print(f"{arguments.count} histories, {cuts} power cuts, {failed} failed")
     return 1 if failed else 0
 
