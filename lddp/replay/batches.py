@@ -83,13 +83,11 @@ class Batches:
             return None
         carrier.repeats = order[0] <= self._repeated_through or order in progress.begun
         carrier.traced = order in self.traced
+        if type(effect) in _MOVES:
+            progress.begin(order)
         if type(effect) in _IN_PLACE:
             self.readings.tear(effect.inode)
         try:
-            if carrier.repeats and order not in progress.begun:
-                carrier.clear_way(effect)
-            if type(effect) in _MOVES:
-                progress.begin(order)
             carrier.carry(effect, source)
         except (OSError, UnavailableError) as error:
             return error

@@ -12,7 +12,7 @@ from lddp.core import effects as e
 from lddp.core.records import Kind
 from lddp.ports import ContentSource, NewFile, ZoneFilesystem
 from lddp.replay.existing import OnExisting, is_as_wanted
-from lddp.replay.places import name_aside, status_at
+from lddp.replay.places import name_aside
 from lddp.replay.touched import follow, parent_of
 
 _log = logging.getLogger(__name__)
@@ -68,20 +68,6 @@ class Carrier:
             if error.errno not in _DRIFT and not self._is_of_another_kind(effect, error):
                 raise
             self._note_drift(effect)
-
-    def clear_way(self, effect: e.Effect) -> None:
-        """To be called before an effect that is carried out again after a power cut. What it moves may be gone, because
-        a later effect destroyed it; then nothing may stay where it went, above all no name of another file, which what
-        was done to it there would change."""
-        match effect:
-            case e.RenameEffect(_, path, to, _) | e.LinkEffect(_, path, to):
-                if status_at(self.zone, path) is None:
-                    self.zone.remove(to)
-            case e.UnparkEffect(inode, to):
-                if not self.zone.parked_handle(b"%d" % inode):
-                    self.zone.remove(to)
-            case _:
-                return
 
     def is_plain(self, effect: e.PutFileEffect) -> bool:
         """Whether a file is put without a look at what has its name."""

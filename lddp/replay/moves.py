@@ -39,11 +39,12 @@ class _Depends(Exception):
 
 
 class Prepared(NamedTuple):
-    """The first `number` effects may be carried out once `notes` are durable; none of them where `checkpoint`:
-    then everything carried out before must be durable first."""
+    """The first `number` effects may be carried out once `notes` are durable, with the handles of the `roots` of their
+    trees; none of them where `checkpoint`: then everything carried out before must be durable first."""
 
     notes: dict[Order, Note]
     number: int
+    roots: dict[int, bytes]
     checkpoint: bool = False
 
 
@@ -136,23 +137,26 @@ class Moves:
         look."""
         names = _Names()
         notes: dict[Order, Note] = {}
+        roots: dict[int, bytes] = {}
         for number, (item, source) in enumerate(batch):
             effect = item.effect
             if item.rule not in self._open:
                 continue
             if type(effect) in _GUARDED and self._needs_checkpoint(item):
-                return Prepared(notes, number, checkpoint=not number)
+                return Prepared(notes, number, roots, checkpoint=not number)
             try:
                 note = self._note(item, names)
             except _Depends:
-                return Prepared(notes, number)
+                return Prepared(notes, number, roots)
             if type(effect) in _LEAVE:
                 self._note_left(item, note)
             if note is not None:
                 notes[item.order] = note
+                if item.rule not in roots:
+                    roots[item.rule] = self._open[item.rule].zone.status(b"").handle
             self._note_made(item, source)
             names.note(item, note is not None and isinstance(effect, e.MakeDirectoryEffect))
-        return Prepared(notes, len(batch))
+        return Prepared(notes, len(batch), roots)
 
     def _needs_checkpoint(self, item: Item) -> bool:
         """Whether what comes before must be durable first. A directory that is made where another one has been could

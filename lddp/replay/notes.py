@@ -15,6 +15,7 @@ from lddp.replay.progress import Order, Progress
 _BOOT = b"boot"
 _MOVED = b"moved:"
 _MOVED_END = b"moved;"
+_ROOT = b"root-handle:"
 
 
 class Note(NamedTuple):
@@ -27,9 +28,18 @@ class Note(NamedTuple):
     """What is moved."""
 
 
-def keep_notes(tables: Tables, notes: Mapping[Order, Note]) -> None:
+def keep_notes(tables: Tables, notes: Mapping[Order, Note], roots: Mapping[int, bytes]) -> None:
+    """`roots` has the handles of the roots of the trees that the notes are of, by rule."""
     for order, note in notes.items():
         tables.put(Table.LOCAL, _MOVED + outbox.KEY.pack(*order), msgpack.packb(note))
+    for rule, handle in roots.items():
+        if read_root(tables, rule) != handle:
+            tables.put(Table.LOCAL, _ROOT + b"%d" % rule, handle)
+
+
+def read_root(tables: Tables, rule: int) -> bytes:
+    """Handle of a tree's root when the latest notes were made; empty where there are none."""
+    return tables.get(Table.LOCAL, _ROOT + b"%d" % rule) or b""
 
 
 def read_notes(tables: Tables) -> dict[Order, Note]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from lddp.core import effects as e
 from lddp.core.tables import Tables
 from lddp.replay import outbox
-from lddp.replay.notes import Note, read_notes
+from lddp.replay.notes import Note, read_notes, read_root
 from lddp.replay.progress import Order
 
 _READ_AT_ONCE = 4096
@@ -30,6 +30,8 @@ class Thing:
     is_directory: bool
     is_fresh: bool
     """Made since the checkpoint."""
+    is_doubtful: bool = False
+    """It may be fresh all the same: the policy for what exists has left a file there that was there, or has not."""
     inode: int = 0
     handle: bytes = b""
     homes: list[Place] = field(default_factory=list)
@@ -93,7 +95,7 @@ class Past:
     # -- names ------------------------------------------------------------------------------------------------------
 
     def _new(self, *, is_directory: bool, is_fresh: bool = False, inode: int = 0) -> Thing:
-        thing = Thing(is_directory, is_fresh, inode)
+        thing = Thing(is_directory, is_fresh, inode=inode)
         self.things.append(thing)
         return thing
 
@@ -174,8 +176,8 @@ class Past:
         place = self._place(effect.path)
         is_observed = isinstance(effect, e.PutFileEffect) and effect.observed and not effect.replaces
         if is_observed and place not in self._now:
-            # The policy for what exists may have left a file there that is from before.
             thing = self._found(place, effect.inode, False)
+            thing.is_doubtful = True
         else:
             thing = self._new(is_directory=False, is_fresh=True, inode=effect.inode)
             self._come(thing, place)
@@ -186,6 +188,7 @@ def read_past(tables: Tables, after: Order, rule: int, durable: Set[Order]) -> P
     """Of a rule's tree after a place in the log, but for what is `durable` all the same, as far as anything is noted:
     what came later moved nothing."""
     past, notes = Past(), read_notes(tables)
+    past.root.handle = read_root(tables, rule)
     for item in _items(tables, after, notes):
         if item.rule == rule and item.order not in durable:
             past.tell(item.effect, notes.get(item.order))

@@ -290,7 +290,7 @@ class Projector(Checkpoints):
                 prepared = await asyncio.get_running_loop().run_in_executor(self._executor, look)
                 if not prepared.checkpoint:
                     if prepared.notes:
-                        await self._transact(functools.partial(keep_notes, notes=prepared.notes))
+                        await self._transact(functools.partial(keep_notes, notes=prepared.notes, roots=prepared.roots))
                     return batch[: prepared.number]
                 await self._make_durable()
             except OSError as error:

@@ -5,7 +5,7 @@ or changes, and wrong for what it moves: `a` may be what was moved to `a` alread
 checkpoint that took part in a move, and is still there, is first put where it was at the checkpoint, wherever it is
 now; it is known by its handle, and where it can be is known from the log (`past`). From there the effects run as they
 ran the first time, and find what they found then. What they had destroyed is not there to be brought back, and nothing
-needs it; but a directory that is gone gets a stand-in, because there were things in it.
+needs it, but that it was there: something that is empty stands for it.
 
 Nothing is undone step by step, and no step is guessed: what counts is which object is where. So it makes no difference
 whether an object came back to a place that it had left, or whether this was begun before and cut short by another cut.
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
@@ -55,8 +55,23 @@ class _Sight:
         return self.path.count(b"/")
 
 
+class _Empty:
+    """The bytes of what stands for a file."""
+
+    size = 0
+
+    def path_to_take(self) -> str | None:
+        return None
+
+    def chunks(self) -> Iterator[tuple[int, bytes | memoryview]]:
+        return iter(())
+
+
 def rewind(zone: ZoneFilesystem, past: Past) -> None:
     """Puts things where they were. Blocking; OSError where the filesystem refuses for a reason that may go away."""
+    if past.root.handle not in (b"", zone.status(b"").handle):
+        _log.error("the filesystem's handles have changed: what was moved before a power cut is not found; compare it")
+        return
     _Rewinding(zone, past).run()
 
 
@@ -69,11 +84,14 @@ class _Rewinding:
         self._by_handle: dict[bytes, Thing] = {}
         self._unstable: set[Thing] = set()
         self._stuck: set[Thing] = set()
+        self._made = 0
         self._lent: dict[Thing, Place] = {}
-        """Directories that were parked at the checkpoint, and where: while things are put into them, which needs a
-        path, they are in the root."""
+        """What was parked at the checkpoint, and where. Meanwhile it is in the root: to put things into a directory
+        needs a path."""
         self._hidden: dict[bytes, bytes] = {}
-        """Names under which a new directory may be parked, and in the root to look into it."""
+        """Names under which a new directory may be parked, and in the root while it is looked into."""
+        self._emptied: set[Thing] = set()
+        """New directories that were set aside when all that is known to be in them was out of them."""
         self._sights: list[_Sight] = []
         self._seen: dict[Thing, list[_Sight]] = {}
         self._parked: dict[Thing, bytes] = {}
@@ -90,7 +108,7 @@ class _Rewinding:
         _log.error("a tree could not be brought back to its last checkpoint after a power cut: compare it")
 
     def _get_to_know(self, thing: Thing) -> None:
-        if thing.is_directory and thing.names and thing.homes and thing.homes[0][0] is self._past.parked:
+        if thing.homes and thing.homes[0][0] is self._past.parked:
             self._lent[thing] = thing.homes[0]
             thing.handle = thing.handle or self._zone.parked_handle(thing.homes[0][1])
             name = _LENT + thing.homes[0][1]
@@ -98,10 +116,9 @@ class _Rewinding:
             self._past.root.names[name] = [thing]
         if thing.is_fresh and thing.is_directory and thing.inode and not thing.is_alone:
             self._unstable.add(thing)
-            for directory, name in thing.places:
-                if directory is self._past.parked:
-                    self._hidden[name] = _LENT + name
-                    self._past.root.names[_LENT + name] = [thing]
+            for name in [self._aside(thing), *(name for parent, name in thing.places if parent is self._past.parked)]:
+                self._hidden[name] = _LENT + name
+                self._past.root.names[_LENT + name] = [thing]
         if not thing.handle or (thing.is_fresh and not thing.is_directory):
             return
         known = self._by_handle.setdefault(thing.handle, thing)
@@ -198,6 +215,8 @@ class _Rewinding:
         name = self._aside(thing)
         self._zone.park(sight.path, name)
         self._parked[thing] = name
+        if thing in self._unstable:
+            self._emptied.add(thing)
 
     def _try(self, thing: Thing, change: Callable[[], None]) -> bool:
         """Whether it was done; not, where something is in the way that no history of this zone explains."""
@@ -213,7 +232,8 @@ class _Rewinding:
 
     def _reveal(self) -> bool:
         """What was moved into a new directory that is parked by now has to come out of it."""
-        found = [(thing, name) for thing, name in self._parked.items() if thing.is_fresh and name in self._hidden]
+        found = [(thing, name) for thing, name in self._parked.items() if name in self._hidden]
+        found = [(thing, name) for thing, name in found if thing in self._unstable and thing not in self._emptied]
         for thing, name in found:
             self._zone.unpark(name, self._hidden[name])
             del self._parked[thing]
@@ -278,22 +298,39 @@ class _Rewinding:
             name = thing.homes[0][1]
             path = above.path + b"/" + name if above.path else name
             if not is_directory(self._zone, path):
-                top = self._zone.status(b"")
-                self._zone.make_directory(path, Attributes(0o700, top.uid, top.gid, 0))
+                self._zone.make_directory(path, self._attributes(0o700))
+                self._made += 1
             above = _Sight(thing, False, path, above, name)
             self._add(above)
         return above.path
 
     def _make_stand_ins(self) -> bool:
-        """For directories that are gone: effects before that put things into them, and take them out again."""
-        before = len(self._sights)
+        """For what is gone. Effects put things into a directory, and take them out again; and the name that a file
+        takes is not to stay with the one that has it now."""
+        made = self._made
         for thing in self._past.things:
-            is_gone = thing.is_directory and thing not in self._real and thing not in self._stuck
-            if is_gone and thing.homes and thing.homes[0][0] is not self._past.parked:
-                self._make_way(thing)
-        return len(self._sights) > before
+            if thing.is_directory or (thing.handle and self._by_handle.get(thing.handle) is thing):
+                is_gone = thing not in self._real and thing not in self._stuck and not thing.is_doubtful
+                for home in thing.homes if is_gone else ():
+                    self._try(thing, partial(self._stand_in, thing, home))
+        return self._made > made
+
+    def _stand_in(self, thing: Thing, home: Place) -> None:
+        if thing.is_directory:
+            self._make_way(thing)
+            return
+        above, name = self._make_way(home[0]), home[1]
+        path = above + b"/" + name if above else name
+        if status_at(self._zone, path) is None:
+            self._zone.put_file(path, self._attributes(0o600), _Empty(), look=False)
+            self._made += 1
+
+    def _attributes(self, mode: int) -> Attributes:
+        top = self._zone.status(b"")
+        return Attributes(mode, top.uid, top.gid, 0)
 
     def _park_again(self) -> None:
         for thing, (_, name) in self._lent.items():
-            for sight in self._seen.get(thing, ()):
-                self._try(thing, partial(self._zone.park, sight.path, name))
+            path = thing.homes[0][1]
+            if status_at(self._zone, path) is not None:
+                self._try(thing, partial(self._zone.park, path, name))
