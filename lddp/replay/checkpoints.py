@@ -246,7 +246,14 @@ class Checkpoints:
         def note(tables: Tables) -> None:
             note_boot(tables, boot)
             forget_orders(tables, orders)
+            touched = {
+                **_read(tables, _TOUCHED, {}),
+                rule: sorted(_read_sets(tables, _TOUCHED).get(rule, set()) | {b""}),
+            }
+            tables.put(Table.LOCAL, _TOUCHED, msgpack.packb(touched))
 
+        # In the root things may have been for a while; in other directories only what is carried out again anyway.
+        self._carriers[rule].touched.add(b"")
         await self._transact(note)
         self._moves.forget(orders)
         self._boot = boot

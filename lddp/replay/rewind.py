@@ -267,7 +267,7 @@ class _Rewinding:
         found = {
             (sight.above.thing, sight.name)
             for sight in self._seen.get(thing, ())
-            if sight.above is not None and sight.is_home
+            if sight.above is not None and sight.real and sight.is_home
         }
         return [home for home in thing.homes if home not in found and home[0] is not self._past.parked]
 

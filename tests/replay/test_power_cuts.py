@@ -27,6 +27,7 @@ from lddp.core.records import (
 )
 from lddp.replay.checkpoints import read_projected
 from lddp.replay.existing import OnExisting
+from lddp.replay.places import name_aside
 from lddp.replay.progress import boot_id
 from tests.core.support import content
 from tests.fakes.zone import Bytes
@@ -182,6 +183,12 @@ def change_of_a_name_that_was_another_files(make: Records) -> tuple[list[Record]
     return told(make, before, "link a x; unlink x; rename g a; write a; append a; unlink a; truncate b")
 
 
+def into_each_other_and_parked(make: Records) -> tuple[list[Record], list[Record]]:
+    """A cut in the middle of the exchange: the directory that had been inside of the other one has that inside of it,
+    and is outside of the tree."""
+    return told(make, "mkdir d; mkdir d/e; put a", "rename d/e e; rename d b; rename b e/x; exchange e a")
+
+
 def name_taken_by_what_is_gone(make: Records) -> tuple[list[Record], list[Record]]:
     """`b` is a name of the file before `g` takes it, which is destroyed in the end: what was written to that one is not
     for this one."""
@@ -232,7 +239,7 @@ SCENES: list[Scene] = [
     *(file_in_a_circle, directories_in_a_circle, name_taken_by_another_meanwhile, made_where_another_was),
     *(made_where_one_went, gone_out_of_what_went, names_lost_and_got_again, change_of_a_name_that_was_another_files),
     *(replaced_name_of_a_file_with_two, link_where_a_directory_was, stranger_one, stranger_two, stranger_three),
-    *(into_a_new_directory_that_is_parked, name_taken_by_what_is_gone),
+    *(into_a_new_directory_that_is_parked, into_each_other_and_parked, name_taken_by_what_is_gone),
 ]
 
 
@@ -528,6 +535,34 @@ async def test_what_is_durable_leaves_the_outbox_after_a_cut_between_the_two(
     await boots.cut(bench, Random(0))
     await bench.settled()
     assert bench.effects_left() == 0
+
+
+async def test_the_root_keeps_its_time_when_things_are_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second cut leaves a new directory set aside, which is looked into in the root."""
+    boots = Boots(monkeypatch)
+    for seed in range(8):
+        (tmp_path / str(seed)).mkdir()
+        bench = Bench(tmp_path / str(seed))
+        bench.start()
+        bench.rule()
+        before, after = told(Records(), "mkdir e", "mkdir e/d; rename e/d e/x")
+        bench.submit_all(before)
+        await bench.settled()
+        bench.submit_all(after)
+        await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+        bench.zone.park(b"e/x", name_aside(next(iter(made_directories(bench)))))
+        await boots.cut(bench, Random(seed), len(bench.zone.changes))
+        await bench.settled()
+        bench.assert_equal()
+        await bench.close()
+
+
+def made_directories(bench: Bench) -> list[int]:
+    """Inodes, the latest first."""
+    made = [effect.inode for effect in bench.carrier.carried if isinstance(effect, e.MakeDirectoryEffect)]
+    return made[::-1]
 
 
 async def test_nothing_is_brought_back_where_handles_have_changed(
