@@ -54,6 +54,7 @@ class Proxy:
             if receiving not in done and not sending.exception() and not sending.result():
                 await asyncio.wait({receiving})
         finally:
+            node_writer.close()  # before anything that a second cancellation could cut short
             for task in (sending, receiving):
                 task.cancel()
             await asyncio.gather(sending, receiving, return_exceptions=True)

@@ -47,8 +47,8 @@ def _results(options: argparse.Namespace) -> Iterator[Result]:
         case "images":
             yield images.run(options.seeds, patch)
         case "cuts":
-            for of in (options.of,) if options.of else cuts.SETTINGS:
-                for seed in options.seeds:
+            for seed in options.seeds:
+                for of in (options.of,) if options.of else cuts.SETTINGS:
                     yield cuts.run(seed, of, patch)
 
 
@@ -86,6 +86,8 @@ def main(arguments: list[str]) -> int:
             print(f"{result.case}: {result.points}", flush=True)
         for failure in result.failures:
             print(f"FAILED {failure}", flush=True)
+        if options.mutant and failures:
+            break  # it is noticed: more would be no news
     print(f"{count} of {options.kind}, {failures} failed, {time.monotonic() - began:.0f} s")
     return 1 if failures else 0
 

@@ -19,7 +19,8 @@ from lddp.zones.posix import PosixZone
 
 
 class Mutant(NamedTuple):
-    """`noticed_by` is the kind of test (points, images or cuts), and what of it; what it `says` then."""
+    """`noticed_by` is the kind of test (points, images or cuts), and what of it at most: the first failure is enough,
+    and what the kernel had written back before a cut is chance. What it `says` then."""
 
     name: str
     patch: Callable[[], None]
@@ -109,8 +110,8 @@ MUTANTS = {
         Mutant("no-memory-of-requests", _no_memory_of_requests, ("points", "append"), "took effect at"),
         Mutant("no-sync", _no_sync, ("images", "1-60"), "restore this node"),
         Mutant("state-before-index", _state_before_index, ("images", "1-60"), "the state is at"),
-        Mutant("database-not-synced", _no_sync, ("cuts", "1-2"), "after a cut"),
-        Mutant("zone-not-synced", _zone_not_synced, ("cuts", "1-4"), "the zone is not"),
-        Mutant("marks-of-another-boot", _marks_of_another_boot, ("cuts", "1-2"), "marks of another boot"),
+        Mutant("database-not-synced", _no_sync, ("cuts", "1-40"), "after a cut"),
+        Mutant("zone-not-synced", _zone_not_synced, ("cuts", "1-40"), "the zone is not"),
+        Mutant("marks-of-another-boot", _marks_of_another_boot, ("cuts", "1-40"), "marks of another boot"),
     )
 }
