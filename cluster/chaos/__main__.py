@@ -116,10 +116,14 @@ def _tell(outcome: Outcome, report: Path, home: Path) -> None:
         say(f"{mark}  {check.name}: {check.count} {check.unit}" + (f"; {check.note}" if check.note else ""))
         for violation in check.violations[:5]:
             say(f"            {violation.text[:400]}")
-    if outcome.recoveries:
-        gaps = [one.seconds for one in outcome.recoveries]
-        middle, most = percentile(gaps, 0.5), percentile(gaps, 0.99)
-        say(f"after {len(gaps)} faults were mended: the next write after {middle:.2f} s (p50), {most:.2f} s (p99)")
+    for which, gaps in (
+        ("faults were mended", [one.seconds for one in outcome.recoveries]),
+        ("of them that were the only one left", [one.seconds for one in outcome.recoveries if one.alone]),
+    ):
+        if gaps:
+            middle, most = percentile(gaps, 0.5), percentile(gaps, 0.99)
+            say(f"after {len(gaps)} {which}: the next write after {middle:.2f} s (p50), {most:.2f} s (p99)")
+    if outcome.drained_s >= 0:
         say(f"all zones showed the log {outcome.drained_s:.1f} s after the load, equal {outcome.equal_s:.1f} s later")
     say(f"{'HELD' if outcome.verdict.held else 'VIOLATED'}; report: {report}")
     if not outcome.verdict.held:
