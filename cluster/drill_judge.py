@@ -17,9 +17,9 @@ from blake3 import blake3
 from cluster import compare
 from cluster.drill_load import Submitted
 from cluster.drill_nodes import ROOT
-from lddp.admin.paths import bytes_in
 from lddp.core import records as r
 from lddp.errors import errno_name
+from lddp.serving.paths import bytes_in
 from tests.core.model import Model, Node, RuleModel
 
 Document = dict[str, Any]

@@ -212,7 +212,7 @@ def _value(kind: str, body: bytes, document: dict[str, object]) -> bytes:
 
 
 def _name(entry: dict[str, object]) -> bytes:
-    from lddp.admin.paths import bytes_in
+    from lddp.serving.paths import bytes_in
 
     name = bytes_in(entry, "name")
     assert name is not None

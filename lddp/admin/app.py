@@ -5,9 +5,10 @@ Middlewares, outermost first: counting, errors to problem documents, the bearer 
 
 from __future__ import annotations
 
-import hmac
 import ssl
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -19,10 +20,13 @@ from lddp.admin.problems import Handler
 from lddp.admin.request import BACKEND
 from lddp.config import HttpAddress, TlsConfig, is_loopback
 from lddp.errors import ConfigError
+from lddp.serving.credentials import bearer_of, same
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Answered to anybody: they tell nothing but whether the node works."""
 TOKEN_CHARACTERS_MIN = 16
+ANY_PATH = r"{path:(?:/[\s\S]*)?}"
+NO_MOUNTS: Mapping[str, Handler] = MappingProxyType({})
 
 
 def read_token(file: Path) -> str:
@@ -55,27 +59,28 @@ def ssl_context(address: HttpAddress, tls: TlsConfig) -> ssl.SSLContext | None:
     return context
 
 
-def _authentication(token: str) -> Middleware:
-    expected = token.encode()
+async def _no_word(_: web.Request) -> None:
+    """A mounted door itself says when it wants a body that a client holds back."""
 
+
+def _authentication(token: str, mounted: Collection[Handler]) -> Middleware:
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path in OPEN_PATHS:
+        if request.path in OPEN_PATHS or request.match_info.handler in mounted:
             return await handler(request)
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        shown = given.strip().encode("utf-8", "surrogateescape")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(shown, expected):
+        if not same(bearer_of(request) or "", token):
             return problems.unauthorized()
         return await handler(request)
 
     return middleware
 
 
-def build_app(backend: Backend, token: str) -> web.Application:
-    """All routes over `backend`, for clients that show `token`."""
+def build_app(backend: Backend, token: str, mounts: Mapping[str, Handler] = NO_MOUNTS) -> web.Application:
+    """All routes over `backend`, for clients that show `token`. `mounts` are doors with a protocol of their own, each
+    below a prefix of the path: it gets all requests there, looks at their credentials and answers its own errors."""
     meter = Meter()
     app = web.Application(
-        middlewares=[meter.middleware, problems.middleware, _authentication(token)],
+        middlewares=[meter.middleware, problems.middleware, _authentication(token, mounts.values())],
         client_max_size=batch.BODY_BYTES_MAX,
     )
     app[BACKEND] = backend
@@ -83,11 +88,13 @@ def build_app(backend: Backend, token: str) -> web.Application:
     app[batch.STREAMS] = batch.Streams()
     app.on_shutdown.append(batch.close_streams)
     app.add_routes(_routes())
+    for prefix, handler in mounts.items():
+        app.router.add_route("*", prefix + ANY_PATH, handler, expect_handler=_no_word)
     return app
 
 
 def _routes() -> list[web.RouteDef]:
-    path = files.PREFIX + r"{path:(?:/[\s\S]*)?}"
+    path = files.PREFIX + ANY_PATH
     return [
         web.get("/healthz", observe.health),
         web.get("/readyz", observe.ready),

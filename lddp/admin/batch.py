@@ -26,7 +26,7 @@ from typing import Any
 import msgpack
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from lddp.admin.problems import INDEX_HEADER, begun
+from lddp.admin.problems import INDEX_HEADER
 from lddp.admin.request import BACKEND, TIMEOUT_S_DEFAULT, json_answer, query_of, session_of, timeout_s
 from lddp.admin.wire import OPERATIONS_MAX, Origin, array_of, record_of
 from lddp.core.records import Outcome
@@ -38,6 +38,7 @@ from lddp.errors import (
     UsageError,
     errno_name,
 )
+from lddp.serving.bodies import begun
 
 BODY_BYTES_MAX = 16 * 1024 * 1024
 WINDOW_BYTES_MAX = 32 * 1024 * 1024

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import re
@@ -11,17 +10,16 @@ from typing import Any
 
 from aiohttp import web
 
-from lddp.admin.backend import Backend, ContentWriter
+from lddp.access import ContentWriter
 from lddp.admin.files import PREFIX, versions_of
-from lddp.admin.paths import from_url, text_of
 from lddp.admin.request import BACKEND, integer, operation_id, outcome_answer, query_of, timeout_s
 from lddp.admin.wire import ARGUMENTS, BYTES, FILE_MODE, REQUIRED, Origin, record_of
 from lddp.core import limits
 from lddp.core import records as r
-from lddp.errors import FormatError, LddpError, LimitError, OutcomeUnknownError, UnavailableError, UsageError
+from lddp.errors import FormatError, LimitError, UsageError
+from lddp.serving.bodies import order, receive
+from lddp.serving.paths import from_url, text_of
 
-IDLE_S_MAX = 60.0
-"""How long a body may pause before the upload is given up."""
 DIGEST_HEADER = "Lddp-Digest"
 
 _FLAGS = {
@@ -71,42 +69,12 @@ def _refuse_conditions(request: web.Request) -> None:
 async def _content(request: web.Request, path: bytes) -> tuple[r.Content, ContentWriter]:
     """Streams the body into the content plane, in constant memory."""
     writer = request.app[BACKEND].content_writer(path, request.content_length)
-    try:
-        while True:
-            async with asyncio.timeout(IDLE_S_MAX):
-                chunk = await request.content.readany()
-            if not chunk:
-                break
-            await writer.write(chunk)
-        content = await writer.commit()
-        wanted = request.headers.get(DIGEST_HEADER)
-        if wanted is not None and wanted.lower() != content.digest.hex():
-            raise FormatError(
-                f"the body's BLAKE3 is {content.digest.hex()}, not the one in {DIGEST_HEADER}; send again"
-            )
-        return content, writer
-    except TimeoutError:
+    content = await receive(request.content, writer)
+    wanted = request.headers.get(DIGEST_HEADER)
+    if wanted is not None and wanted.lower() != content.digest.hex():
         await writer.abort()
-        raise UnavailableError(f"the body paused for more than {IDLE_S_MAX:g} s; send it again") from None
-    except BaseException:
-        await writer.abort()
-        raise
-
-
-async def _submit(backend: Backend, record: r.Record, seconds: float, writer: ContentWriter) -> tuple[int, r.Outcome]:
-    """Orders a record that names what `writer` took, and says what became of that."""
-    try:
-        gsn, outcome = await backend.submit(record, seconds)
-    except OutcomeUnknownError:
-        raise  # the record may come yet, and need the bytes
-    except LddpError:
-        await writer.abort()
-        raise
-    if outcome.errno:
-        await writer.abort()
-    else:
-        writer.used()
-    return gsn, outcome
+        raise FormatError(f"the body's BLAKE3 is {content.digest.hex()}, not the one in {DIGEST_HEADER}; send again")
+    return content, writer
 
 
 async def put(request: web.Request) -> web.StreamResponse:
@@ -119,7 +87,7 @@ async def put(request: web.Request) -> web.StreamResponse:
     version = await _expected_version(request, path, seconds)
     content, writer = await _content(request, path)
     record = r.Put(id, backend.zone_number(), backend.time_ns(), path, mode, uid, gid, content, version)
-    gsn, outcome = await _submit(backend, record, seconds, writer)
+    (gsn, outcome), *_ = await order(backend, [record], seconds, writer)
     if version == r.NO_VERSION and outcome.errno == errno.EEXIST:
         outcome = outcome._replace(errno=errno.ESTALE)  # RFC 9110: a condition that fails is 412
     answer = outcome_answer((gsn, outcome), f"put {text_of(path)!r}", digest=content.digest.hex(), size=content.size)
@@ -167,7 +135,7 @@ async def post(request: web.Request) -> web.StreamResponse:
     else:
         content, writer = streamed
         assert isinstance(record, r.Write | r.Append)
-        result = await _submit(backend, record._replace(content=content), seconds, writer)
+        (result,) = await order(backend, [record._replace(content=content)], seconds, writer)
     return outcome_answer(result, f"{name} {text_of(path)!r}", 201 if name in ("mkdir", "create") else 200)
 
 

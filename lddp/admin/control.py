@@ -10,10 +10,10 @@ from aiohttp import web
 from blake3 import blake3
 
 from lddp.admin.backend import Document, MemberRequest, RuleRequest
-from lddp.admin.paths import bytes_in, checked
 from lddp.admin.request import BACKEND, json_answer, json_body, operation_id, outcome_answer, query_of, timeout_s
 from lddp.core.records import MigrationAction, OperationId, Outcome
 from lddp.errors import OperationError, UsageError
+from lddp.serving.paths import bytes_in, checked
 
 ACTIONS = {
     action.name.lower(): action

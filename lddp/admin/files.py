@@ -3,7 +3,6 @@ attributes with `?op=stat`; HEAD answers the attributes as headers."""
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 from datetime import UTC, datetime
@@ -13,17 +12,16 @@ from typing import Any
 
 from aiohttp import web
 
-from lddp.admin.backend import Backend, Entry, OpenFile
-from lddp.admin.paths import from_url, named, text_of
-from lddp.admin.problems import INDEX_HEADER, begun
+from lddp.access import Entry, OpenFile
+from lddp.admin.backend import Backend
+from lddp.admin.problems import INDEX_HEADER
 from lddp.admin.request import BACKEND, integer, json_answer, query_of
 from lddp.core.records import Kind
-from lddp.errors import OperationError, UnavailableError, UsageError, ZoneError
+from lddp.errors import OperationError, UsageError
+from lddp.serving.bodies import read_intact, send
+from lddp.serving.paths import from_url, named, text_of
 
 PREFIX = "/v1/files"
-CHUNK_BYTES = 512 * 1024
-TRIES_MAX = 16
-"""How often a file is opened that is changed in place before its first bytes are sent."""
 LISTING_DEFAULT = 1000
 LISTING_MAX = 10_000
 
@@ -143,48 +141,29 @@ async def _read(request: web.Request, path: bytes, entry: Entry) -> web.StreamRe
     not_modified = request.headers.get("If-None-Match")
     if not_modified is not None and _matches(not_modified, entry):
         return web.Response(status=304, headers=entry_headers(entry, backend.applied()))
-    for _ in range(TRIES_MAX):
-        opened = await backend.open_file(path)
-        try:
-            wanted = request.headers.get("If-Match")
-            if wanted is not None and not _matches(wanted, opened.entry):
-                raise OperationError(
-                    errno.ESTALE, f"{text_of(path)!r} is at version {opened.entry.version}; read it again"
-                )
-            answer = await _send(request, opened)
-        finally:
-            opened.close()
-        if answer is not None:
-            return answer
-    raise UnavailableError(f"{text_of(path)!r} is changed all the time; try again, or ask another node")
+
+    async def answer(opened: OpenFile) -> web.StreamResponse | None:
+        wanted = request.headers.get("If-Match")
+        if wanted is not None and not _matches(wanted, opened.entry):
+            raise OperationError(errno.ESTALE, f"{text_of(path)!r} is at version {opened.entry.version}; read it again")
+        return await _send(request, opened)
+
+    return await read_intact(backend, path, answer)
 
 
 async def _send(request: web.Request, opened: OpenFile) -> web.StreamResponse | None:
     """The answer; None where the file was changed before anything was sent, so that it can be opened again."""
-    entry, descriptor = opened.entry, opened.descriptor
+    entry = opened.entry
     headers = entry_headers(entry, opened.index)
-    size = os.fstat(descriptor).st_size
+    size = os.fstat(opened.descriptor).st_size
     start, stop, status = _range(request, entry, size)
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
         return web.Response(status=status, headers={**headers, "Content-Range": f"bytes */{size}"})
     response = web.StreamResponse(status=status, headers=headers)
     response.content_type = "application/octet-stream"
-    response.content_length = stop - start
     if status == HTTPStatus.PARTIAL_CONTENT:
         response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
-    chunk = await asyncio.to_thread(os.pread, descriptor, min(CHUNK_BYTES, stop - start), start)
-    if not opened.is_intact():
-        return None
-    await response.prepare(request)
-    with begun(request):
-        while start < stop:
-            if not chunk or not opened.is_intact():
-                raise ZoneError(errno.ESTALE, "the file was changed while it was sent; read it again")
-            await response.write(chunk)
-            start += len(chunk)
-            chunk = await asyncio.to_thread(os.pread, descriptor, min(CHUNK_BYTES, stop - start), start)
-        await response.write_eof()
-    return response
+    return response if await send(request, response, opened, start, stop) else None
 
 
 def _range(request: web.Request, entry: Entry, size: int) -> tuple[int, int, int]:

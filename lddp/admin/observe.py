@@ -12,10 +12,11 @@ from aiohttp import web
 from lddp.admin import metrics as exposition
 from lddp.admin.backend import Event
 from lddp.admin.openapi import document as openapi_document
-from lddp.admin.paths import checked
-from lddp.admin.problems import INDEX_HEADER, begun
+from lddp.admin.problems import INDEX_HEADER
 from lddp.admin.request import BACKEND, integer, json_answer, query_of, timeout_s
 from lddp.errors import LddpError, OperationError, UnavailableError, UsageError
+from lddp.serving.bodies import begun
+from lddp.serving.paths import checked
 
 KEEPALIVE_S = 15.0
 LOG_DEFAULT = 100

@@ -9,8 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from aiohttp import web
@@ -134,19 +133,3 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
         logger.exception("unforeseen error in %s %s", request.method, request.path)
         detail = f"the node met an unforeseen {type(error).__name__}; its log has the details"
         return answer(document("internal", 500, detail))
-
-
-@contextmanager
-def begun(request: web.Request) -> Iterator[None]:
-    """Around what follows the headers of an answer: an error there can only break the connection, so that the client
-    does not take a part for the whole."""
-    try:
-        yield
-    except ConnectionError:
-        raise
-    except Exception as error:
-        expected = isinstance(error, errors.LddpError)
-        logger.warning("%s %s: answer broken off: %s", request.method, request.path, error, exc_info=not expected)
-        if request.transport is not None:
-            request.transport.abort()
-        raise ConnectionResetError("answer broken off") from error

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 from blake3 import blake3
 
-from lddp.admin.paths import bytes_in, checked, is_well_formed
 from lddp.core import limits
 from lddp.core import records as r
 from lddp.errors import LimitError, UsageError
+from lddp.serving.paths import bytes_in, checked, is_well_formed
 
 OPERATIONS_MAX = 4096
 """In one batch."""

@@ -10,17 +10,20 @@ boot                    the kernel's boot id when the store was last opened
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import threading
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from blake3 import blake3
 
 from lddp.content.arrival import Arrival
+from lddp.content.claims import Claims
 from lddp.content.disk import DiskThreads, GroupSync, open_directory
 from lddp.content.packs import PackShelf, is_hex_name
 from lddp.content.source import BytesSource, FileSource
@@ -69,6 +72,7 @@ class Store:
         self._syncs = GroupSync()
         self._lock = threading.Lock()
         self._keeps: Counter[str] = Counter()
+        self._claims = Claims()
         self._fetch: Fetch | None = None
         self._sent: deque[tuple[bytes, int]] = deque()
         self._sent_bytes = 0
@@ -132,9 +136,10 @@ class Store:
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
-    def writer(self) -> BlobWriter:
-        """For bytes that come from a client of this node."""
-        return BlobWriter(self.arrival, self.publish)
+    def writer(self, upload: object | None = None) -> BlobWriter:
+        """For bytes that come from a client of this node. `upload` has to say what became of what was committed:
+        `confirm` or `take_back`, and neither where nobody knows."""
+        return BlobWriter(self.arrival, partial(self.publish, upload=upload))
 
     def arrival(self) -> Arrival:
         """A new file for bytes whose digest is not known yet."""
@@ -144,17 +149,34 @@ class Store:
         """The file of a pull, with what an earlier attempt left in it."""
         return Arrival(self._path("parts", content.digest.hex() + PART), resume=True)
 
-    def publish(self, arrival: Arrival, digest: bytes, *, sealed: bool = True, durable: bool = False) -> None:
-        """A whole and verified arrival becomes a blob, and is closed."""
+    def publish(
+        self,
+        arrival: Arrival,
+        digest: bytes,
+        *,
+        sealed: bool = True,
+        durable: bool = False,
+        upload: object | None = None,
+    ) -> None:
+        """A whole and verified arrival becomes a blob, and is closed. `upload`: see `writer`."""
         name = _name_of(Content(digest, arrival.offset, sealed=sealed))
         try:
             if durable and arrival.offset > SHARED_SYNC_BYTES_MAX:
                 os.fdatasync(arrival.descriptor)
-            os.rename(arrival.path, self._path("blobs", name))
+            with self._lock:
+                self._claims.come(name, upload, self._has(name))
+                os.rename(arrival.path, self._path("blobs", name))
             if durable:
                 self._syncs.sync(arrival.descriptor, self._blobs_directory)
+        except BaseException:
+            with self._lock:
+                self._claims.give_up(name, upload)
+            raise
         finally:
             arrival.close()
+
+    def _has(self, name: str) -> bool:
+        return any(os.path.exists(self._path(below, name)) for below in ("blobs", "suspects"))
 
     async def add_pack(self, pack_id: bytes, data: bytes, durable: bool = False) -> None:
         """Keeps a pack; on disk when memory is full or, synced, when `durable`."""
@@ -174,8 +196,8 @@ class Store:
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
-    def open(self, content: Content) -> BytesSource | FileSource | None:
-        """The bytes if they are here, else None."""
+    def open(self, content: Content, *, share: bool = True) -> BytesSource | FileSource | None:
+        """The bytes if they are here, else None. `share`: because somebody else than their upload needs them."""
         if content.inline is not None:
             return BytesSource(content, content.inline)
         if not content.size and content.sealed:
@@ -184,6 +206,9 @@ class Store:
             return source
         name = _name_of(content)
         path = self._path("blobs", name)
+        if share:
+            with self._lock:
+                self._claims.share(name)
         try:
             size = os.stat(path).st_size
         except FileNotFoundError:
@@ -194,7 +219,7 @@ class Store:
             logger.warning("blob %s has %d bytes, not %d; it is fetched again", name, size, content.size)
             _remove(path)
             return None
-        return FileSource(path, size, lambda: not self._keeps[name])
+        return FileSource(path, size, lambda: not (self._keeps[name] or name in self._claims))
 
     def _slice(self, content: Content) -> BytesSource | None:
         latest, view = self._latest
@@ -227,9 +252,9 @@ class Store:
         os.rename(suspect, self._path("blobs", name))
         return True
 
-    def held_as(self, content: Content) -> bytes | memoryview | int | None:
-        """The bytes in memory, or an open descriptor of the blob that the caller closes, or None."""
-        source = self.open(content)
+    def held_as(self, content: Content, *, share: bool = True) -> bytes | memoryview | int | None:
+        """The bytes in memory, or an open descriptor of the blob that the caller closes, or None. As `open`."""
+        source = self.open(content, share=share)
         if not isinstance(source, FileSource):
             return None if source is None else source.data()
         try:
@@ -272,11 +297,47 @@ class Store:
 
     # -- letting go -------------------------------------------------------------------------------------------------
 
+    def confirm(self, content: Content, upload: object) -> None:
+        """A record names what the upload brought: from now on it is its effects' to let go."""
+        with self._lock:
+            self._claims.confirm(_name_of(content), upload)
+
+    def take_back(self, content: Content, upload: object, *, is_needed: bool) -> None:
+        """No record will name what the upload brought. It is dropped, unless somebody else has use for the same bytes;
+        `is_needed`: effects have that wait for them."""
+        name = _name_of(content)
+        with self._lock:
+            if not self._claims.give_up(name, upload) or is_needed or name in self._keeps:
+                return
+            aside = self._set_aside(name)
+        _remove(aside)
+
+    def undecided(self) -> int:
+        """How many blobs uploads claim."""
+        return len(self._claims)
+
+    def forget_undecided(self) -> None:
+        """Claims of uploads that were undecided at the last call too end, as if they had been confirmed."""
+        with self._lock:
+            self._claims.grow_old()
+
     def release(self, content: Content) -> None:
-        """Drops a content, whole or in part. A pack stays until `release_pack`."""
-        _remove(self._path("blobs", _name_of(content)))
-        _remove(self._path("suspects", _name_of(content)))
+        """Drops a content, whole or in part, unless an upload of the same bytes is undecided: then that does. A pack
+        stays until `release_pack`."""
+        name = _name_of(content)
+        with self._lock:
+            aside = self._set_aside(name) if self._claims.let_go(name) else None
+        if aside is not None:
+            _remove(aside)
+            _remove(self._path("suspects", name))
         _remove(self._path("parts", content.digest.hex() + PART))
+
+    def _set_aside(self, name: str) -> str:
+        """Where a blob is now that has to go: the unlinking of a large one takes long, and a later one may come."""
+        aside = self._temporary()
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self._path("blobs", name), aside)
+        return aside
 
     def release_pack(self, pack_id: bytes) -> None:
         if self._latest[0] == pack_id:

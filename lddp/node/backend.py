@@ -6,16 +6,17 @@ import errno
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lddp.admin.backend import ContentWriter, Document, Entry, Event, Metric, OpenFile, RuleRequest
+from lddp.access import ContentWriter, Entry, OpenFile
+from lddp.admin.backend import Document, Event, Metric, RuleRequest
 from lddp.core import records as r
-from lddp.core.records import Kind, MigrationAction, OperationId, Outcome, Record, ZoneMember
+from lddp.core.records import MigrationAction, OperationId, Outcome, Record, ZoneMember
 from lddp.core.rules import NO_SOURCE, read_receipt, receipt_gsns
-from lddp.core.view import View
 from lddp.errors import OperationError, OutcomeUnknownError, UnavailableError, UsageError, quoted
 from lddp.migrate.options import MigrationOptions
-from lddp.node.describe import entry_of, receipt_document, rule_document
+from lddp.node.describe import receipt_document, rule_document
 from lddp.node.history import History
-from lddp.node.reading import Reader, elsewhere, find, resolve
+from lddp.node.lookup import entry_at, find, listing_at
+from lddp.node.reading import Reader, elsewhere
 from lddp.node.reports import Reports
 from lddp.node.uploads import Upload
 
@@ -98,27 +99,12 @@ class NodeBackend:
     def entry(self, path: bytes) -> Entry | None:
         self._require_zone()
         with self._node.gateway.view() as view:
-            if path == b"/":
-                return _root_entry(view)
-            inode = resolve(view, path)
-            return None if inode is None else entry_of(inode)
+            return entry_at(view, path)
 
     def listing(self, path: bytes, after: bytes, limit: int) -> list[tuple[bytes, Entry]]:
         self._require_zone()
         with self._node.gateway.view() as view:
-            if path == b"/":
-                return _rule_entries(view, after, limit)
-            inode = resolve(view, path)
-            if inode is None:
-                raise OperationError(errno.ENOENT, f"{quoted(path)} does not exist")
-            if inode.kind is not Kind.DIRECTORY:
-                raise OperationError(errno.ENOTDIR, f"{quoted(path)} is not a directory")
-            found: list[tuple[bytes, Entry]] = []
-            for name, number in view.list(inode.number, after, limit):
-                child = view.inode(number)
-                assert child is not None, "an entry names an inode"
-                found.append((name, entry_of(child)))
-            return found
+            return listing_at(view, path, after, limit)
 
     async def open_file(self, path: bytes) -> OpenFile:
         self._require_zone()
@@ -230,13 +216,3 @@ class NodeBackend:
 
     def subscribe(self, after: int) -> AsyncGenerator[list[Event], None]:
         return self._history.events(after)
-
-
-def _root_entry(view: View) -> Entry:
-    return Entry(Kind.DIRECTORY, 0, view.gsn, 0o755, 0, 0, 0, 0, 1, False)
-
-
-def _rule_entries(view: View, after: bytes, limit: int) -> list[tuple[bytes, Entry]]:
-    """The top of the global namespace: the first component of every rule's path."""
-    names = sorted({rule.path.split(b"/")[1] for rule in view.rules()})
-    return [(name, _root_entry(view)) for name in names if name > after][:limit]

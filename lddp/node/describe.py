@@ -5,13 +5,14 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
-from lddp.admin.backend import Document, Entry
-from lddp.admin.paths import named
+from lddp.access import Entry
+from lddp.admin.backend import Document
 from lddp.core import records as r
 from lddp.core.namespace import Inode, Totals
 from lddp.core.rules import Rule
 from lddp.migrate.options import MigrationOptions
 from lddp.migrate.verify import Finding
+from lddp.serving.paths import named
 
 _NAMES = ("path", "to", "target", "name")
 

@@ -18,14 +18,13 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, NamedTuple
 
-from lddp.admin.backend import OpenFile
+from lddp.access import OpenFile
 from lddp.core.namespace import Inode
-from lddp.core.places import Refused
 from lddp.core.records import Kind
 from lddp.core.rules import Rule
-from lddp.core.view import View
-from lddp.errors import ElsewhereError, OperationError, UnavailableError, errno_text, quoted
+from lddp.errors import ElsewhereError, OperationError, UnavailableError, quoted
 from lddp.node.describe import entry_of
+from lddp.node.lookup import find
 from lddp.replay.readings import Reading
 from lddp.zones.posix import PosixZone
 
@@ -57,19 +56,6 @@ class Seen(NamedTuple):
 
     def is_still(self, later: Seen) -> bool:
         return self.trail == later.trail and self.inode.version == later.inode.version
-
-
-def find(view: View, path: bytes) -> tuple[Rule, Inode | None, bytes] | None:
-    """`View.find`. Raises OperationError for a malformed path."""
-    try:
-        return view.find(path)
-    except Refused as refusal:
-        raise OperationError(refusal.number, f"{quoted(path)}: {errno_text(refusal.number)}") from None
-
-
-def resolve(view: View, path: bytes) -> Inode | None:
-    found = find(view, path)
-    return None if found is None else found[1]
 
 
 def elsewhere(node: Node, message: str, zones: Iterable[int] | None = None) -> ElsewhereError:

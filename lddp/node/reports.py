@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from lddp.admin.backend import Document, Metric
-from lddp.admin.paths import named
 from lddp.core.machine import read_gsn
 from lddp.core.rules import Migration, Rule
 from lddp.core.tables import Tables
@@ -15,6 +14,7 @@ from lddp.errors import errno_name
 from lddp.node.describe import finding_document, progress_of
 from lddp.node.migration import MigrationDriver
 from lddp.replay.outbox import count_after
+from lddp.serving.paths import named
 
 if TYPE_CHECKING:
     from lddp.node.runtime import Node

@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -107,8 +106,6 @@ class Node:
         self.completion = Completion(self.gateway, self.member, self.drivers.get, self.nodes_by_zone)
         self.gossip = Gossip(self.gateway, self.member, self.projector, config, self._local)
         self.ready_at = self.gateway.gsn
-        self.claims = Counter[bytes]()
-        """Of a content's digest: uploads of it that may still be named by a record."""
         self.member.on_message.append(self._message)
         self.backend = NodeBackend(self)
         self._tasks: set[asyncio.Task[None]] = set()

@@ -36,6 +36,7 @@ class Sweep:
 
     def look(self) -> int:
         """How many contents were dropped. Blocking."""
+        self._store.forget_undecided()
         packs, digests = self._store.held()
         unneeded = {*packs, *digests} - self._needed()
         due = unneeded & self._suspected

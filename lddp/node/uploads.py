@@ -18,38 +18,40 @@ QUORUM_ZONES_MIN = 3
 
 
 class Upload:
-    """Implements `lddp.admin.backend.ContentWriter` for one content of a rule.
+    """Implements `lddp.access.ContentWriter` for one content of a rule.
 
     With three or more zones the bytes are on a majority of them, synced, before `commit` returns (durability quorum);
-    with fewer they are synced here (durability origin) and the others fetch them. The store has equal bytes once: they
-    are dropped only where nobody else has use for them (`Node.claims` counts the uploads whose record may still come).
+    with fewer they are synced here (durability origin) and the others fetch them. The store knows which uploads of the
+    same bytes are undecided (`lddp.content.claims`).
     """
 
     def __init__(self, node: Node, rule: Rule) -> None:
         self._node = node
         self._rule = rule
-        self._claims = node.claims
-        self._writer = node.store.writer()
+        self._writer = node.store.writer(self)
         self._content: Content | None = None
 
     async def write(self, data: bytes) -> None:
         await self._node.store.disk.run(self._writer.write, data)
 
     async def commit(self) -> Content:
-        content: Content = await self._node.store.disk.run(self._writer.commit, True)
-        self._content = content
+        content = await self._node.store.disk.run(self._commit)
         if content.inline is None and content.size:
-            self._claims[content.digest] += 1
             await self._spread(content)
+        return content
+
+    def _commit(self) -> Content:
+        """In a thread: known to `abort` also where nobody waits for the end any more."""
+        self._content = content = self._writer.commit(True)
         return content
 
     async def _spread(self, content: Content) -> None:
         peers = self._node.peers_of(self._rule)
         zones = len(self._rule.members)
         enough = zones // 2 if zones >= QUORUM_ZONES_MIN else 0
-        held = self._node.store.held_as(content)
+        held = self._node.store.held_as(content, share=False)
         if not isinstance(held, int):
-            raise UnavailableError("the same bytes were dropped in this moment: send them again")
+            raise UnavailableError("the bytes that were just stored are gone: send them again")
         try:
             pushed = await self._node.pusher.push_file(held, content.size, bool(enough), peers, enough=enough)
         finally:
@@ -61,19 +63,16 @@ class Upload:
         if self._content is None:
             await self._node.store.disk.run(self._writer.abort)
         elif self._content.inline is None and self._content.size:
-            digest = self._content.digest
-            self.used()
-            needed = await asyncio.get_running_loop().run_in_executor(self._node.threads, self._is_needed, digest)
-            if not needed and not self._claims[digest]:
-                self._node.store.release(self._content)
+            is_needed = await asyncio.get_running_loop().run_in_executor(
+                self._node.threads, self._is_needed, self._content.digest
+            )
+            await self._node.store.disk.run(self._node.store.take_back, self._content, self, is_needed=is_needed)
 
     def used(self) -> None:
-        if self._content is not None and self._claims[self._content.digest]:
-            self._claims[self._content.digest] -= 1
+        if self._content is not None:
+            self._node.store.confirm(self._content, self)
 
     def _is_needed(self, digest: bytes) -> bool:
-        """Whether other files are being made of the same bytes."""
-        if digest in self._node.store.kept():
-            return True
+        """Whether effects still to be carried out make files of the same bytes."""
         with self._node.environment.read() as tables:
             return outbox.names(tables, digest)

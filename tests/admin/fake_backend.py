@@ -11,11 +11,12 @@ from typing import Any
 
 from blake3 import blake3
 
-from lddp.admin.backend import Backend, Document, Entry, Event, Metric, OpenFile, RuleRequest
-from lddp.admin.paths import named
+from lddp.access import Entry, OpenFile
+from lddp.admin.backend import Backend, Document, Event, Metric, RuleRequest
 from lddp.core import records as r
 from lddp.core.records import Content, Kind, MigrationAction, OperationId, Outcome, Record
 from lddp.errors import LddpError, OperationError, UnavailableError, UsageError
+from lddp.serving.paths import named
 
 INLINE_MAX = 16
 

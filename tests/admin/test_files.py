@@ -12,10 +12,10 @@ import pytest
 from blake3 import blake3
 from yarl import URL
 
-from lddp.admin.backend import OpenFile
-from lddp.admin.files import CHUNK_BYTES, TRIES_MAX
+from lddp.access import OpenFile
 from lddp.core.records import Kind
 from lddp.errors import ElsewhereError, OutcomeUnknownError, UnavailableError
+from lddp.serving.bodies import CHUNK_BYTES, TRIES_MAX
 from tests.admin.fake_backend import FakeBackend
 
 PROBLEM = "application/problem+json"
@@ -293,6 +293,17 @@ async def test_a_wrong_digest_is_refused_and_nothing_kept(http: aiohttp.ClientSe
     assert backend.submitted == 0
     async with http.put("/v1/files/x", data=b"abc", headers={"Lddp-Digest": blake3(b"abc").hexdigest()}) as response:
         assert response.status == 200
+
+
+async def test_what_a_refused_upload_brought_is_dropped(http: aiohttp.ClientSession, backend: FakeBackend) -> None:
+    await (await http.post("/v1/files/d?op=mkdir")).read()
+    async with http.put("/v1/files/d", data=b"abc") as response:
+        assert response.status == 409
+    async with http.post("/v1/files/none?op=append", data=b"abc") as response:
+        assert response.status == 404
+    async with http.put("/v1/files/x", data=b"abc") as response:
+        assert response.status == 200
+    assert [writer.aborted for writer in backend.writers] == [True, True, False]
 
 
 async def test_an_upload_broken_off_is_aborted(url: str, backend: FakeBackend) -> None:

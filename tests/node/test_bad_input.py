@@ -261,7 +261,7 @@ async def test_the_bytes_of_a_refused_change_go(world: Zones, http: aiohttp.Clie
         async with http.put(at(world, "/v1/files" + target), data=LARGE, headers=headers) as response:
             assert response.status == expected, target
         assert world.blobs(HERE) == [], target
-    assert not +world.nodes[HERE].claims
+    assert not world.nodes[HERE].store.undecided()
 
 
 async def test_bytes_that_another_upload_has_use_for_stay(world: Zones, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,9 +273,9 @@ async def test_bytes_that_another_upload_has_use_for_stay(world: Zones, monkeypa
     content = await one.commit()
     assert await other.commit() == content
     await other.abort()
-    assert node.store.open(content) is not None
+    assert world.blobs(HERE) == [content.digest.hex()]
     await one.abort()
-    assert node.store.open(content) is None
+    assert world.blobs(HERE) == []
 
 
 async def test_two_clients_that_make_the_same_file(world: Zones, http: aiohttp.ClientSession) -> None:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lddp.admin.paths import bytes_in, checked, from_url, is_well_formed, named
 from lddp.core.limits import PATH_BYTES_MAX
 from lddp.errors import UsageError
+from lddp.serving.paths import bytes_in, checked, from_url, is_well_formed, named
 
 names = st.binary(min_size=1, max_size=12).filter(lambda n: n not in (b".", b"..") and not set(n) & {0, 0x2F})
 paths = st.lists(names, min_size=1, max_size=5).map(lambda parts: b"".join(b"/" + part for part in parts))

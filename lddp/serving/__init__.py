@@ -1,0 +1,1 @@
+"""What the doors that speak HTTP share: paths in URLs, bodies in both directions, credentials."""

@@ -1,0 +1,147 @@
+"""What a refused upload brought leaves the store, and equal bytes that somebody else has use for do not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lddp.content.claims import UNDECIDED_MAX, Claims
+from lddp.content.source import FileSource
+from lddp.content.store import Store
+from lddp.core.records import Content
+
+LARGE = bytes(range(256)) * 100
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(tmp_path / "s")
+    yield made
+    made.close()
+
+
+def upload(store: Store, data: bytes, by: str) -> Content:
+    with store.writer(by) as writer:
+        writer.write(data)
+        return writer.commit(sync=False)
+
+
+def arrive(store: Store, data: bytes) -> None:
+    """As from another node."""
+    arrival = store.arrival()
+    arrival.write([data])
+    store.publish(arrival, arrival.seal())
+
+
+def take_back(store: Store, content: Content, by: str) -> None:
+    store.take_back(content, by, is_needed=False)
+
+
+def test_an_upload_that_nobody_needs_is_taken_back(store: Store) -> None:
+    content = upload(store, LARGE, "a")
+    take_back(store, content, "a")
+    assert store.open(content) is None
+    assert store.usage().blobs == store.undecided() == 0
+    assert os.listdir(os.path.join(store.directory, "incoming")) == []
+    take_back(store, content, "a")  # and again
+    take_back(store, upload(store, b"inline", "a"), "a")
+
+
+def test_the_last_of_the_uploads_of_the_same_bytes_takes_them_along(store: Store) -> None:
+    """Two clients upload the same bytes; the record of one is refused, and then that of the other."""
+    content = upload(store, LARGE, "a")
+    assert upload(store, LARGE, "b") == content
+    for one, left in (("b", 1), ("b", 1), ("a", 0)):
+        take_back(store, content, one)
+        assert store.usage().blobs == store.undecided() == left
+
+
+def test_an_upload_does_not_take_back_a_later_one(store: Store) -> None:
+    """Its own bytes have gone into a file of the zone meanwhile, and an equal blob was made anew."""
+    content = upload(store, LARGE, "a")
+    store.confirm(content, "a")
+    store.release(content)
+    assert upload(store, LARGE, "b") == content
+    take_back(store, content, "a")
+    assert store.open(content) is not None
+
+
+def test_bytes_that_came_another_way_too_stay(store: Store) -> None:
+    """From another node, which counts this one among those who have them; or for a record of before."""
+    for first in (True, False):
+        data = LARGE + bytes([first])
+        if first:
+            arrive(store, data)
+        content = upload(store, data, "a")
+        if not first:
+            arrive(store, data)
+        take_back(store, content, "a")
+        assert store.open(content) is not None
+        assert not store.undecided()
+
+
+def test_bytes_that_somebody_needs_stay(store: Store) -> None:
+    looked, kept, needed, used, own = (upload(store, LARGE + bytes([number]), "a") for number in range(5))
+    for number in range(5):
+        upload(store, LARGE + bytes([number]), "b")
+    assert store.open(looked) is not None
+    store.keep(kept)
+    store.confirm(used, "b")
+    descriptor = store.held_as(own, share=False)
+    assert isinstance(descriptor, int)
+    os.close(descriptor)
+    for content in (looked, kept, needed, used, own):
+        for one in ("a", "b"):
+            store.take_back(content, one, is_needed=content == needed)
+    for content in (looked, kept, needed, used):
+        assert store.open(content) is not None
+    assert store.open(own) is None, "the upload itself has looked at it, to push it"
+
+
+def test_an_upload_that_could_not_be_stored_claims_nothing(store: Store) -> None:
+    os.rename(os.path.join(store.directory, "blobs"), os.path.join(store.directory, "away"))
+    with pytest.raises(FileNotFoundError):
+        upload(store, LARGE, "a")
+    assert not store.undecided()
+
+
+def test_what_is_released_stays_for_an_upload_that_is_undecided(store: Store) -> None:
+    """The zones have made the files of an earlier record; one more of the same bytes is about to come."""
+    for is_refused in (True, False):
+        arrive(store, LARGE)
+        content = upload(store, LARGE, "a")
+        source = store.open(content)
+        assert isinstance(source, FileSource)
+        assert source.path_to_take() is None, "nor does a zone take it for its file"
+        store.release(content)
+        assert store.open(content, share=False) is not None
+        if is_refused:
+            take_back(store, content, "a")
+        else:
+            store.confirm(content, "a")
+            assert store.open(content) is not None
+            store.release(content)
+        assert store.usage().blobs == store.undecided() == 0
+
+
+def test_an_upload_that_is_undecided_for_ever_is_forgotten(store: Store) -> None:
+    old = upload(store, LARGE, "a")
+    store.forget_undecided()
+    young = upload(store, LARGE + b"young", "a")
+    store.forget_undecided()
+    for content in (old, young):
+        store.release(content)
+    assert store.open(old) is None
+    assert store.open(young) is not None
+
+
+def test_of_too_many_undecided_uploads_the_oldest_are_forgotten() -> None:
+    claims = Claims()
+    for number in range(UNDECIDED_MAX + 1):
+        claims.come(str(number), "a", is_present=False)
+    assert len(claims) == UNDECIDED_MAX
+    assert not claims.give_up("0", "a")
+    assert claims.give_up("1", "a")
