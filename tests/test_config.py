@@ -149,3 +149,11 @@ def test_the_example_in_cluster_is_valid() -> None:
     config = load(example, {})
     assert config.role is Role.VOTER
     assert len(config.peers) == 2
+
+
+def test_simple_authentication_is_switched_on_by_the_file_or_the_environment() -> None:
+    assert not read(BASE).webhdfs.simple_authentication
+    assert read(BASE + "[webhdfs]\nsimple_authentication = true\n").webhdfs.simple_authentication
+    assert read(BASE, LDDP_WEBHDFS_SIMPLE_AUTHENTICATION="true").webhdfs.simple_authentication
+    for wrong in ("1", '"yes"', '"True"'):
+        assert "must be true or false" in refusal(BASE + f"[webhdfs]\nsimple_authentication = {wrong}\n")

@@ -21,6 +21,7 @@ from lddp.config.values import (
     RaftConfig,
     Role,
     TlsConfig,
+    WebHdfsConfig,
     ZoneConfig,
 )
 
@@ -34,6 +35,7 @@ __all__ = [
     "RaftConfig",
     "Role",
     "TlsConfig",
+    "WebHdfsConfig",
     "ZoneConfig",
     "is_loopback",
     "load",

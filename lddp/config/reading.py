@@ -24,6 +24,7 @@ from lddp.config.values import (
     RaftConfig,
     Role,
     TlsConfig,
+    WebHdfsConfig,
     ZoneConfig,
 )
 from lddp.errors import ConfigError
@@ -79,7 +80,13 @@ def parse(text: str, name: str, base: Path, environment: Mapping[str, str]) -> N
     return config
 
 
-_TABLES: dict[str, type] = {"zone": ZoneConfig, "tls": TlsConfig, "limits": LimitsConfig, "raft": RaftConfig}
+_TABLES: dict[str, type] = {
+    "zone": ZoneConfig,
+    "tls": TlsConfig,
+    "limits": LimitsConfig,
+    "raft": RaftConfig,
+    "webhdfs": WebHdfsConfig,
+}
 
 
 def _table(document: Mapping[str, Any], key: str, place: _Place, prefix: str = "") -> dict[str, Any]:
@@ -106,7 +113,7 @@ def _overlay(tables: dict[str, dict[str, Any]], environment: Mapping[str, str], 
 
 
 def _keys(table: str) -> list[str]:
-    nested = {"tls", "zone", "peers", "limits", "raft"} if table == "node" else set()
+    nested = {"peers", *_TABLES} if table == "node" else set()
     cls = NodeConfig if table == "node" else PeerConfig if table.startswith("peers.") else _TABLES[table]
     return [field.name for field in dataclasses.fields(cls) if field.name not in nested]
 
@@ -152,6 +159,14 @@ def _integer(value: object, key: str, place: _Place) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     raise ConfigError(f"{place.name}: '{key}' must be a whole number, not {value!r}")
+
+
+def _boolean(value: object, key: str, place: _Place) -> bool:
+    if isinstance(value, bool):
+        return value
+    if value in ("true", "false"):  # as the environment has it
+        return value == "true"
+    raise ConfigError(f"{place.name}: '{key}' must be true or false, not {value!r}")
 
 
 def _seconds(value: object, key: str, place: _Place) -> float:
@@ -214,6 +229,7 @@ def is_loopback(host: str) -> bool:
 _READERS: dict[str, Callable[[object, str, _Place], Any]] = {
     "str": _text,
     "int": _integer,
+    "bool": _boolean,
     "float": _seconds,
     "Path": _path,
     "Role": _role,

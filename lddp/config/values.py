@@ -131,6 +131,15 @@ class RaftConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WebHdfsConfig:
+    """How Hadoop's clients are let in at `/webhdfs/v1`."""
+
+    simple_authentication: bool = False
+    """Believe a request's `user.name` instead of asking for a token, as a Hadoop cluster without Kerberos does. Whoever
+    reaches the node's HTTP port may then read and change everything through WebHDFS: for trusted networks only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig:
     """Everything a node is told at its start."""
 
@@ -156,6 +165,7 @@ class NodeConfig:
     """All other nodes, by name."""
     limits: LimitsConfig = LimitsConfig()
     raft: RaftConfig = RaftConfig()
+    webhdfs: WebHdfsConfig = WebHdfsConfig()
 
     def zones(self) -> dict[str, int]:
         """Every zone of the ecosystem that this node knows: name to number."""

@@ -37,6 +37,7 @@ from lddp.links.credentials import Credentials
 from lddp.links.listener import Listener
 from lddp.migrate.observer import Observer
 from lddp.migrate.options import Exclusion, MigrationOptions
+from lddp.node import doors
 from lddp.node.backend import NodeBackend
 from lddp.node.completion import Completion
 from lddp.node.gossip import Gossip
@@ -110,7 +111,8 @@ class Node:
         self.backend = NodeBackend(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._driving: dict[int, asyncio.Task[None]] = {}
-        app = build_app(self.backend, read_token(config.token_file))
+        token = read_token(config.token_file)
+        app = build_app(self.backend, token, doors.mounts(config, self.backend, token))
         self._server = Server(app, config.http, config.tls)
         self.stopping = asyncio.Event()
 
@@ -266,7 +268,7 @@ class Node:
         self._spawn(self.completion.run())
         self._spawn(Sweep(self.environment, self.store).run(self.threads))
         self._spawn(self._open_again())
-        await self._server.start()
+        self.url = await self._server.start()
         self._refresh(self.gateway.gsn)
 
     async def _open_again(self) -> None:

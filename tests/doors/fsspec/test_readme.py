@@ -1,4 +1,4 @@
-"""The README's examples in Python run as they are written."""
+"""The README's examples of the client library and of `lddp://` run as they are written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from tests.doors.fsspec.conftest import Served
 
 README = Path(__file__).parents[3] / "README.md"
-EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+SECTION = README.read_text("utf-8").partition("\n## From Python\n")[2].partition("\n## ")[0]
+EXAMPLES = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
 
 
 def test_there_are_examples() -> None:
