@@ -18,7 +18,7 @@ from lddp.node.runtime import Node
 SOURCE, TARGET, WITNESS = "source", "target", "witness"
 ZONES = {SOURCE: 0, TARGET: 1}
 RULE = "data"
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 
 
 class Trio:
