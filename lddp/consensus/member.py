@@ -65,7 +65,7 @@ class RaftMember:
         self._scheduled = False
         self._wanted = False
         self._beginning: asyncio.Handle | None = None
-        self._received_at = -inf
+        self._begun_early = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
         self._incoming_bytes = 0
@@ -271,12 +271,16 @@ class RaftMember:
         return self._room
 
     def received(self) -> None:
-        """The cycle that they asked for does not wait for the loop's next round. One a round, in which the loop's time
-        stands still: a link that always has more must not keep all others waiting."""
-        if self._beginning is not None and self._loop is not None and self._received_at != self._loop.time():
-            self._received_at = self._loop.time()
+        """The cycle that they asked for does not wait for the loop's next round. One a round: a link that always has
+        more must not keep all others waiting."""
+        if self._beginning is not None and self._loop is not None and not self._begun_early:
+            self._begun_early = True
+            self._loop.call_soon(self._round_over)
             self._beginning.cancel()
             self._begin()
+
+    def _round_over(self) -> None:
+        self._begun_early = False
 
     # -- cycles -----------------------------------------------------------------------------------------------------
 
