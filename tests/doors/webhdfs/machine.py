@@ -38,6 +38,10 @@ class MemoryWriter:
         self.started = asyncio.Event()
         self.ended = asyncio.Event()
 
+    @property
+    def data(self) -> bytes:
+        return bytes(self._data)
+
     async def write(self, data: bytes) -> None:
         self.received += len(data)
         self.largest = max(self.largest, len(data))
