@@ -22,14 +22,13 @@ from lddp.consensus.wire import NO_OP, Entry
 from lddp.core.tables import Table, Tables
 from lddp.errors import CorruptError
 from lddp.ports import KeyValue
+from lddp.storage.wal import APPEND_BYTES_MAX
 
 _STATE_KEY = b"state"
 _STATE_FORMAT = 2
 _STATE_FORMAT_WITHOUT_WAL = 1
 _TERM_BYTES = 8
 _DELETIONS_PER_FLUSH_MAX = 1024
-_AHEAD_BYTES_MAX = 256 << 10
-"""More new entries than that are not packed for the write-ahead log: writing them once costs less than twice."""
 
 
 class InvariantError(AssertionError):
@@ -109,7 +108,7 @@ class RaftJournal:
         if self._dirty or self._oldest < self.first or not self._era:  # without an era in the database nobody looks
             return False
         entries = [self._window[index] for index in range(self._ahead + 1, self.last + 1)]
-        if sum(len(entry[0]) for entry in entries) > _AHEAD_BYTES_MAX:
+        if sum(len(entry[0]) for entry in entries) > APPEND_BYTES_MAX:
             return False
         data = bytes(msgpack.packb([self._ahead + 1, [(term, command) for command, _, term in entries]]))
         if not self._keyvalue.wal.append(self._era, data):

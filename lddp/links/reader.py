@@ -37,8 +37,8 @@ class LinkReader(asyncio.StreamReader):
 
     async def frames(self, take: Take, taken: Callable[[], None]) -> None:
         """Gives every frame from here on to `take`, as soon as it is whole, and calls `taken` after those that came
-        together. Returns by an exception only: that of the
-        stream (asyncio.IncompleteReadError at its end), or what `take` raised."""
+        together. Returns by an exception only: that of the stream (asyncio.IncompleteReadError at its end), or what
+        `take` raised."""
         assert self._take is None, "asked for frames twice"
         exception = self.exception()
         if exception is not None:

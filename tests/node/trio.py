@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,16 @@ SOURCE, TARGET, WITNESS = "source", "target", "witness"
 ZONES = {SOURCE: 0, TARGET: 1}
 RULE = "data"
 PATIENCE_S = 240.0
+
+
+async def until(nodes: Mapping[str, Node], condition: Callable[[], bool]) -> None:
+    """A failed node ends the wait."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            for node in nodes.values():
+                if node.member.failed.done():
+                    node.member.failed.result()
+            await asyncio.sleep(0.01)
 
 
 class Trio:
@@ -74,13 +84,7 @@ class Trio:
     # -- what the nodes say -----------------------------------------------------------------------------------------
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """A failed node ends the wait."""
-        async with asyncio.timeout(PATIENCE_S):
-            while not condition():
-                for node in self.nodes.values():
-                    if node.member.failed.done():
-                        node.member.failed.result()
-                await asyncio.sleep(0.01)
+        await until(self.nodes, condition)
 
     def migration(self) -> dict[str, Any]:
         found = self.nodes[SOURCE].backend.migration(RULE)

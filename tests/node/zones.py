@@ -3,7 +3,6 @@ where that is wanted. Their HTTP is on loopback, at ports that the kernel choose
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import shutil
 import socket
@@ -15,11 +14,11 @@ from lddp.admin.backend import MemberRequest, RuleRequest
 from lddp.config import Address, HttpAddress, NodeConfig, PeerConfig, RaftConfig, Role, TlsConfig, ZoneConfig
 from lddp.node.backend import NodeBackend
 from lddp.node.runtime import Node
+from tests.node.trio import PATIENCE_S, until
 
 TOKEN = "a-token-of-some-length"
 WITNESS = "witness"
 RULE, ROOT = "data", b"/data"
-PATIENCE_S = 60.0
 
 
 class Zones:
@@ -93,13 +92,7 @@ class Zones:
         shutil.rmtree(self._sockets)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """A failed node ends the wait."""
-        async with asyncio.timeout(PATIENCE_S):
-            while not condition():
-                for node in self.nodes.values():
-                    if node.member.failed.done():
-                        node.member.failed.result()
-                await asyncio.sleep(0.01)
+        await until(self.nodes, condition)
 
     async def make_rule(self, name: str = RULE, path: bytes = ROOT, *zones: str) -> None:
         """A rule of these zones, or of all, known to every node."""
