@@ -10,7 +10,8 @@
     ├── OperationError             the state machine refused; carries an errno      exit 1, HTTP by errno
     ├── LimitError                 a record, frame or name beyond its limit         exit 1, HTTP 413
     ├── FormatError                bytes that are not what they should be           exit 1, HTTP 400
-    │   └── CorruptError           stored bytes that were right once and are not now
+    │   ├── CorruptError           stored bytes that were right once and are not now
+    │   └── NewerFormatError       bytes that a later version of lddp wrote
     ├── StorageError               a node's own database or disk failed
     └── ZoneError                  a zone's filesystem refused an effect; carries an errno
 
@@ -109,6 +110,10 @@ class FormatError(LddpError):
 class CorruptError(FormatError):
     errno = _errno.EIO
     http_status = 500
+
+
+class NewerFormatError(FormatError):
+    pass
 
 
 class StorageError(LddpError):

@@ -25,7 +25,14 @@ from lddp.core.namespace import NUMBER
 from lddp.core.records import OperationId, Outcome, Record
 from lddp.core.tables import Table, Tables
 from lddp.core.view import View
-from lddp.errors import FormatError, LddpError, OutcomeUnknownError, UnavailableError
+from lddp.errors import (
+    FormatError,
+    LddpError,
+    NewerFormatError,
+    OutcomeUnknownError,
+    StorageError,
+    UnavailableError,
+)
 from lddp.ports import Clock, KeyValue, Random
 from lddp.replay import outbox
 
@@ -136,6 +143,9 @@ class Gateway:
     def _apply_one(self, machine: StateMachine, tables: Tables, data: bytes) -> None:
         try:
             record = self._own.pop(data, None) or decode(data)
+        except NewerFormatError as error:
+            # Nodes that know it give it an effect: this one would not have the same state any more.
+            raise StorageError(f"record {machine.gsn + 1} of the log: {error}") from error
         except FormatError as error:
             machine.gsn += 1
             _log.error("record %d of the log is not readable and has no effect: %s", machine.gsn, error)

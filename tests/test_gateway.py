@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import zlib
 from collections.abc import Sequence
 from typing import Any, cast
 
+import msgpack
 import pytest
 
 from lddp import gateway as module
@@ -15,7 +17,7 @@ from lddp.core.codec import encode
 from lddp.core.namespace import NUMBER
 from lddp.core.records import Barrier, MakeDirectory, OperationId, Record
 from lddp.core.tables import Table
-from lddp.errors import OutcomeUnknownError, UnavailableError
+from lddp.errors import OutcomeUnknownError, StorageError, UnavailableError
 from lddp.gateway import NO_ZONE, Applied, Gateway
 from lddp.replay.outbox import Item
 from tests.core.support import TARGET, create_rule
@@ -109,6 +111,11 @@ async def node() -> Any:
     await node.gateway.stop()
 
 
+def _of_unknown_type() -> bytes:
+    body = msgpack.packb([250, [b"newer node", 1]])
+    return b"\x01" + zlib.crc32(body).to_bytes(4, "big") + body
+
+
 async def settle() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
@@ -126,6 +133,31 @@ async def test_each_record_gets_its_own_outcome(node: Node) -> None:
     assert [one.gsn for one in applied] == [2, 3, 4, 5]
     assert [one.outcome.errno for one in applied] == [0, 17, 2, 0]
     assert node.gateway.gsn == node.reached[-1] == 5
+
+
+@pytest.mark.parametrize(
+    "newer", [b"\xff" + encode(Barrier(OperationId(b"newer node", 1), 5, "data"))[1:], _of_unknown_type()]
+)
+async def test_a_record_of_a_later_version_stops_the_node_with_nothing_of_its_entry_folded(
+    node: Node, newer: bytes
+) -> None:
+    record = node.directory(b"before")
+    with pytest.raises(StorageError, match=r"record 3 of the log: .*upgrade this node"):
+        node.order([encode(record), newer])
+    assert node.gateway.gsn == 1
+    with node.gateway.view() as view:
+        assert view.resolve(b"/data/before") is None
+
+
+async def test_a_record_that_no_version_can_read_has_no_effect_on_any_node(node: Node) -> None:
+    damaged = bytearray(encode(node.directory(b"damaged")))
+    damaged[-1] ^= 1
+    record = node.directory(b"after")
+    node.order([bytes(damaged), encode(record)])
+    assert node.gateway.gsn == 3
+    with node.gateway.view() as view:
+        assert view.resolve(b"/data/damaged") is None
+        assert view.resolve(b"/data/after") is not None
 
 
 async def test_records_of_others_are_folded_without_a_waiter(node: Node) -> None:

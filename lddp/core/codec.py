@@ -21,7 +21,7 @@ import msgpack
 
 from lddp.core import limits
 from lddp.core import records as r
-from lddp.errors import CorruptError, FormatError, LimitError
+from lddp.errors import CorruptError, FormatError, LimitError, NewerFormatError
 
 VERSION = 1
 VERSION_OF_CONDITIONS = 2
@@ -81,13 +81,16 @@ def _version_of(record: r.Record) -> int:
 
 
 def decode(data: bytes) -> r.Record:
-    """The record of these bytes. FormatError, CorruptError (checksum) or LimitError."""
+    """The record of these bytes. NewerFormatError, CorruptError (checksum), another FormatError, or LimitError."""
     if len(data) < 6:
         raise FormatError("a record is shorter than its header")
     if len(data) > limits.RECORD_BYTES_MAX + 5:
         raise LimitError(f"a record of {len(data)} bytes; at most {limits.RECORD_BYTES_MAX}")
     if data[0] not in VERSIONS:
-        raise FormatError(f"a record of format {data[0]}; this version reads up to {VERSIONS[-1]}: upgrade this node")
+        newer = data[0] > VERSIONS[-1]
+        raise (NewerFormatError if newer else FormatError)(
+            f"a record of format {data[0]}; this version reads up to {VERSIONS[-1]}: upgrade this node"
+        )
     body = memoryview(data)[5:]
     if zlib.crc32(body) != int.from_bytes(data[1:5], "big"):
         raise CorruptError("a record's checksum does not match its bytes")
@@ -99,7 +102,7 @@ def decode(data: bytes) -> r.Record:
         raise FormatError("a record is not an array that starts with its type")
     kind = _TYPES.get(fields[0])
     if kind is None:
-        raise FormatError(f"a record of unknown type {fields[0]}: upgrade this node")
+        raise NewerFormatError(f"a record of unknown type {fields[0]}: upgrade this node")
     try:
         record: r.Record = _DECODERS[kind](fields[1:])
     except (TypeError, ValueError) as error:
