@@ -276,17 +276,31 @@ class Looker:
             above = self._view.inode(parent)
             assert above is not None
             path = _join(self._view.path(above), name)
+            status = self._status_at(path, inode)
+            if status is None:
+                continue
             try:
-                status = self._zone.status(path)
-                if status.kind is Kind.FILE and status.handle == inode.identity:
-                    descriptor = self._zone.open_read(path)
-                    found = os.fstat(descriptor)
-                    if found.st_ino == status.inode:
-                        return path, descriptor, found
-                    os.close(descriptor)
+                descriptor = self._zone.open_read(path)
             except (FileNotFoundError, NotADirectoryError):
                 continue
+            except OSError:
+                # Another object may have taken the name meanwhile, and be one that cannot be opened.
+                if self._status_at(path, inode) is not None:
+                    raise
+                continue
+            found = os.fstat(descriptor)
+            if found.st_ino == status.inode:
+                return path, descriptor, found
+            os.close(descriptor)
         raise Moved
+
+    def _status_at(self, path: bytes, inode: Inode) -> Status | None:
+        """Of a file of the namespace, if it is there."""
+        try:
+            status = self._zone.status(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return status if status.kind is Kind.FILE and status.handle == inode.identity else None
 
     def bare_report(self, inode: Inode, descriptor: int) -> InodeReport:
         """Report of an open large file without its bytes, which are read later, as if it had not been looked at."""

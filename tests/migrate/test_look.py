@@ -199,6 +199,36 @@ def test_open_file_finds_any_of_its_names(scanned: World) -> None:
         scanned.looker().open_file(scanned.inode("linked"))
 
 
+@pytest.mark.parametrize("other", ["directory", "symlink", "fifo"])
+def test_a_file_whose_name_another_object_takes_while_it_is_opened_has_moved(
+    scanned: World, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    inode = scanned.inode("linked")
+    os.unlink(scanned.source / "d" / "packed")
+    path = scanned.source / "linked"
+    opened = scanned.source_zone.open_read
+
+    def open_read(name: bytes) -> int:
+        os.rename(path, scanned.source / "away")
+        {"directory": path.mkdir, "symlink": lambda: path.symlink_to("away"), "fifo": lambda: os.mkfifo(path)}[other]()
+        return opened(name)
+
+    monkeypatch.setattr(scanned.source_zone, "open_read", open_read)
+    with pytest.raises(Moved):
+        scanned.looker().open_file(inode)
+
+
+def test_a_file_that_cannot_be_opened_where_it_is_has_not_moved(
+    scanned: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_read(name: bytes) -> int:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), name)
+
+    monkeypatch.setattr(scanned.source_zone, "open_read", open_read)
+    with pytest.raises(OSError, match="Invalid argument"):
+        scanned.looker().open_file(scanned.inode("linked"))
+
+
 # -- left out and failed ----------------------------------------------------------------------------------------------
 
 
