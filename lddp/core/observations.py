@@ -68,13 +68,23 @@ class _Merge(Facts):
             self._take_inode(single)
 
     def _drop_parked(self, kinds: Collection[Kind]) -> None:
-        """What was set aside and got no place goes: directories before files are placed, which may have names there."""
+        """What was set aside and got no place goes, and is to be looked for where it was seen. Directories before
+        files are placed, which may have names there."""
         for inode in [one for one in self._parked.values() if one.kind in kinds]:
             del self._parked[inode.number]
             if inode.visible:
                 self.emit(e.RemoveEffect(inode.number, b"", inode.kind is Kind.DIRECTORY))
             if inode.nlink == 0:
+                self.void.update(directory for directory, _ in self._places().get(inode.identity, ()))
                 self._destroy(inode)
+
+    def _places(self) -> dict[bytes, set[tuple[int, bytes]]]:
+        """Where the observation says that each object is, by identity: (directory, name)."""
+        places: dict[bytes, set[tuple[int, bytes]]] = {}
+        for report in self.record.directories:
+            for entry in report.entries:
+                places.setdefault(entry.identity, set()).add((report.inode, entry.name))
+        return places
 
     # -- helpers ----------------------------------------------------------------------------------------------------
 
@@ -212,11 +222,9 @@ class _Merge(Facts):
         if self._parked.pop(inode.number, None) is not None:
             kept = next((names.path_of(*name) for name in names.names(inode) if self._attached(name[0])), None)
             names.link(parent, entry.name, inode, gsn)
-            if not inode.visible:
-                pass
-            elif kept is None:
+            if inode.visible and kept is None:
                 self.emit(e.UnparkEffect(inode.number, to))
-            else:
+            elif kept is not None and inode.visible:
                 # What waits aside may be an older object by now: under its other name, new bytes make a new one.
                 self.emit(e.LinkEffect(inode.number, kept, to))
                 self.emit(e.RemoveEffect(inode.number, b"", False))
@@ -258,13 +266,14 @@ class _Merge(Facts):
 
     def _rescue(self, directory: Inode, waits: bool) -> None:
         """Sets aside what this observation names and what is inside a directory that loses its place, the deepest
-        first. Where the directory waits aside itself, files stay in it: the name elsewhere may be another of theirs."""
+        first. Where the directory waits aside itself, files stay in it (the name elsewhere may be another of theirs),
+        and so do directories that are named where they are: perhaps before this, and not to be placed again."""
         found: list[tuple[int, bytes, Inode, int, bytes]] = []
-        for identity in self._named:
+        for identity, places in self._places().items():
             inode = self.names.by_identity(self.rule.number, identity)
             if inode is None or inode is directory or inode.number in self._parked:
                 continue
-            if waits and inode.kind is not Kind.DIRECTORY:
+            if waits and (inode.kind is not Kind.DIRECTORY or places == {(inode.parent, inode.name)}):
                 continue
             for parent, name in self.names.names(inode):
                 if self._attached(parent) is not None and self.names.is_inside(parent, directory.number):

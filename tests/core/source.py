@@ -232,6 +232,8 @@ class Flight:
     names: set[NameMark] = field(default_factory=set)
     objects: set[bytes] = field(default_factory=set)
     listing: int = 0
+    numbers: dict[bytes, int] = field(default_factory=dict)
+    """Of the directories that `names` are in."""
 
 
 @dataclass
@@ -397,7 +399,7 @@ class World:
             kept |= {(handle, name) for name in names}
         if not reports:
             return None
-        return Flight(self.observe(reports, []), names=kept)
+        return Flight(self.observe(reports, []), names=kept, numbers={handle: known[handle] for handle, _ in kept})
 
     def look_at_object(self, random: Random, handle: bytes) -> Flight | None:
         thing = self.source.alive(handle)
@@ -447,7 +449,8 @@ class World:
         attributes = directory.attributes if wanted else None
         report = DirectoryReport(look.inode, entries, absent, complete, attributes, directory.changed)
         marks = {(look.handle, name) for name in names}
-        return Flight(self.observe([report], []), marks, {look.handle} if attributes else set(), look.number)
+        objects = {look.handle} if attributes else set()
+        return Flight(self.observe([report], []), marks, objects, look.number, {look.handle: look.inode})
 
     def scan(self, random: Random) -> None:
         """One step of the scanner: begin a directory, take its next chunk, or read a file."""
@@ -507,7 +510,9 @@ class World:
         outcome = self.commit(flight.observation)
         assert outcome.errno == 0, outcome
         if outcome.void:
-            self.source.name_marks |= flight.names
+            # No more than the observer does: other directories of the same observation are not looked at again.
+            void = {handle for handle, number in flight.numbers.items() if number in outcome.void}
+            self.source.name_marks |= {mark for mark in flight.names if mark[0] in void}
             self.source.object_marks |= flight.objects
         if random.random() < 0.1:
             if random.random() < 0.5:

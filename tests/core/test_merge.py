@@ -154,6 +154,42 @@ def test_a_file_saved_from_a_directory_has_the_bytes_of_its_other_name() -> None
     assert story.number(b"k") == story.number(b"n")
 
 
+def test_what_stays_in_a_directory_moves_with_it_whatever_was_reported_first() -> None:
+    """Two directories change places while the names of the one, its own and theirs are looked at in one round."""
+    for reversed_order in (False, True):
+        story = Story()
+        story.see(b"", directory(b"f", b"F"), directory(b"h", b"H"), complete=True)
+        story.see(b"f", directory(b"c", b"C"), complete=True)
+        story.see(b"f/c", directory(b"b", b"B"), complete=True)
+        story.see(b"f/c/b", file(b"x", b"X"), complete=True)
+        story.see(b"h", complete=True)
+        reports = [
+            story.report(b"f/c/b", file(b"x", b"X")),
+            story.report(b"f/c", directory(b"b", b"B")),
+            story.report(b"f", directory(b"c", b"C"), directory(b"n", b"N")),
+            story.report(b"", directory(b"f", b"H"), directory(b"h", b"F")),
+        ]
+        outcome = story.observe(*reversed(reports) if reversed_order else reports)
+        assert outcome.void == ()
+        assert story.paths() == {b"f", b"h", b"h/c", b"h/c/b", b"h/c/b/x", b"h/n"}
+        assert not any(isinstance(scoped.effect, PutFileEffect) for scoped in story.effects)
+
+
+def test_what_is_dropped_though_a_directory_was_seen_to_have_it_is_looked_at_again() -> None:
+    """It was seen at two places, and the second one is in a directory that has lost its place since."""
+    story = Story()
+    story.see(b"", directory(b"f", b"F"), directory(b"h", b"H"), directory(b"c", b"C"), complete=True)
+    for path in (b"f", b"h", b"c"):
+        story.see(path, complete=True)
+    outcome = story.observe(
+        story.report(b"", directory(b"c", b"C")),
+        story.report(b"f", directory(b"c", b"C")),
+        story.report(b"", directory(b"f", b"H"), directory(b"h", b"F")),
+    )
+    assert story.paths() == {b"f", b"h"}
+    assert outcome.void == tuple(sorted((story.root, story.number(b"h"))))
+
+
 def test_a_move_from_an_unlisted_directory_outlives_an_older_look() -> None:
     story = Story()
     story.see(b"", directory(b"a", b"A"), directory(b"b", b"B"))
