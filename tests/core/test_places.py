@@ -123,3 +123,78 @@ def test_every_change_of_two_directories_in_every_order_of_reports() -> None:
     for old, new in itertools.product(whole, repeat=2):
         for order in itertools.permutations(range(3)):
             check(old, new, order)
+
+
+# -- while they change ------------------------------------------------------------------------------------------------
+
+
+class Looking:
+    """Somebody looks at one directory after the other while a program goes on moving what is in them. Of every change
+    both names are marked, to be looked at again; what comes back void is marked, and nothing else."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.tree = shape(random)
+        self.story, _ = build(self.tree)
+        self.marks: set[tuple[bytes, bytes]] = set()
+
+    def change(self) -> None:
+        """One object moves, perhaps over nothing, or changes places with another one."""
+        one = self.random.choice((*DIRECTORIES, *FILES))
+        here = self.random.choice(sorted(self.tree[one]))
+        there = place(self.random)
+        other = next((found for found, places in self.tree.items() if there in places), None)
+        moved = dict(self.tree)
+        moved[one] = moved[one] - {here} | {there}
+        if other is not None and other != one:
+            moved[other] = moved[other] - {there} | {here}
+        if other != one and is_tree(moved):
+            self.tree = moved
+            self.marks |= {here, there}
+
+    def number(self, one: bytes) -> int:
+        return self.story.root if one == ROOT else self.story.ledger.view.by_identity(self.story.rule, one)
+
+    def look(self, *, changing: bool) -> None:
+        marks, self.marks = self.marks, set()
+        as_of, looked = self.story.now, []
+        names: dict[int, set[tuple[bytes, bytes]]] = {}
+        above = sorted({one for one, _ in marks})
+        for one in self.random.sample(above, len(above)):
+            number = self.number(one)
+            if not number:
+                continue  # it is listed when it gets there
+            wanted = {name for parent, name in marks if parent == one}
+            found = [entry for entry in entries(self.tree, one) if entry.name in wanted]
+            lost = wanted - {entry.name for entry in found}
+            looked.append(DirectoryReport(number, tuple(found), tuple(sorted(lost)), False, None))
+            names[number] = {(one, name) for name in wanted}
+            if changing and self.random.random() < 0.5:
+                self.change()
+        if looked:
+            outcome = self.story.observe(*looked, as_of=as_of)
+            self.marks |= {mark for number in outcome.void for mark in names.get(number, ())}
+
+    def list_pending(self) -> bool:
+        pending = list(self.story.ledger.view.pending("data"))
+        for number in pending:
+            inode = self.story.ledger.view.inode(number)
+            if inode is not None and inode.pending:
+                report = DirectoryReport(number, tuple(entries(self.tree, inode.identity)), (), True, None)
+                self.story.observe(report)
+        return bool(pending)
+
+
+@pytest.mark.parametrize("first", range(0, len(seeds(1000)), BATCH))
+def test_what_changes_places_while_it_is_looked_at_is_all_there_in_the_end(first: int) -> None:
+    for seed in seeds(1000)[first : first + BATCH]:
+        looking = Looking(Random(seed))
+        for _ in range(4):
+            for _ in range(looking.random.randrange(4)):
+                looking.change()
+            looking.look(changing=True)
+        for _ in range(20):
+            looking.look(changing=False)
+            if not looking.list_pending() and not looking.marks:
+                break
+        assert looking.story.paths() == set(paths(looking.tree)), f"seed {seed}"
