@@ -253,7 +253,7 @@ class _Merge(Facts):
         if here.kind is Kind.DIRECTORY:
             self._rescue(here, waits)
         self._unlink(parent, entry.name, here)
-        if waits:
+        if waits and here.number not in self._parked:
             self._parked[here.number] = here
             if here.visible:
                 self.emit(e.ParkEffect(here.number, path))

@@ -175,6 +175,15 @@ def test_what_stays_in_a_directory_moves_with_it_whatever_was_reported_first() -
         assert not any(isinstance(scoped.effect, PutFileEffect) for scoped in story.effects)
 
 
+def test_a_file_that_loses_two_names_before_it_gets_another_waits_aside_once() -> None:
+    story = Story()
+    story.see(b"", directory(b"d", b"D"), file(b"f", b"F"), file(b"k", b"G"), complete=True)
+    story.see(b"d", file(b"g", b"G"), complete=True)
+    story.see(b"", file(b"d", b"F"), file(b"k", b"F"), file(b"m", b"G"), absent=(b"f",))
+    assert story.paths() == {b"d", b"k", b"m"}
+    assert [type(scoped.effect) for scoped in story.effects].count(ParkEffect) == 1
+
+
 def test_what_is_dropped_though_a_directory_was_seen_to_have_it_is_looked_at_again() -> None:
     """It was seen at two places, and the second one is in a directory that has lost its place since."""
     story = Story()
