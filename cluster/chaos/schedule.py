@@ -16,8 +16,8 @@ ACTIVE_MAX = 3
 CALM_S = 4.0
 STEP_S = 0.5
 APART_S = 0.2
-LATEST = 0.85
-"""Of the time: nothing begins after it."""
+QUIET_SHARE, QUIET_S_MAX = 0.15, 30.0
+"""The end of the time, in which nothing begins: a share of it, and no more than so many seconds."""
 
 
 class Kind(NamedTuple):
@@ -71,7 +71,8 @@ def plan(seed: int, kinds: list[str], seconds: float, every_s: float, nodes: int
     chance = random.Random(f"{seed} schedule")
     found: list[Fault] = []
     at, todo = chance.uniform(0.3, 1.0) * min(every_s, 3.0), _round(chance, kinds)
-    while at < seconds * LATEST and kinds:
+    latest = seconds - min(seconds * QUIET_SHARE, QUIET_S_MAX)
+    while at < latest and kinds:
         if not todo:
             todo = _round(chance, kinds)
             at = max([at, *(fault.at + fault.seconds for fault in found)]) + CALM_S

@@ -46,6 +46,12 @@ def test_the_same_seed_gives_the_same_faults_and_another_one_others() -> None:
     assert plan(1, ALL, 60.0, 3.0, 5) != plan(2, ALL, 60.0, 3.0, 5)
 
 
+def test_a_long_campaign_is_quiet_for_half_a_minute_at_its_end_and_no_longer() -> None:
+    last = max(fault.at for fault in plan(3, ALL, 3600.0, 5.0, 5, 3))
+    assert 3480.0 < last < 3570.0
+    assert max(fault.at for fault in plan(3, ALL, 30.0, 2.0, 5)) < 30.0 * 0.85
+
+
 def test_no_kinds_are_no_faults() -> None:
     assert plan(1, [], 60.0, 3.0, 5) == []
 
