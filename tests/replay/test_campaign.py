@@ -27,7 +27,7 @@ def test_a_zone_ends_as_the_namespace(tmp_path: Path, first: int) -> None:
         compared += campaign.compared
         looked += campaign.looked
     batch = len(seeds(DEFAULT)[first : first + BATCH])
-    assert batch < BATCH or min(kills, cuts, compared, looked) > batch
+    assert batch < BATCH or min(kills, cuts, compared, looked) > batch // 2
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="files get owners, and devices are made")
