@@ -13,7 +13,7 @@ from cluster.chaos.nodes import Nodes
 from cluster.chaos.schedule import KINDS, Fault
 
 Undo = Callable[[], Awaitable[None]]
-FORGET_S = 5.0
+FORGET_S = 10.0
 JUMPS_S = (-86_400, -3600, -30, 30, 3600, 86_400)
 
 

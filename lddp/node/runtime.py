@@ -56,6 +56,7 @@ from lddp.zones.workers import Workers
 _log = logging.getLogger(__name__)
 CONTENT_CHANNEL = "content"
 STOP_TIMEOUT_S = 5.0
+FAILED_STOP_S = 3.0
 OPEN_AGAIN_S = 1.0
 
 
@@ -358,6 +359,7 @@ async def serve(config: NodeConfig, workers: Workers | None) -> int:
     tune_process()
     node = Node(config, workers)
     stop = asyncio.Event()
+    patience_s: float | None = None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -369,11 +371,13 @@ async def serve(config: NodeConfig, workers: Workers | None) -> int:
         if failed.done():
             error = failed.exception()
             _log.critical("node %s stops: %s", config.name, error)
+            # It does nothing any more: it is to end, and be started again, soon.
+            patience_s = FAILED_STOP_S
             return 1
         return 0
     finally:
-        with contextlib.suppress(LddpError):
-            await node.stop()
+        with contextlib.suppress(LddpError, TimeoutError):
+            await asyncio.wait_for(node.stop(), patience_s)
 
 
 def warm_up() -> None:
