@@ -144,12 +144,15 @@ class MigrationDriver:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            self._gateway.on_effects.remove(note)
-            if isinstance(watcher, FanotifyWatcher):
-                self._neighbours.on_scratch.remove(watcher.leave_out)
-            await watcher.stop()
-            self.observer = self.watcher = self.intake = None
+            try:
+                await asyncio.gather(*tasks, return_exceptions=True)
+            finally:
+                # Also where this is cancelled once more: the kernel would keep events for nobody, without a limit.
+                self._gateway.on_effects.remove(note)
+                if isinstance(watcher, FanotifyWatcher):
+                    self._neighbours.on_scratch.remove(watcher.leave_out)
+                await watcher.stop()
+                self.observer = self.watcher = self.intake = None
 
     def doubt(self, number: int) -> None:
         """A file, perhaps of this rule, does not have the bytes that its times promise: it is read again."""

@@ -347,6 +347,8 @@ class Node:
             self.handover.close()
         self.threads.shutdown(wait=False, cancel_futures=True)
         self.carrying.shutdown(wait=True, cancel_futures=True)
+        if self.projector is not None:
+            self.progress.close()
         self.trees.close()
         if self.trees.workers is not None:
             self.trees.workers.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from lddp.core.records import MigrationAction
+from lddp.doors.intake import Intake
+from lddp.errors import UnavailableError
 from lddp.node import migration as module
 from tests.node.trees import describe, fill
 from tests.node.trio import PATIENCE_S, SOURCE, TARGET, Trio
@@ -173,3 +176,29 @@ async def test_a_kept_difference_is_not_repaired(trio: Trio, monkeypatch: pytest
     assert "many/123" in [difference["path"] for difference in document["findings"]["1"]["differences"]]
     assert (trio.target / "many" / "123").read_bytes() == b"the target's own"
     assert trio.nodes[TARGET].backend.receipts("data") == []
+
+
+async def test_a_node_that_stops_while_a_migration_ends_watches_no_more(
+    trio: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What watches the source has a queue in the kernel that grows without a limit when nobody reads it."""
+    follow, ending = Intake.run, asyncio.Event()
+
+    async def reluctant(self: Intake) -> None:
+        try:
+            await follow(self)
+        finally:
+            ending.set()
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(Intake, "run", reluctant)
+    await trio.migrate()
+    await trio.state("live")
+    watcher = trio.driver.watcher
+    assert watcher is not None
+    await trio.change(MigrationAction.STOP)
+    async with asyncio.timeout(PATIENCE_S):
+        await ending.wait()
+    await trio.stop(SOURCE)
+    with pytest.raises(UnavailableError):
+        watcher.mark()
