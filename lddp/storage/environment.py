@@ -177,7 +177,9 @@ class Environment:
             raise
         try:
             _check_marker(environment, directory, ecosystem, node)
-            databases = {table: environment.open_db(table.value.encode()) for table in Table}
+            # In one transaction: each that makes something is a sync.
+            with environment.begin(write=True) as transaction:
+                databases = {table: environment.open_db(table.value.encode(), transaction) for table in Table}
             # What an earlier process wrote and could not sync any more is what this one builds on.
             environment.sync(True)
             _write_marker_file(directory, ecosystem, node)
