@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
-from pathlib import Path
 
 from lddp.core.codec import decode
 from lddp.core.records import Attributes, CreateRule, Kind, OperationId, Outcome
@@ -103,27 +102,44 @@ def describe_zone(zone: Zone) -> Description:
 
 def describe_files(place: bytes) -> Description:
     """A real tree in the same terms."""
-    top = Path(os.fsdecode(place))
-    if not top.exists():
-        return {}
-    paths = sorted([b"", *(os.fsencode(path.relative_to(top)) for path in top.rglob("*"))])
     firsts: dict[int, bytes] = {}
-    described: Description = {}
-    for path in paths:
-        where = place + b"/" + path if path else place
-        found = os.lstat(where)
-        kind = _KINDS[stat.S_IFMT(found.st_mode)]
-        names = [os.fsencode(name) for name in os.listxattr(where, follow_symlinks=False)]
-        xattrs = tuple(
-            (name, os.getxattr(where, name, follow_symlinks=False)) for name in sorted(names) if name[:5] == b"user."
-        )
-        attributes = Attributes(stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, found.st_mtime_ns, xattrs)
-        data = Path(os.fsdecode(where)).read_bytes() if kind is Kind.FILE else b""
-        target = os.readlink(where) if kind is Kind.SYMLINK else b""
-        first = firsts.setdefault(found.st_ino, path)
-        links = 1 if kind is Kind.DIRECTORY else found.st_nlink
-        described[path] = (kind, _comparable(attributes, kind), data, target, found.st_rdev, first, links)
-    return described
+    return {path: _describe(place, path, firsts) for path in sorted(_paths_below(place))}
+
+
+def _paths_below(place: bytes) -> list[bytes]:
+    """Relative to `place`, itself included where it exists."""
+    if not os.path.lexists(place):
+        return []
+    found, waiting = [b""], [b""]
+    while waiting:
+        directory = waiting.pop()
+        with os.scandir(os.path.join(place, directory)) as entries:
+            for entry in entries:
+                path = os.path.join(directory, entry.name)
+                found.append(path)
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(path)
+    return found
+
+
+def _describe(place: bytes, path: bytes, firsts: dict[int, bytes]) -> tuple[object, ...]:
+    """`firsts` has the first path of every inode that has been seen."""
+    where = os.path.join(place, path) if path else place
+    found = os.lstat(where)
+    kind = _KINDS[stat.S_IFMT(found.st_mode)]
+    names = [os.fsencode(name) for name in os.listxattr(where, follow_symlinks=False)]
+    xattrs = tuple(
+        (name, os.getxattr(where, name, follow_symlinks=False)) for name in sorted(names) if name[:5] == b"user."
+    )
+    attributes = Attributes(stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, found.st_mtime_ns, xattrs)
+    data = b""
+    if kind is Kind.FILE:
+        with open(where, "rb", buffering=0) as file:
+            data = file.read()
+    target = os.readlink(where) if kind is Kind.SYMLINK else b""
+    first = firsts.setdefault(found.st_ino, path)
+    links = 1 if kind is Kind.DIRECTORY else found.st_nlink
+    return kind, _comparable(attributes, kind), data, target, found.st_rdev, first, links
 
 
 def _comparable(attributes: Attributes, kind: Kind) -> Attributes:
