@@ -29,6 +29,7 @@ from tests.crash.lone import ECOSYSTEM, HERE, NAME
 from tests.crash.points import Patch, Result
 from tests.crash.stream import FILES, Acknowledged, Event, Marked, Recording, Sync, Write, record
 from tests.fakes.tables import DictTables
+from tests.memory import memory_directory
 
 STATE = tuple(table for table in Table if list(Table).index(table) < list(Table).index(Table.LOG))
 """The tables of the replicated state."""
@@ -156,7 +157,7 @@ def run(seeds: Iterable[int], patch: Patch = lambda: None, recording: Recording 
     """Builds and opens an image for each seed."""
     recording = recording or record(patch)
     known = truth(recording)
-    directory = Path(tempfile.mkdtemp(prefix="lddp-crash-"))
+    directory = Path(tempfile.mkdtemp(prefix="lddp-crash-", dir=memory_directory()))
     done, failures = 0, []
     try:
         for seed in seeds:

@@ -27,6 +27,7 @@ from tests.crash.lone import Lone, live
 from tests.crash.process import Broken, Gate, Told
 from tests.crash.syscalls import WRITES, changes
 from tests.crash.tracer import Call
+from tests.memory import memory_directory
 
 DATABASE = "/data.mdb"
 LIVES = 16
@@ -227,8 +228,9 @@ def state(lone: Lone, places: list[bytes] | None) -> dict[str, Any]:
 
 
 @contextmanager
-def chain(case: Case, patch: Patch = lambda: None) -> Iterator[Chain]:
-    directory = Path(tempfile.mkdtemp(prefix="lddp-crash-"))
+def chain(case: Case, patch: Patch = lambda: None, inside: Path | None = None) -> Iterator[Chain]:
+    """In a directory that is gone afterwards, below `inside` or where temporary files are."""
+    directory = Path(tempfile.mkdtemp(prefix="lddp-crash-", dir=inside))
     try:
         yield Chain(case, directory, patch)
     finally:
@@ -236,11 +238,12 @@ def chain(case: Case, patch: Patch = lambda: None) -> Iterator[Chain]:
 
 
 def run(case: Case, points: Iterable[int] | None = None, patch: Patch = lambda: None) -> Result:
-    """Kills at these points one after the other, or at all that there are. Ends at the first failure."""
+    """Kills at these points one after the other, or at all that there are. Ends at the first failure. In memory where
+    that is possible: a kill takes nothing from a filesystem of either kind. Starts that are killed are on a disk."""
     done, last, where = 0, 0, "nowhere"
     waiting = count(1) if points is None else iter(points)
     while part := list(islice(waiting, LIVES)):
-        with chain(case, patch) as links:
+        with chain(case, patch, memory_directory()) as links:
             try:
                 for at in part:
                     killed, there = links.kill(at)

@@ -21,6 +21,7 @@ from tests.crash.points import Patch
 from tests.crash.process import Gate
 from tests.crash.syscalls import WRITES
 from tests.crash.tracer import Call
+from tests.memory import memory_directory
 
 _VECTOR = struct.Struct("=QQ")
 _AT_ARGUMENT = {"pwrite64": 3, "pwritev": 3, "pwritev2": 3}
@@ -135,7 +136,7 @@ def _data(call: Call) -> bytes:
 
 def record(patch: Patch = lambda: None, seed: int = 0) -> Recording:
     """A node's first start, and some more, with operations of all kinds."""
-    directory = Path(tempfile.mkdtemp(prefix="lddp-crash-"))
+    directory = Path(tempfile.mkdtemp(prefix="lddp-crash-", dir=memory_directory()))
     chance, events, elsewhere, log = Random(seed), list[Event](), dict[bytes, bytes](), list[bytes]()
     try:
         for session in range(SESSIONS):

@@ -24,6 +24,7 @@ import lddp.replay.projector
 from lddp.consensus.config import RaftConfig
 from lddp.gateway import NO_ZONE
 from tests.fakes.zone import FakeZone
+from tests.memory import memory_directory
 from tests.sim.checks import Checks, Violation
 from tests.sim.content import SimulatedStore
 from tests.sim.files import Descriptors
@@ -73,7 +74,7 @@ class World:
         self.interfere: Callable[[int, int], None] = lambda _zone, _rule: None
         """Called before a node looks at files: (zone, rule)."""
         self.open_watcher: Callable[[bytes], Any] | None = None
-        self.directory = Path(tempfile.mkdtemp(prefix="simulation-", dir=_memory_directory()))
+        self.directory = Path(tempfile.mkdtemp(prefix="simulation-", dir=memory_directory()))
         for number, zone in enumerate(settings.zones):
             name = "abcdefgh"[number]
             self.machines[name] = Machine(self, name, zone)
@@ -209,8 +210,3 @@ def _clocked_logging(loop: SimulatedLoop) -> Iterator[None]:
         yield
     finally:
         logging.root.removeHandler(handler)
-
-
-def _memory_directory() -> str | None:
-    shared = Path("/dev/shm")
-    return str(shared) if shared.is_dir() else None

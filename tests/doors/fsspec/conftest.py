@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import tempfile
 import threading
 from collections.abc import Coroutine, Iterator
@@ -15,6 +14,7 @@ import fsspec
 import pytest
 
 from lddp.doors.fsspec import LddpFileSystem
+from tests.memory import memory_directory
 from tests.node.zones import PATIENCE_S, TOKEN, Zones
 
 T = TypeVar("T")
@@ -53,9 +53,7 @@ class Served:
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     """In memory where there is room: these tests are of the door, and do many small operations."""
-    shared = Path("/dev/shm")
-    inside = shared if shared.is_dir() and os.access(shared, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="lddp-", dir=inside) as directory:
+    with tempfile.TemporaryDirectory(prefix="lddp-", dir=memory_directory()) as directory:
         served = Served(Path(directory))
         yield served
         served.close()
