@@ -1,10 +1,11 @@
-"""Half a minute of live chaos: a real cluster in namespaces, faults of every kind that this machine can make, judged.
+"""Live chaos, half a minute a seed: a real cluster in namespaces, faults of all kinds that can be made here, judged.
 
-`LDDP_TEST_CHAOS_SEEDS` (such as 1-3) runs more seeds than one.
+`LDDP_TEST_CHAOS_SEEDS` (such as 1-20) says which seeds, in place of 1-3.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -24,7 +25,7 @@ DEADLINE_S = 660
 END_S = 60
 NEMESES = "kill,stop,kill-all,roll,isolate,one-way,minority,ring,loss,duplicate,delay,full"
 """Without power cuts, after which a zone's files are to be verified (README, "Guarantees"); campaigns make them too."""
-SEEDS = seeds_of(os.environ.get("LDDP_TEST_CHAOS_SEEDS", "1"))
+SEEDS = seeds_of(os.environ.get("LDDP_TEST_CHAOS_SEEDS", "1-3"))
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +33,14 @@ def able() -> None:
     reason = machine.why_not()
     if reason:
         pytest.skip(f"no live chaos here: {reason}")
+
+
+@pytest.fixture(autouse=True)
+def alone(able: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One cluster at a time, whichever processes run these tests."""
+    with open(tmp_path_factory.getbasetemp().parent / "chaos.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

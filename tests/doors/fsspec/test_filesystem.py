@@ -367,3 +367,5 @@ def test_a_zone_that_dies_is_not_noticed(served: Served, options: dict[str, Any]
         fs.close()
     finally:
         served.run(served.zones.start(name))
+        # Another client, which knows nothing of these changes, may ask that node next.
+        served.run(served.zones.shown(max(node.gateway.gsn for node in served.zones.nodes.values())))
