@@ -220,9 +220,9 @@ MUTANTS = (
     Mutant(
         "commit index trusted unverified",
         "operations",
-        110,
+        235,
         400,
-        "states equal at equal GSN",
+        "committed prefixes equal",
         _commit_trusted,
     ),
     Mutant(
