@@ -24,6 +24,7 @@ from lddp.core.rules import Rule
 EMPTY_DIGEST = bytes.fromhex("af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262")
 """BLAKE3 of no bytes."""
 EMPTY = Content(EMPTY_DIGEST, 0, b"")
+EMPTY_XATTR_NAMES = frozenset((b"user.", b"trusted.", b"security.", b"system."))
 
 
 class Operations(Names):
@@ -90,6 +91,8 @@ class Operations(Names):
     def _create(self, record: r.Create) -> Inode:
         if record.kind in (Kind.DIRECTORY, Kind.SYMLINK):
             raise Refused(errno.EINVAL)
+        if not 0 <= record.rdev <= limits.DEVICE_MAX:
+            raise Refused(errno.EINVAL)  # no kernel has such a device, so that no zone could
         place = self._free(record, record.path)
         attributes = Attributes(record.mode & 0o7777, record.uid, record.gid, record.time_ns)
         if record.kind is Kind.FILE:
@@ -130,7 +133,7 @@ class Operations(Names):
                 raise Refused(errno.ESTALE)
             attributes = Attributes(record.mode & 0o7777, record.uid, record.gid, record.time_ns)
             return self._new_file(place, attributes, record.content, record.time_ns)
-        if inode.kind is Kind.DIRECTORY:
+        if inode.kind is Kind.DIRECTORY and record.expected_version != r.NO_VERSION:
             raise Refused(errno.EISDIR)
         self._expect(inode, record.expected_version)
         if inode.kind is not Kind.FILE:
@@ -151,15 +154,21 @@ class Operations(Names):
         if record.offset < 0 or record.offset + record.content.size > limits.FILE_BYTES_MAX:
             raise Refused(errno.EINVAL)
         place, inode, content = self._file(record)
+        self._check_size(inode, record.offset + record.content.size)
         self._extend(place, inode, content, record.offset, record.content, record.time_ns)
         return inode
 
     def _append(self, record: r.Append) -> Inode:
         place, inode, content = self._file(record)
-        if inode.size + record.content.size > limits.FILE_BYTES_MAX:
-            raise Refused(errno.EFBIG)
+        self._check_size(inode, inode.size + record.content.size)
         self._extend(place, inode, content, inode.size, record.content, record.time_ns)
         return inode
+
+    @staticmethod
+    def _check_size(inode: Inode, size: int) -> None:
+        """A hole costs its client nothing, and would stop every zone whose filesystem has no files so large."""
+        if size > max(limits.GROWN_BYTES_MAX, inode.size):
+            raise Refused(errno.EFBIG)
 
     def _extend(self, place: Place, inode: Inode, old: Content, offset: int, data: Content, time_ns: int) -> None:
         size = max(inode.size, offset + data.size)
@@ -177,6 +186,7 @@ class Operations(Names):
         if not 0 <= record.size <= limits.FILE_BYTES_MAX:
             raise Refused(errno.EINVAL)
         place, inode, content = self._file(record)
+        self._check_size(inode, record.size)
         digest = chain(content.digest, b"truncate" + record.size.to_bytes(8, "big"), b"")
         self._changed_in_part(inode, digest, record.size, record.time_ns)
         effect = e.TruncateEffect(inode.number, self._path(inode), record.size, inode.attributes)
@@ -205,6 +215,8 @@ class Operations(Names):
 
     def _xattrs_of(self, record: r.SetXattr | r.RemoveXattr) -> tuple[Place, Inode]:
         """Linux has user attributes on files and directories only (xattr(7))."""
+        if not record.name or b"\0" in record.name or record.name in EMPTY_XATTR_NAMES:
+            raise Refused(errno.EINVAL)  # no kernel takes such a name, so that no zone could
         place, inode = self._existing(record)
         if record.name.startswith(b"user.") and inode.kind not in (Kind.FILE, Kind.DIRECTORY):
             raise Refused(errno.EPERM)

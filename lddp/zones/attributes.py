@@ -203,8 +203,9 @@ def _change_once(where: Object, name: bytes, value: bytes | None) -> None:
 
 def _tolerate(where: Object, name: bytes, error: OSError, path: bytes, shortfalls: Shortfalls) -> None:
     own = name.startswith(b"user.")
-    # An ACL may name users that this machine's user namespace does not have.
-    unmapped = error.errno == errno.EINVAL and name in _REPLICATED_SYSTEM_NAMES
+    # An ACL may name users that this machine's user namespace does not have; what is no ACL or capability at all came
+    # from a client.
+    unmapped = error.errno == errno.EINVAL and not own
     has_no_room = error.errno == errno.ENOSPC and _has_room(where)
     if error.errno not in _XATTR_TOLERATED and not unmapped and not has_no_room:
         raise error
