@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from lddp.errors import NotAllowedError, UsageError
@@ -30,6 +31,21 @@ def parse_endpoint(url: str) -> Endpoint:
     if not secure and not _is_loopback(parts.hostname):
         raise UsageError(f"{url} would send the token in the clear; use https://")
     return Endpoint(secure, parts.hostname, port or (443 if secure else 80), url.rstrip("/"))
+
+
+def named_by(endpoint: Endpoint, nodes: Iterable[Mapping[str, Any]]) -> list[Endpoint]:
+    """Where the nodes listen that an answer of `endpoint` names (`http` of each, where it is known). The token is never
+    sent to where it would be less safe: not over plain HTTP because an encrypted answer says so, nor to who would have
+    to show a certificate because a plain one does."""
+    found = []
+    for node in nodes:
+        try:
+            named = parse_endpoint(str(node.get("http") or ""))
+        except UsageError:
+            continue  # it has no address for clients, or not one that can be used from here
+        if named.secure == endpoint.secure:
+            found.append(named)
+    return found
 
 
 def _is_loopback(host: str) -> bool:

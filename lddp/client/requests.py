@@ -1,7 +1,8 @@
 """One request after the other until one of the nodes has answered it.
 
 A node that does not answer, or that cannot now, is left for the next one, and after a round of all of them there is a
-pause, until the deadline. A change carries one operation id in all its tries: the ecosystem takes it once.
+pause, until the deadline. One that says who can is believed: those are asked next, and known from then on. A change
+carries one operation id in all its tries: the ecosystem takes it once.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from yarl import URL
 
-from lddp.client.endpoints import parse_endpoint, ssl_context
+from lddp.client.endpoints import Endpoint, named_by, parse_endpoint, ssl_context
 from lddp.client.options import Options
 from lddp.client.problems import error_of, is_passing
 from lddp.client.settings import Settings
-from lddp.errors import FormatError, LddpError, NotAllowedError, OutcomeUnknownError, UnavailableError
+from lddp.errors import ElsewhereError, FormatError, LddpError, NotAllowedError, OutcomeUnknownError, UnavailableError
 
 CONNECT_S = 5.0
 GRACE_S = 2.0
@@ -34,6 +35,8 @@ ATTEMPT_S_MAX = 10.0
 PAUSE_S_MIN, PAUSE_S_MAX = 0.05, 1.0
 PROBLEM_BYTES_MAX = 1 << 20
 CONNECTIONS_MAX = 64
+NODES_MAX = 64
+"""Known, those that others have named included."""
 
 T = TypeVar("T")
 Touch = Callable[[], None]
@@ -47,8 +50,12 @@ BROKEN = (aiohttp.ClientError, TimeoutError, ConnectionError)
 class Node:
     """One endpoint. `shown` is the highest index that it is known to show."""
 
-    url: str
+    endpoint: Endpoint
     shown: int = 0
+
+    @property
+    def url(self) -> str:
+        return self.endpoint.url
 
 
 def body_of(data: bytes) -> Body:
@@ -115,7 +122,7 @@ class Requests:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         endpoints = [parse_endpoint(url) for url in settings.endpoints]
-        self.nodes = [Node(endpoint.url) for endpoint in endpoints]
+        self.nodes = [Node(endpoint) for endpoint in endpoints]
         self._secure = any(endpoint.secure for endpoint in endpoints)
         self._http: aiohttp.ClientSession | None = None
         self.session = Session()
@@ -172,7 +179,9 @@ class Requests:
         pause, may_have_happened = PAUSE_S_MIN, False
         failures: dict[str, str] = {}
         while True:
-            for node in list(self.nodes):
+            ahead = list(self.nodes)
+            while ahead:
+                node = ahead.pop(0)
                 left = deadline.left()
                 if left <= 0:
                     raise _late(request, options, failures, may_have_happened)
@@ -183,6 +192,8 @@ class Requests:
                         raise
                     failures[node.url] = str(error)
                     may_have_happened |= isinstance(error, OutcomeUnknownError)
+                    if isinstance(error, ElsewhereError):
+                        self._go_to(error, node, ahead, failures)
                 except aiohttp.ClientConnectorCertificateError as error:
                     raise _stranger(node, error.certificate_error) from None
                 except aiohttp.ClientConnectorError as error:
@@ -199,6 +210,20 @@ class Requests:
             # No event tells a client that a leader was elected: asking again is all it can do.
             await asyncio.sleep(min(pause, max(0.0, deadline.left())))
             pause = min(2 * pause, PAUSE_S_MAX)
+
+    def _go_to(self, error: ElsewhereError, asked: Node, ahead: list[Node], failures: Mapping[str, str]) -> None:
+        """The nodes that `asked` names come next in this round, also those that nobody knew of, unless they have been
+        asked in it."""
+        for endpoint in reversed(named_by(asked.endpoint, error.nodes)):
+            node = next((one for one in self.nodes if one.endpoint[:3] == endpoint[:3]), None)
+            if node is None and len(self.nodes) < NODES_MAX:
+                node = Node(endpoint)
+                self.nodes.append(node)
+            elif node is None or (node not in ahead and node.url in failures):
+                continue
+            elif node in ahead:
+                ahead.remove(node)
+            ahead.insert(0, node)
 
     def _prefer(self, node: Node) -> None:
         """Who answered is asked first from now on."""

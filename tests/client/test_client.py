@@ -17,6 +17,7 @@ from lddp import errors
 from lddp.client import Batch, Client, FileError, Settings
 from lddp.client import requests as module
 from lddp.client.downloads import Download
+from lddp.client.endpoints import named_by, parse_endpoint
 from lddp.client.problems import error_of
 from tests.client.proxy import proxy
 from tests.node.zones import PATIENCE_S, TOKEN, WITNESS, Zones
@@ -200,6 +201,37 @@ async def test_another_node_answers_when_one_does_not(world: Zones) -> None:
         await world.stop(ONE)
         await client.append("/data/f", b"2")
         assert await client.read("/data/f") == b"12"
+
+
+async def test_a_client_goes_where_it_is_sent(world: Zones) -> None:
+    """It knows one node, which cannot answer and names those that can."""
+    await world.make_rule("there", b"/there", TWO)
+    async with at(world.url(WITNESS)) as client:
+        written = await client.write("/there/f", LARGE)
+        assert await client.read("/there/f") == LARGE
+        assert [entry.name for entry in await client.entries("/there")] == [b"f"]
+        assert client._requests.nodes[0].url in {world.url(name) for name in (ONE, TWO, THREE)}
+    async with at(world.url(ONE), at_least=written.index) as client:
+        assert await client.read("/there/f", 10, 20) == LARGE[10:20]
+        assert await client.read("/there/f") == LARGE
+        assert client._requests.nodes[0].url == world.url(TWO), "it stays there"
+
+
+@pytest.mark.parametrize(
+    ("said_by", "named", "expected"),
+    [
+        ("http://127.0.0.1:1", "http://127.0.0.1:2", True),
+        ("https://a:1", "https://b:2", True),
+        ("https://a:1", "http://127.0.0.1:2", False),
+        ("http://127.0.0.1:1", "https://b:2", False),
+        ("http://127.0.0.1:1", "http://b:2", False),
+        ("https://a:1", "file:///etc/passwd", False),
+        ("https://a:1", None, False),
+    ],
+)
+def test_a_token_is_not_sent_to_where_it_is_less_safe(said_by: str, named: str | None, expected: bool) -> None:
+    found = named_by(parse_endpoint(said_by), [{"name": "b", "http": named}])
+    assert [endpoint.url for endpoint in found] == ([named] if expected else [])
 
 
 async def test_a_change_whose_answer_is_lost_takes_effect_once(world: Zones) -> None:
