@@ -11,12 +11,14 @@ Rules for an implementation:
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from lddp.core.records import Content, Kind, OperationId, Outcome, Record, Xattrs
+from lddp.errors import OperationError, quoted
 
 
 class Entry(NamedTuple):
@@ -152,3 +154,29 @@ class Access(Protocol):
         """For bytes that a record at `path` will name; `size` where the client told it. Raises OperationError(ENOENT)
         outside of all rules."""
         ...
+
+
+def last_existing(access: Access, parts: Sequence[bytes]) -> tuple[int, Entry | None]:
+    """How many of a path's components, from the first one on, lead to something, and to what; 0 and the root where not
+    even the first does. Whatever exists has all of its ancestors, so it is found by halving the way."""
+    exists, missing = 0, len(parts) + 1
+    last = access.entry(b"/")
+    while missing - exists > 1:
+        middle = (exists + missing) // 2
+        entry = access.entry(b"/" + b"/".join(parts[:middle]))
+        if entry is None:
+            missing = middle
+        else:
+            exists, last = middle, entry
+    return exists, last
+
+
+def missing(access: Access, path: bytes) -> OperationError:
+    """What to say of a path that has no entry: ENOTDIR where something on the way is no directory, as the state machine
+    says of changes there, else ENOENT."""
+    parts = path[1:].split(b"/")
+    exists, last = last_existing(access, parts)
+    if last is not None and last.kind is not Kind.DIRECTORY and exists < len(parts):
+        above = b"/" + b"/".join(parts[:exists])
+        return OperationError(errno.ENOTDIR, f"{quoted(above)} is not a directory, so nothing is below it")
+    return OperationError(errno.ENOENT, f"{quoted(path)} does not exist here; check the path, or wait for its index")

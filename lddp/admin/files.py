@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from lddp.access import Entry, OpenFile
+from lddp.access import Entry, OpenFile, missing
 from lddp.admin.backend import Backend
 from lddp.admin.problems import INDEX_HEADER
 from lddp.admin.request import BACKEND, integer, json_answer, query_of
@@ -80,9 +80,7 @@ def entry_headers(entry: Entry, index: int) -> dict[str, str]:
 def require(backend: Backend, path: bytes) -> Entry:
     entry = backend.entry(path)
     if entry is None:
-        raise OperationError(
-            errno.ENOENT, f"{text_of(path)!r} does not exist here; check the path, or wait for its index"
-        )
+        raise missing(backend, path)
     return entry
 
 

@@ -13,6 +13,7 @@ This is the hot path, so each operation costs one dictionary look-up, one regula
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from blake3 import blake3
 
 from lddp.core import limits
 from lddp.core import records as r
-from lddp.errors import LimitError, UsageError
+from lddp.errors import LimitError, OperationError, UsageError
 from lddp.serving.paths import bytes_in, checked, is_well_formed
 
 OPERATIONS_MAX = 4096
@@ -171,7 +172,10 @@ def _link(o: Origin, id: r.OperationId, path: bytes, to: Any) -> r.Operation:
 
 
 def _symlink(o: Origin, id: r.OperationId, path: bytes, target: Any, uid: Any, gid: Any) -> r.Operation:
-    text = _bytes(target, limits.SYMLINK_TARGET_BYTES_MAX, "target")
+    text = _bytes(target, limits.PATH_BYTES_MAX, "target")
+    if len(text) > limits.SYMLINK_TARGET_BYTES_MAX:
+        most = limits.SYMLINK_TARGET_BYTES_MAX
+        raise OperationError(errno.ENAMETOOLONG, f"a target of {len(text)} bytes is too long; {most} are possible")
     if not text or b"\0" in text:
         raise UsageError("'target' must not be empty and must not hold NUL")
     owner = _owner(uid, o.uid, "uid"), _owner(gid, o.gid, "gid")

@@ -66,7 +66,7 @@ def _stat_or_none(client: Client, path: bytes) -> Row | None:
     try:
         return _stat(client, path)
     except OperationError as error:
-        if error.errno == errno.ENOENT:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return None
         raise
 

@@ -78,6 +78,14 @@ class Batch:
         """A file's name, or an empty directory."""
         return self._add("remove", path, version)
 
+    def unlink(self, path: Path) -> Self:
+        """A name that is no directory's; EISDIR where it is."""
+        return self._add("unlink", path)
+
+    def rmdir(self, path: Path) -> Self:
+        """An empty directory; ENOTDIR where it is none."""
+        return self._add("rmdir", path)
+
     def link(self, path: Path, to: Path) -> Self:
         return self._add("link", path, path_bytes(to))
 

@@ -24,7 +24,7 @@ from lddp.core.records import Kind
 from lddp.core.rules import Rule
 from lddp.errors import ElsewhereError, OperationError, UnavailableError, quoted
 from lddp.node.describe import entry_of
-from lddp.node.lookup import find
+from lddp.node.lookup import entry_at, find
 from lddp.replay.readings import Reading
 from lddp.zones.posix import PosixZone
 
@@ -97,9 +97,11 @@ class Reader:
 
     def _look(self, path: bytes) -> Seen:
         with self._node.gateway.view() as view:
-            found = find(view, path)
+            found = None if path == b"/" else find(view, path)
             rule, inode, relative = found or (None, None, b"")
             if rule is None or inode is None:
+                if entry_at(view, path) is not None:
+                    raise OperationError(errno.EISDIR, f"{quoted(path)} is a directory that leads to rules")
                 raise OperationError(errno.ENOENT, f"{quoted(path)} does not exist")
             if inode.kind is Kind.DIRECTORY:
                 raise OperationError(errno.EISDIR, f"{quoted(path)} is a directory")

@@ -7,6 +7,7 @@ from typing import IO, Any
 from fsspec.asyn import AbstractAsyncStreamedFile, sync
 from fsspec.spec import AbstractBufferedFile
 
+from lddp.client.client import existing
 from lddp.doors.fsspec.pending import Pending, send, spool
 
 WRITING = ("wb", "xb", "ab")
@@ -40,7 +41,7 @@ class LddpFile(_Opened, AbstractBufferedFile):  # type: ignore[misc]  # fsspec h
 
     def __init__(self, fs: Any, path: str, mode: str = "rb", **kwargs: Any) -> None:
         if mode == "xb" and fs.exists(path):
-            raise FileExistsError(f"{path!r} exists; choose another name")
+            raise existing(path.encode("utf-8", "surrogateescape"))
         super().__init__(fs, path, mode, **kwargs)
         self.version = int(self.details["version"]) if mode == "rb" else 0
 

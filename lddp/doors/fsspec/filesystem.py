@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
 import weakref
@@ -14,9 +15,10 @@ from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.utils import stringify_path
 
-from lddp.client.client import Client
+from lddp.client.client import Client, existing
 from lddp.client.entries import Entry, path_text
 from lddp.client.options import Options, Progress
+from lddp.client.problems import file_error
 from lddp.client.settings import Settings
 from lddp.doors.fsspec.files import WRITING, LddpFile, LddpStreamedFile
 from lddp.doors.fsspec.pending import LddpTransaction, Pending, make_above, send, spool
@@ -212,7 +214,7 @@ class LddpFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no ty
         if mode not in ("rb", *WRITING):
             raise ValueError(f"mode {mode!r} is not one of rb, wb, xb and ab")
         if mode == "xb" and await self._exists(path):
-            raise FileExistsError(f"{path!r} exists; choose another name")
+            raise existing(path.encode("utf-8", "surrogateescape"))
         details = await self._info(path) if mode == "rb" else None
         return LddpStreamedFile(self, path, mode, details, **kwargs)
 
@@ -264,7 +266,7 @@ class LddpFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no ty
     async def _rmdir(self, path: str) -> None:
         client, where = await self.client(), self._strip_protocol(path)
         if not (await client.stat(where)).is_directory:
-            raise NotADirectoryError(f"{where!r} is not a directory")
+            raise file_error(errno.ENOTDIR, f"{where!r} is not a directory; use rm_file")
         await client.remove(where)
 
     async def _mv_file(self, path1: str, path2: str) -> None:

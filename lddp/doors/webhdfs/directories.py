@@ -6,6 +6,7 @@ import errno
 
 from aiohttp import web
 
+from lddp.access import last_existing
 from lddp.core import records as r
 from lddp.core.records import Kind, Outcome, Record, RenameFlag
 from lddp.doors.webhdfs import remote
@@ -37,21 +38,12 @@ def missing_parents(context: Context, path: bytes, owner: tuple[int, int]) -> li
     parts = path[1:].split(b"/")
     if len(parts) > LEVELS_MAX:
         raise RemoteError(remote.IO, f"Pathname too long. Limit {LEVELS_MAX} levels.")
-    # Whatever exists has all of its ancestors, so the last one that does is found by halving the way.
-    exists, missing = 0, len(parts)
-    last = context.access.entry(b"/")
-    while missing - exists > 1:
-        middle = (exists + missing) // 2
-        entry = context.access.entry(b"/" + b"/".join(parts[:middle]))
-        if entry is None:
-            missing = middle
-        else:
-            exists, last = middle, entry
+    exists, last = last_existing(context.access, parts[:-1])
     if last is not None and last.kind is not Kind.DIRECTORY:
         raise RemoteError(remote.NO_DIRECTORY, f"/{text_of(b'/'.join(parts[:exists]))} is not a directory")
     return [
         r.MakeDirectory(*context.stamp(), b"/" + b"/".join(parts[:depth]), DIRECTORY_MODE, *owner)
-        for depth in range(missing, len(parts))
+        for depth in range(exists + 1, len(parts))
     ]
 
 

@@ -16,7 +16,7 @@ from fsspec.callbacks import Callback
 from lddp.client import Batch, Client, Settings
 from lddp.doors.fsspec import LddpFileSystem
 from lddp.errors import NotAllowedError, OutcomeUnknownError, UsageError
-from tests.doors.fsspec.conftest import Served
+from tests.doors.served import Served
 from tests.node.zones import TOKEN
 
 LARGE = os.urandom(300_000)
@@ -76,9 +76,11 @@ def test_what_is_there(fs: LddpFileSystem, at: str) -> None:
     assert fs.glob(f"{at}/*") == [f"{at}/d", f"{at}/f", f"{at}/l"]
     assert fs.du(at) == 5
     assert "/data" in fs.ls("/", detail=False)
-    for path in (f"{at}/none", "/nowhere", f"{at}/f/x"):
+    for path in (f"{at}/none", "/nowhere"):
         with pytest.raises(FileNotFoundError):
             fs.info(path)
+    with pytest.raises(NotADirectoryError):  # as the local filesystem says it
+        fs.info(f"{at}/f/x")
     assert fs.unstrip_protocol(at) == f"lddp://{at}"
     assert [fs._strip_protocol(path) for path in ("lddp:///data/f", "lddp://data/f/", "/", "")] == ["/data/f"] * 2 + [
         "/"

@@ -8,7 +8,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from tests.doors.fsspec.conftest import Served
+from tests.doors.served import Served
 
 README = Path(__file__).parents[3] / "README.md"
 SECTION = README.read_text("utf-8").partition("\n## From Python\n")[2].partition("\n## ")[0]
