@@ -5,6 +5,10 @@ that is known the bytes are claimed, and not even who else has done with them dr
 them up, they go, unless they also came another way or somebody has looked at them: then they may be counted on
 elsewhere (a node that pushed them here counts this one among those who have them), and who counts on them, or the
 sweep, lets them go.
+
+What other nodes push here for their clients is kept apart in the same way, by the names of those uploads: where the
+record of one is refused its node says so. These claims keep nobody from dropping the bytes: once a record names them,
+they are its effects' to let go.
 """
 
 from __future__ import annotations
@@ -78,6 +82,10 @@ class Claims:
         if name in self._claims:
             self._claims[name].shared = False
         return name not in self._claims
+
+    def forget(self, name: str) -> None:
+        """Nobody is asked any more."""
+        self._claims.pop(name, None)
 
     def grow_old(self) -> None:
         """Forgets the uploads that were undecided at the last call too: nobody will ever know what became of them."""

@@ -20,6 +20,7 @@ from lddp.errors import FormatError, LimitError, UnavailableError
 HEADER = struct.Struct(">HBBIQQ")
 MARK = 0x1DDB
 DIGEST_BYTES = 32
+UPLOAD_BYTES = 16
 DATA_BYTES_MAX = 1024 * 1024
 TEXT_BYTES_MAX = 4096
 WANTED = struct.Struct(">32sQQ16sQB")
@@ -35,7 +36,8 @@ class Type(IntEnum):
     PUSH_PACK = 1
     """Body: pack id, digest of the pack's bytes, its bytes. Answered by ACK or REFUSED."""
     PUSH_BEGIN = 2
-    """A file of `offset` bytes is coming; DATA and PUSH_END follow."""
+    """A file of `offset` bytes is coming; DATA and PUSH_END follow. Body: the name of the client's upload that brought
+    it, for a FORGET, or nothing."""
     DATA = 3
     """The bytes at `offset`; all before it that did not come are zeros. An empty body only says how far they reach."""
     PUSH_END = 4
@@ -60,11 +62,14 @@ class Type(IntEnum):
     """Body: a token, and the path of the socket that the descriptor goes to with it."""
     WORKING = 14
     """The answer will come; the deadline begins anew."""
+    FORGET = 15
+    """Body: a digest and the name of an upload: no record will name what that upload brought. Answered by ACK or
+    REFUSED."""
 
 
 BODY_BYTES_MAX = {
     Type.PUSH_PACK: PACK_ID_BYTES + DIGEST_BYTES + PACK_BYTES_MAX,
-    Type.PUSH_BEGIN: 0,
+    Type.PUSH_BEGIN: UPLOAD_BYTES,
     Type.DATA: DATA_BYTES_MAX,
     Type.PUSH_END: DIGEST_BYTES,
     Type.ACK: 0,
@@ -77,6 +82,7 @@ BODY_BYTES_MAX = {
     Type.OFFER: 0,
     Type.PLACE: TEXT_BYTES_MAX,
     Type.WORKING: 0,
+    Type.FORGET: DIGEST_BYTES + UPLOAD_BYTES,
 }
 
 

@@ -22,6 +22,8 @@ from lddp.errors import FormatError, LimitError, UnavailableError
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 2
+FORGETTING_MAX = 256
+"""Uploads that peers are being told to forget. What is more waits for their sweeps."""
 BEHIND_MAX = 8
 """Pushes per peer that may still be under way after enough others have answered; the peer pulls the rest."""
 
@@ -52,7 +54,9 @@ class Pusher:
         self._disk = disk
         self._traffic = traffic
         self._hands_over = hands_over
-        self._behind: dict[asyncio.Task[bool], str] = {}
+        self._behind: dict[asyncio.Task[bool], tuple[str, bytes]] = {}
+        """Their peers and uploads."""
+        self._forgetting: set[asyncio.Task[None]] = set()
 
     async def push_pack(
         self, pack_id: bytes, data: bytes, durable: bool, to: Sequence[str], *, enough: int | None = None
@@ -75,15 +79,22 @@ class Pusher:
         return await self._gather(tasks, enough)
 
     async def push_file(
-        self, descriptor: int, size: int, durable: bool, to: Sequence[str], *, enough: int | None = None
+        self,
+        descriptor: int,
+        size: int,
+        durable: bool,
+        to: Sequence[str],
+        *,
+        enough: int | None = None,
+        upload: bytes = b"",
     ) -> Pushed:
         """Sends the first `size` bytes of an open regular file, which the caller keeps open meanwhile. Raises OSError
-        where it cannot be read. With no peers it is hashed only."""
+        where it cannot be read. With no peers it is hashed only. `upload`: UPLOAD_BYTES at random, to `forget` by."""
         file_pass = Pass(descriptor, size, self._disk)
         tasks: dict[asyncio.Task[bool], str] = {}
         for peer in to:
             feed = file_pass.feed()
-            task = asyncio.create_task(self._push_file(feed, peer, durable))
+            task = asyncio.create_task(self._push_file(feed, peer, durable, upload))
             task.add_done_callback(feed.close)
             tasks[task] = peer
         try:
@@ -95,7 +106,27 @@ class Pusher:
         except BaseException:
             await _end(tasks)
             raise
-        return Pushed(digest, size, await self._gather(tasks, enough))
+        return Pushed(digest, size, await self._gather(tasks, enough, upload))
+
+    def forget(self, digest: bytes, upload: bytes, peers: Sequence[str]) -> None:
+        """No record will name what an upload brought: tells its peers, in the background. Who cannot be reached keeps
+        the bytes until its sweep."""
+        if peers and len(self._forgetting) < FORGETTING_MAX:
+            task = asyncio.create_task(self._forget(digest, upload, peers))
+            self._forgetting.add(task)
+            task.add_done_callback(self._forgetting.discard)
+
+    async def _forget(self, digest: bytes, upload: bytes, peers: Sequence[str]) -> None:
+        async def forget(connection: Connection) -> bool:
+            id_ = self._connections.next_id()
+            await connection.send(Type.FORGET, id_, 0, [digest, upload])
+            return await _accepted(connection, await connection.receive_answer(id_))
+
+        # What is still on its way would come after the word that it is not wanted.
+        behind = [task for task, (_, other) in self._behind.items() if other == upload]
+        if behind:
+            await asyncio.wait(behind)
+        await asyncio.gather(*(self._attempts(peer, forget) for peer in peers))
 
     async def _attempts(self, peer: str, push: Callable[[Connection], Awaitable[bool]]) -> bool:
         """Runs `push` over a connection to the peer; again, over a fresh one, where a reused one turned out stale."""
@@ -115,12 +146,12 @@ class Pusher:
                 return False
         return False
 
-    async def _push_file(self, feed: Feed, peer: str, durable: bool) -> bool:
+    async def _push_file(self, feed: Feed, peer: str, durable: bool, upload: bytes) -> bool:
         async def push(connection: Connection) -> bool:
             feed.rewind()
             id_ = self._connections.next_id()
             handed = connection.is_local() and self._hands_over and await self._offer(connection, id_, feed)
-            await connection.send(Type.PUSH_BEGIN, id_, feed.size, (), DURABLE if durable else 0)
+            await connection.send(Type.PUSH_BEGIN, id_, feed.size, [upload], DURABLE if durable else 0)
             if not handed:
                 return await _accepted(connection, await self._stream(connection, id_, feed))
             feed.leave()
@@ -166,7 +197,7 @@ class Pusher:
         finally:
             await _end([answer])
 
-    async def _gather(self, tasks: dict[asyncio.Task[bool], str], enough: int | None) -> set[str]:
+    async def _gather(self, tasks: dict[asyncio.Task[bool], str], enough: int | None, upload: bytes = b"") -> set[str]:
         """The peers whose task returned true, when `enough` of them or all are done."""
         pending = set(tasks)
         have: set[str] = set()
@@ -177,13 +208,13 @@ class Pusher:
         except BaseException:
             await _end(tasks)
             raise
-        await _end([task for task in pending if not self._leave_behind(task, tasks[task])])
+        await _end([task for task in pending if not self._leave_behind(task, tasks[task], upload)])
         return have
 
-    def _leave_behind(self, task: asyncio.Task[bool], peer: str) -> bool:
-        if sum(other == peer for other in self._behind.values()) >= BEHIND_MAX:
+    def _leave_behind(self, task: asyncio.Task[bool], peer: str, upload: bytes) -> bool:
+        if sum(other == peer for other, _ in self._behind.values()) >= BEHIND_MAX:
             return False
-        self._behind[task] = peer
+        self._behind[task] = peer, upload
         task.add_done_callback(self._done_behind)
         return True
 
@@ -193,6 +224,7 @@ class Pusher:
             logger.error("a push under way in the background failed", exc_info=error)
 
     async def close(self) -> None:
+        await _end(list(self._forgetting))
         await _end(list(self._behind))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from lddp.content.frames import STALL_SECONDS, Connection, Header, Type
 from lddp.content.give import Doubt, Giver, Locate
@@ -34,8 +35,10 @@ class ContentServer:
         stall_seconds: float = STALL_SECONDS,
         idle_seconds: float = IDLE_SECONDS_MAX,
         bodies_bytes_max: int = BODIES_BYTES_MAX,
+        is_needed: Callable[[bytes], bool] = lambda _digest: False,
     ) -> None:
-        self._taker = Taker(store, traffic, handover, bodies_bytes_max)
+        """`is_needed`: whether effects still to be carried out make files of a content. Blocking."""
+        self._taker = Taker(store, traffic, handover, bodies_bytes_max, is_needed)
         self._giver = Giver(store, limiter, traffic, locate, doubt)
         self._stall_seconds = stall_seconds
         self._idle_seconds = idle_seconds
@@ -60,6 +63,8 @@ class ContentServer:
                 await self._taker.take_file(connection, header)
             case Type.OFFER:
                 await self._taker.take_offer(connection, header)
+            case Type.FORGET:
+                await self._taker.forget(connection, header)
             case Type.PULL:
                 await self._giver.give(connection, header)
             case Type.PULL_PACK:

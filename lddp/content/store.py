@@ -73,6 +73,7 @@ class Store:
         self._lock = threading.Lock()
         self._keeps: Counter[str] = Counter()
         self._claims = Claims()
+        self._pushes = Claims()  # of other nodes' uploads
         self._fetch: Fetch | None = None
         self._sent: deque[tuple[bytes, int]] = deque()
         self._sent_bytes = 0
@@ -157,20 +158,23 @@ class Store:
         sealed: bool = True,
         durable: bool = False,
         upload: object | None = None,
+        pushed: bytes = b"",
     ) -> None:
-        """A whole and verified arrival becomes a blob, and is closed. `upload`: see `writer`."""
+        """A whole and verified arrival becomes a blob, and is closed. `upload`: see `writer`, `pushed` for a node's."""
         name = _name_of(Content(digest, arrival.offset, sealed=sealed))
         try:
             if durable and arrival.offset > SHARED_SYNC_BYTES_MAX:
                 os.fdatasync(arrival.descriptor)
             with self._lock:
-                self._claims.come(name, upload, self._has(name))
+                for claims, by in ((self._claims, upload), (self._pushes, pushed or None)):
+                    claims.come(name, by, self._has(name))
                 os.rename(arrival.path, self._path("blobs", name))
             if durable:
                 self._syncs.sync(arrival.descriptor, self._blobs_directory)
         except BaseException:
             with self._lock:
                 self._claims.give_up(name, upload)
+                self._pushes.give_up(name, pushed)
             raise
         finally:
             arrival.close()
@@ -209,6 +213,7 @@ class Store:
         if share:
             with self._lock:
                 self._claims.share(name)
+                self._pushes.share(name)
         try:
             size = os.stat(path).st_size
         except FileNotFoundError:
@@ -307,7 +312,8 @@ class Store:
         `is_needed`: effects have that wait for them."""
         name = _name_of(content)
         with self._lock:
-            if not self._claims.give_up(name, upload) or is_needed or name in self._keeps:
+            gone = self._claims.give_up(name, upload) or self._pushes.give_up(name, upload)
+            if not gone or is_needed or name in self._keeps or name in self._claims:
                 return
             aside = self._set_aside(name)
         _remove(aside)
@@ -320,12 +326,14 @@ class Store:
         """Claims of uploads that were undecided at the last call too end, as if they had been confirmed."""
         with self._lock:
             self._claims.grow_old()
+            self._pushes.grow_old()
 
     def release(self, content: Content) -> None:
         """Drops a content, whole or in part, unless an upload of the same bytes is undecided: then that does. A pack
         stays until `release_pack`."""
         name = _name_of(content)
         with self._lock:
+            self._pushes.forget(name)
             aside = self._set_aside(name) if self._claims.let_go(name) else None
         if aside is not None:
             _remove(aside)

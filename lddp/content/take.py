@@ -6,11 +6,12 @@ import asyncio
 import logging
 import os
 import stat
+from collections.abc import Callable
 from functools import partial
 
 from blake3 import blake3
 
-from lddp.content.frames import DIGEST_BYTES, DURABLE, Connection, Header, Type
+from lddp.content.frames import DIGEST_BYTES, DURABLE, UPLOAD_BYTES, Connection, Header, Type
 from lddp.content.handover import HANDOVER_SECONDS, Handover
 from lddp.content.intake import Intake
 from lddp.content.limiter import ByteBudget
@@ -18,6 +19,7 @@ from lddp.content.packs import PACK_ID_BYTES
 from lddp.content.store import Store
 from lddp.content.traffic import Traffic
 from lddp.core.limits import FILE_BYTES_MAX
+from lddp.core.records import Content
 from lddp.errors import CorruptError, FormatError
 
 logger = logging.getLogger(__name__)
@@ -29,8 +31,16 @@ BODIES_BYTES_MAX = 64 * 1024 * 1024
 class Taker:
     """Takes packs and files of any number of connections."""
 
-    def __init__(self, store: Store, traffic: Traffic, handover: Handover | None, bodies_bytes_max: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        traffic: Traffic,
+        handover: Handover | None,
+        bodies_bytes_max: int,
+        is_needed: Callable[[bytes], bool],
+    ) -> None:
         self._store = store
+        self._is_needed = is_needed
         self._traffic = traffic
         self._handover = handover
         self._bodies = ByteBudget(bodies_bytes_max)
@@ -70,6 +80,9 @@ class Taker:
             await self.take_file(connection, begin, descriptor.result() if descriptor.done() else None)
 
     async def take_file(self, connection: Connection, begin: Header, descriptor: int | None = None) -> None:
+        upload = await connection.receive_body(begin.length)
+        if upload and len(upload) != UPLOAD_BYTES:
+            raise FormatError(f"{connection.peer} named an upload with {len(upload)} bytes")
         if begin.offset > FILE_BYTES_MAX:
             raise FormatError(f"{connection.peer} pushes a file of {begin.offset} bytes")
         try:
@@ -85,7 +98,7 @@ class Taker:
             else:
                 end = await self._copy(connection, begin, intake, descriptor)
             if end is not None:
-                await self._finish(connection, begin, intake, end)
+                await self._finish(connection, begin, intake, end, upload)
         finally:
             await intake.close(keep=False)
 
@@ -148,12 +161,14 @@ class Taker:
             raise FormatError(f"{connection.peer} sent bytes of a file that it handed over")
         return await self._digest(connection, begin, header)
 
-    async def _finish(self, connection: Connection, begin: Header, intake: Intake, digest: bytes) -> None:
+    async def _finish(
+        self, connection: Connection, begin: Header, intake: Intake, digest: bytes, upload: bytes
+    ) -> None:
         async def finish() -> None:
             if await intake.finish() != digest:
                 raise CorruptError("the file did not arrive as it was read, or changed meanwhile; send it again")
             durable = bool(begin.flags & DURABLE)
-            await self._store.disk.run(self._store.publish, intake.arrival, digest, durable=durable)
+            await self._store.disk.run(self._store.publish, intake.arrival, digest, durable=durable, pushed=upload)
 
         try:
             await connection.while_working(begin.id, asyncio.create_task(finish()))
@@ -161,6 +176,21 @@ class Taker:
             await _refuse_file(connection, begin, intake, error)
             return
         await connection.send(Type.ACK, begin.id)
+
+    async def forget(self, connection: Connection, header: Header) -> None:
+        """What an upload brought, unless something else needs the same bytes."""
+        body = await connection.receive_body(header.length)
+        if len(body) != DIGEST_BYTES + UPLOAD_BYTES:
+            raise FormatError(f"{connection.peer} sent a FORGET of {len(body)} bytes")
+        try:
+            await self._store.disk.run(self._forget, body[:DIGEST_BYTES], body[DIGEST_BYTES:])
+        except OSError as error:
+            await _refuse(connection, header.id, error)
+            return
+        await connection.send(Type.ACK, header.id)
+
+    def _forget(self, digest: bytes, upload: bytes) -> None:
+        self._store.take_back(Content(digest, 0), upload, is_needed=self._is_needed(digest))
 
 
 async def _refuse_file(connection: Connection, begin: Header, intake: Intake, error: Exception) -> None:

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import uvloop
@@ -46,6 +47,7 @@ from lddp.node.survey import Surveyor
 from lddp.node.sweep import Sweep
 from lddp.node.system import SystemClock, SystemRandom, tune_process
 from lddp.node.trees import Trees
+from lddp.node.uploads import is_needed
 from lddp.replay.progress import Progress
 from lddp.replay.projector import Projector
 from lddp.replay.retained import Retained
@@ -164,7 +166,13 @@ class Node:
         self.store.use(self.puller.fetch)
         self.handover = Handover(config.peer.path + ".fd") if config.peer.path else None
         self.content_server = ContentServer(
-            self.store, self.limiter, self.traffic, locate=self.trees.locate, doubt=self._doubt, handover=self.handover
+            self.store,
+            self.limiter,
+            self.traffic,
+            locate=self.trees.locate,
+            doubt=self._doubt,
+            handover=self.handover,
+            is_needed=partial(is_needed, self.environment),
         )
         self.listener.register(CONTENT_CHANNEL, self.content_server.serve)
 

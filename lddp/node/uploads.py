@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lddp.content.frames import UPLOAD_BYTES
 from lddp.core.records import Content
 from lddp.core.rules import Rule
 from lddp.errors import UnavailableError
+from lddp.ports import KeyValue
 from lddp.replay import outbox
 
 if TYPE_CHECKING:
@@ -30,6 +33,9 @@ class Upload:
         self._rule = rule
         self._writer = node.store.writer(self)
         self._content: Content | None = None
+        self._name = os.urandom(UPLOAD_BYTES)
+        self._told: Sequence[str] = ()
+        """Peers that have been sent the bytes, or a part of them."""
 
     async def write(self, data: bytes) -> None:
         await self._node.store.disk.run(self._writer.write, data)
@@ -52,8 +58,11 @@ class Upload:
         held = self._node.store.held_as(content, share=False)
         if not isinstance(held, int):
             raise UnavailableError("the bytes that were just stored are gone: send them again")
+        self._told = peers
         try:
-            pushed = await self._node.pusher.push_file(held, content.size, bool(enough), peers, enough=enough)
+            pushed = await self._node.pusher.push_file(
+                held, content.size, bool(enough), peers, enough=enough, upload=self._name
+            )
         finally:
             os.close(held)
         if len(pushed.peers) < enough:
@@ -63,16 +72,19 @@ class Upload:
         if self._content is None:
             await self._node.store.disk.run(self._writer.abort)
         elif self._content.inline is None and self._content.size:
-            is_needed = await asyncio.get_running_loop().run_in_executor(
-                self._node.threads, self._is_needed, self._content.digest
+            needed = await asyncio.get_running_loop().run_in_executor(
+                self._node.threads, is_needed, self._node.environment, self._content.digest
             )
-            await self._node.store.disk.run(self._node.store.take_back, self._content, self, is_needed=is_needed)
+            await self._node.store.disk.run(self._node.store.take_back, self._content, self, is_needed=needed)
+            told, self._told = self._told, ()
+            self._node.pusher.forget(self._content.digest, self._name, told)
 
     def used(self) -> None:
         if self._content is not None:
             self._node.store.confirm(self._content, self)
 
-    def _is_needed(self, digest: bytes) -> bool:
-        """Whether effects still to be carried out make files of the same bytes."""
-        with self._node.environment.read() as tables:
-            return outbox.names(tables, digest)
+
+def is_needed(environment: KeyValue, digest: bytes) -> bool:
+    """Whether effects still to be carried out make files of the same bytes. Blocking."""
+    with environment.read() as tables:
+        return outbox.names(tables, digest)

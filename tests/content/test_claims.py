@@ -127,6 +127,45 @@ def test_what_is_released_stays_for_an_upload_that_is_undecided(store: Store) ->
         assert store.usage().blobs == store.undecided() == 0
 
 
+def push(store: Store, data: bytes, by: bytes) -> Content:
+    """As from another node, for an upload there."""
+    arrival = store.arrival()
+    arrival.write([data])
+    digest = arrival.seal()
+    store.publish(arrival, digest, pushed=by)
+    return Content(digest, len(data))
+
+
+def test_what_another_node_pushed_for_an_upload_goes_with_it(store: Store) -> None:
+    content = push(store, LARGE, b"a")
+    assert push(store, LARGE, b"b") == content
+    for one, left in ((b"x", 1), (b"b", 1), (b"a", 0), (b"a", 0)):
+        store.take_back(content, one, is_needed=False)
+        assert store.usage().blobs == left
+
+
+def test_what_another_node_pushed_stays_where_it_is_of_use(store: Store) -> None:
+    before, after, looked, kept, needed = (LARGE + bytes([number]) for number in range(5))
+    upload(store, before, "own")
+    contents = [push(store, data, b"a") for data in (before, after, looked, kept, needed)]
+    upload(store, after, "own")
+    assert store.open(contents[2]) is not None
+    store.keep(contents[3])
+    for content in contents:
+        store.take_back(content, b"a", is_needed=content == contents[4])
+        assert store.open(content) is not None
+
+
+def test_effects_let_go_of_what_another_node_pushed(store: Store) -> None:
+    """Nobody tells this node that a record names it; and a later push of the same bytes is a new one."""
+    content = push(store, LARGE, b"a")
+    store.release(content)
+    assert store.usage().blobs == 0
+    push(store, LARGE, b"b")
+    store.take_back(content, b"a", is_needed=False)
+    assert store.usage().blobs == 1
+
+
 def test_an_upload_that_is_undecided_for_ever_is_forgotten(store: Store) -> None:
     old = upload(store, LARGE, "a")
     store.forget_undecided()

@@ -223,6 +223,35 @@ async def test_a_slow_peer_reads_for_itself(world: World) -> None:
 
 
 @pytest.mark.parametrize("handover", [False, True])
+async def test_what_no_record_will_name_is_forgotten_also_by_who_is_behind(world: World, handover: bool) -> None:
+    a, b, c = [await world.node(name, handover=handover) for name in "abc"]
+    gate = asyncio.Event()
+    connect = world.connect
+
+    async def gated(peer: str):  # type: ignore[no-untyped-def]
+        if peer == "c":
+            await gate.wait()
+        return await connect(peer)
+
+    a.connections._connect = gated
+    data = os.urandom(3 * MIB)
+    content = content_of(data)
+    descriptor = file_of(world, data)
+    for upload in (b"1" * 16, b"2" * 16):
+        pushed = await a.pusher.push_file(descriptor, len(data), True, ["b", "c"], enough=1, upload=upload)
+        assert pushed.peers == {"b"}
+    os.close(descriptor)
+    a.pusher.forget(content.digest, b"1" * 16, ["b", "c"])
+    gate.set()
+    async with asyncio.timeout(60):
+        await asyncio.gather(*a.pusher._forgetting)
+        assert b.store.usage().blobs == 1, "another upload brought the same bytes"
+        a.pusher.forget(content.digest, b"2" * 16, ["b", "c"])
+        await asyncio.gather(*a.pusher._forgetting)
+    assert [node.store.usage().blobs for node in (b, c)] == [0, 0]
+
+
+@pytest.mark.parametrize("handover", [False, True])
 async def test_a_cancelled_push_leaves_nothing(world: World, handover: bool) -> None:
     a, b = await world.node("a"), await world.node("b", handover=handover)
     data = os.urandom(20 * MIB)

@@ -16,6 +16,8 @@ import pytest
 from yarl import URL
 
 from lddp.cli.client import Client
+from lddp.client import Client as Files
+from lddp.client import Settings
 from lddp.core.limits import FILE_BYTES_MAX
 from lddp.core.records import MakeDirectory, Record
 from lddp.node.backend import NodeBackend
@@ -262,6 +264,21 @@ async def test_the_bytes_of_a_refused_change_go(world: Zones, http: aiohttp.Clie
             assert response.status == expected, target
         assert world.blobs(HERE) == [], target
     assert not world.nodes[HERE].store.undecided()
+    await world.until(lambda: world.blobs(THERE) == [])
+
+
+async def test_the_bytes_that_a_majority_took_of_a_refused_change_go(tmp_path: Path) -> None:
+    """Of three zones one more is waited for, and the third gets them meanwhile."""
+    async with zones(tmp_path, 3) as world, Files(Settings((world.url(HERE),), TOKEN)) as client:
+        await client.write("/data/f", b"x")
+        with pytest.raises(FileExistsError):
+            await client.write("/data/f", LARGE, exclusive=True)
+        await world.until(lambda: not any(world.blobs(name) for name in world.names))
+        await client.write("/data/g", LARGE)
+        with pytest.raises(FileExistsError):
+            await client.write("/data/f", LARGE, exclusive=True)
+        await world.shown(client.index)
+        assert [(world.root(name) / "g").read_bytes() for name in world.names] == [LARGE] * 3
 
 
 async def test_bytes_that_another_upload_has_use_for_stay(world: Zones, monkeypatch: pytest.MonkeyPatch) -> None:

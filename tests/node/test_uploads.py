@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,9 +29,13 @@ class Pusher:
 
     def __init__(self) -> None:
         self.peers: tuple[str, ...] = ()
+        self.forgotten: list[tuple[bytes, tuple[str, ...]]] = []
 
     async def push_file(self, *_: Any, **__: Any) -> SimpleNamespace:
         return SimpleNamespace(peers=self.peers)
+
+    def forget(self, digest: bytes, upload: bytes, peers: Sequence[str]) -> None:
+        self.forgotten.append((digest, tuple(peers)))
 
 
 @pytest.fixture
@@ -40,7 +44,11 @@ async def node(tmp_path: Path) -> AsyncIterator[Any]:
     with ThreadPoolExecutor(1) as threads:
         store = Store(tmp_path)
         yield SimpleNamespace(
-            store=store, environment=MemoryKeyValue(), threads=threads, pusher=Pusher(), peers_of=lambda rule: []
+            store=store,
+            environment=MemoryKeyValue(),
+            threads=threads,
+            pusher=Pusher(),
+            peers_of=lambda rule: ["zone-1"],
         )
         store.close()
 
@@ -60,6 +68,8 @@ async def test_what_no_record_names_goes(node: Any) -> None:
     writer, content = await upload(node)
     await writer.abort()
     assert node.store.open(content) is None
+    await writer.abort()
+    assert node.pusher.forgotten == [(content.digest, ("zone-1",)), (content.digest, ())], "the others are told once"
 
 
 async def test_what_too_few_zones_took_goes(node: Any) -> None:
