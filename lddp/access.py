@@ -90,6 +90,9 @@ class ContentWriter(Protocol):
         ...
 
 
+Decided = Callable[[Sequence[tuple[int, Outcome]]], None]
+
+
 class Access(Protocol):
     # -- what this node is
 
@@ -117,11 +120,12 @@ class Access(Protocol):
         ...
 
     async def submit_many(
-        self, records: Sequence[Record], timeout_s: float, *, visible: bool = True
+        self, records: Sequence[Record], timeout_s: float, *, visible: bool = True, decided: Decided | None = None
     ) -> list[tuple[int, Outcome]]:
         """As `submit` for each, in this order in the log, answers in the same order; without `visible`, once they are
         ordered, durable on a majority and folded here, whatever the zone's files show by then. Calls that start one
-        after the other enter the log in that order while the leader stays."""
+        after the other enter the log in that order while the leader stays. `decided` is told the answers as soon as
+        they are known, which is before the zone's files show them."""
         ...
 
     async def barrier(self, timeout_s: float) -> int:

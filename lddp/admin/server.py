@@ -13,6 +13,8 @@ from lddp.errors import ConfigError
 SHUTDOWN_S = 1.0
 """How long requests may go on after the node was told to stop."""
 KEEPALIVE_S = 75.0
+READ_BUFFER_BYTES = 256 * 1024
+"""What of a body waits to be read; a connection pauses at twice as much."""
 BACKLOG = 512
 
 
@@ -26,6 +28,7 @@ class Server:
             app,
             access_log=None,
             keepalive_timeout=KEEPALIVE_S,
+            read_bufsize=READ_BUFFER_BYTES,
             handler_cancellation=True,
             shutdown_timeout=SHUTDOWN_S,
         )

@@ -35,6 +35,8 @@ ATTEMPT_S_MAX = 10.0
 PAUSE_S_MIN, PAUSE_S_MAX = 0.05, 1.0
 PROBLEM_BYTES_MAX = 1 << 20
 CONNECTIONS_MAX = 64
+READ_BUFFER_BYTES = 256 * 1024
+"""What of an answer waits to be read; a connection pauses at twice as much."""
 NODES_MAX = 64
 """Known, those that others have named included."""
 
@@ -139,6 +141,7 @@ class Requests:
                 connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ssl=context),
                 headers={"Authorization": f"Bearer {self._settings.token}"},
                 auto_decompress=False,
+                read_bufsize=READ_BUFFER_BYTES,
             )
         return self._http
 

@@ -6,7 +6,7 @@ import errno
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lddp.access import ContentWriter, Entry, OpenFile
+from lddp.access import ContentWriter, Decided, Entry, OpenFile
 from lddp.admin.backend import Document, Event, Metric, RuleRequest
 from lddp.core import records as r
 from lddp.core.records import MigrationAction, OperationId, Outcome, Record, ZoneMember
@@ -66,12 +66,15 @@ class NodeBackend:
         return answer
 
     async def submit_many(
-        self, records: Sequence[Record], timeout_s: float, *, visible: bool = True
+        self, records: Sequence[Record], timeout_s: float, *, visible: bool = True, decided: Decided | None = None
     ) -> list[tuple[int, Outcome]]:
         if self._node.witness:
             raise elsewhere(self._node, "a witness takes no operations; ask a node that has a zone")
         deadline = self._node.clock.monotonic() + timeout_s
         applied = await self._node.gateway.submit_many(records, timeout_s, early=not visible)
+        answers = [(one.gsn, one.outcome) for one in applied]
+        if decided is not None:
+            decided(answers)
         projector = self._node.projector if visible else None
         if projector is not None:
             try:
@@ -83,7 +86,7 @@ class NodeBackend:
                 raise OutcomeUnknownError(
                     f"ordered, but not visible here yet ({error}); ask again with the same id"
                 ) from None
-        return [(one.gsn, one.outcome) for one in applied]
+        return answers
 
     async def barrier(self, timeout_s: float) -> int:
         return await self._node.gateway.barrier(timeout_s)

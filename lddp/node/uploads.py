@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lddp.content.disk import STEP_BYTES
 from lddp.content.frames import UPLOAD_BYTES
 from lddp.core.records import Content
 from lddp.core.rules import Rule
@@ -33,21 +34,45 @@ class Upload:
         self._rule = rule
         self._writer = node.store.writer(self)
         self._content: Content | None = None
+        self._pieces: list[bytes] = []
+        self._waiting = 0
+        self._writing: asyncio.Task[None] | None = None
         self._name = os.urandom(UPLOAD_BYTES)
         self._told: Sequence[str] = ()
         """Peers that have been sent the bytes, or a part of them."""
 
     async def write(self, data: bytes) -> None:
-        await self._node.store.disk.run(self._writer.write, data)
+        """While one step goes to the disk, the next one comes in."""
+        self._pieces.append(data)
+        self._waiting += len(data)
+        if self._waiting >= STEP_BYTES:
+            await self._idle()
+            self._writing = asyncio.create_task(self._node.store.disk.run(self._write, self._taken()))
+
+    def _taken(self) -> list[bytes]:
+        pieces, self._pieces, self._waiting = self._pieces, [], 0
+        return pieces
+
+    def _write(self, pieces: list[bytes]) -> None:
+        for piece in pieces:
+            self._writer.write(piece)
+
+    async def _idle(self) -> None:
+        """Until nothing is on its way to the disk. Raises what went wrong there."""
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
+            self._writing = None
 
     async def commit(self) -> Content:
-        content = await self._node.store.disk.run(self._commit)
+        await self._idle()
+        content = await self._node.store.disk.run(self._commit, self._taken())
         if content.inline is None and content.size:
             await self._spread(content)
         return content
 
-    def _commit(self) -> Content:
+    def _commit(self, pieces: list[bytes]) -> Content:
         """In a thread: known to `abort` also where nobody waits for the end any more."""
+        self._write(pieces)
         self._content = content = self._writer.commit(True)
         return content
 
@@ -55,6 +80,8 @@ class Upload:
         peers = self._node.peers_of(self._rule)
         zones = len(self._rule.members)
         enough = zones // 2 if zones >= QUORUM_ZONES_MIN else 0
+        if not peers and not enough:
+            return
         held = self._node.store.held_as(content, share=False)
         if not isinstance(held, int):
             raise UnavailableError("the bytes that were just stored are gone: send them again")
@@ -69,6 +96,9 @@ class Upload:
             raise UnavailableError(f"{len(pushed.peers)} other zones took the bytes, {enough} are needed: try again")
 
     async def abort(self) -> None:
+        if self._writing is not None:
+            await asyncio.wait((self._writing,))
+            self._writing.exception()  # whoever wrote was told, or nobody waits any more
         if self._content is None:
             await self._node.store.disk.run(self._writer.abort)
         elif self._content.inline is None and self._content.size:

@@ -51,9 +51,15 @@ async def receive(body: StreamReader, writer: ContentWriter, idle_s: float = IDL
 async def order(
     access: Access, records: Sequence[Record], timeout_s: float, writer: ContentWriter
 ) -> list[tuple[int, Outcome]]:
-    """Orders records, the last of which names what `writer` took, and says what became of that."""
+    """Orders records, the last of which names what `writer` took, and says what became of that. The writer is told as
+    soon as it is decided: then the zone need not copy the bytes, but can take them for its file."""
+
+    def decided(results: Sequence[tuple[int, Outcome]]) -> None:
+        if not results[-1][1].errno:
+            writer.used()
+
     try:
-        results = await access.submit_many(records, timeout_s)
+        results = await access.submit_many(records, timeout_s, decided=decided)
     except OutcomeUnknownError:
         raise  # the record may come yet, and need the bytes
     except LddpError:
@@ -61,8 +67,6 @@ async def order(
         raise
     if results[-1][1].errno:
         await writer.abort()
-    else:
-        writer.used()
     return results
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from lddp.access import Entry, OpenFile
+from lddp.access import Decided, Entry, OpenFile
 from lddp.admin.backend import Backend, Document, Event, Metric, RuleRequest
 from lddp.core import records as r
 from lddp.core.records import Content, Kind, MigrationAction, OperationId, Outcome, Record
@@ -161,14 +161,17 @@ class FakeBackend:
         return (await self.submit_many([record], timeout_s))[0]
 
     async def submit_many(
-        self, records: Sequence[Record], timeout_s: float, *, visible: bool = True
+        self, records: Sequence[Record], timeout_s: float, *, visible: bool = True, decided: Decided | None = None
     ) -> list[tuple[int, Outcome]]:
         if self.failure is not None:
             raise self.failure
         if self.gate is not None:
             await self.gate.wait()
         self.visibly.append(visible)
-        return [self._take(record) for record in records]
+        answers = [self._take(record) for record in records]
+        if decided is not None:
+            decided(answers)
+        return answers
 
     def _take(self, record: Record) -> tuple[int, Outcome]:
         known = self.outcomes.get(record.id)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from blake3 import blake3
 
-from lddp.access import Entry, OpenFile
+from lddp.access import Decided, Entry, OpenFile
 from lddp.core import effects as e
 from lddp.core.machine import StateMachine
 from lddp.core.records import Content, CreateRule, Kind, OperationId, Outcome, Record, ZoneMember
@@ -133,7 +133,7 @@ class MachineBackend(FakeBackend):
         return -1 if self.witness else ZONE
 
     async def submit_many(
-        self, records: Sequence[Record], timeout_s: float, *, visible: bool = True
+        self, records: Sequence[Record], timeout_s: float, *, visible: bool = True, decided: Decided | None = None
     ) -> list[tuple[int, Outcome]]:
         if self.failure is not None:
             raise self.failure
@@ -144,6 +144,8 @@ class MachineBackend(FakeBackend):
         for record in records:
             outcome = self.apply(record)
             answers.append((self.machine.gsn, outcome))
+        if decided is not None:
+            decided(answers)
         return answers
 
     def entry(self, path: bytes) -> Entry | None:
