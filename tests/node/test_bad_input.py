@@ -17,7 +17,7 @@ from yarl import URL
 
 from lddp.cli.client import Client
 from lddp.client import Client as Files
-from lddp.client import Settings
+from lddp.client import Options, Settings
 from lddp.core.limits import FILE_BYTES_MAX
 from lddp.core.records import MakeDirectory, Record
 from lddp.node.backend import NodeBackend
@@ -269,7 +269,7 @@ async def test_the_bytes_of_a_refused_change_go(world: Zones, http: aiohttp.Clie
 
 async def test_the_bytes_that_a_majority_took_of_a_refused_change_go(tmp_path: Path) -> None:
     """Of three zones one more is waited for, and the third gets them meanwhile."""
-    async with zones(tmp_path, 3) as world, Files(Settings((world.url(HERE),), TOKEN)) as client:
+    async with zones(tmp_path, 3) as world, Files(Settings((world.url(HERE),), TOKEN), Options(PATIENCE_S)) as client:
         await client.write("/data/f", b"x")
         with pytest.raises(FileExistsError):
             await client.write("/data/f", LARGE, exclusive=True)

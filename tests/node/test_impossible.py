@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lddp.client import Client, FileError, Settings
+from lddp.client import Client, FileError, Options, Settings
 from lddp.core.limits import GROWN_BYTES_MAX
 from tests.node.zones import PATIENCE_S, TOKEN, Zones, zones
 
@@ -44,7 +44,7 @@ async def world(tmp_path: Path) -> AsyncIterator[Zones]:
 
 
 async def test_a_zone_goes_on_whatever_clients_ask_for(world: Zones) -> None:
-    async with Client(Settings((world.url("zone-1"),), TOKEN)) as client:
+    async with Client(Settings((world.url("zone-1"),), TOKEN), Options(PATIENCE_S)) as client:
         await client.write("/data/f", b"x")
         for what, (expected, ask) in REFUSED.items():
             with pytest.raises(FileError) as caught:

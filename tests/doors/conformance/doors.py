@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
@@ -21,10 +22,10 @@ from urllib.parse import quote, urlsplit
 import click
 
 from lddp.cli.main import cli
-from lddp.client import Batch, Client, Entry, Settings
+from lddp.client import Batch, Client, Entry, Options, Settings
 from lddp.client.entries import bytes_of, path_text
 from lddp.doors.fsspec import LddpFileSystem
-from lddp.doors.webhdfs.remote import BY_ERRNO
+from lddp.doors.webhdfs.remote import BY_ERRNO, RETRIABLE
 from lddp.errors import OperationError
 from tests.doors.conformance.steps import (
     Append,
@@ -81,8 +82,8 @@ def seen(kind: str, size: int, mode: int, target: bytes) -> tuple[str, int, int,
 class Api:
     name = HTTP
 
-    def __init__(self, url: str, token: str, run: Run) -> None:
-        self._client = Client(Settings((url,), token))
+    def __init__(self, url: str, token: str, run: Run, timeout_s: float) -> None:
+        self._client = Client(Settings((url,), token), Options(timeout_s))
         self._run = run
 
     def close(self) -> None:
@@ -294,21 +295,29 @@ class WebHdfs:
     def _ask(
         self, step: Step, method: str, path: bytes, query: str, data: bytes = b"", target: str = ""
     ) -> tuple[str, bytes]:
-        """(where to go on, the body)."""
-        connection = http.client.HTTPConnection(self._host, timeout=self._timeout_s)
+        """(where to go on, the body). What was between two leaders did surely not happen, and is asked for again, as
+        Hadoop's clients do."""
         target = target or f"/webhdfs/v1{quote(path, safe='/')}?op={query}"
-        try:
-            connection.request(method, target, data, {"Authorization": f"Bearer {self._token}"})
-            answer = connection.getresponse()
-            body = answer.read()
-        finally:
-            connection.close()
-        if answer.status < 400:
-            return answer.getheader("Location", ""), body
-        error = json.loads(body)["RemoteException"]
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            status, location, body = self._once(method, target, data)
+            if status < 400:
+                return location, body
+            error = json.loads(body)["RemoteException"]
+            if error["exception"] != RETRIABLE.simple or time.monotonic() > deadline:
+                break
         words = HADOOP.get((type(step), step.errno), {BY_ERRNO.get(step.errno)})
         fits = any(java is not None and error["exception"] == java.simple for java in words)
         raise OperationError(step.errno if fits else -1, f"{error['exception']}: {error['message']}")
+
+    def _once(self, method: str, target: str, data: bytes) -> tuple[int, str, bytes]:
+        connection = http.client.HTTPConnection(self._host, timeout=self._timeout_s)
+        try:
+            connection.request(method, target, data, {"Authorization": f"Bearer {self._token}"})
+            answer = connection.getresponse()
+            return answer.status, answer.getheader("Location", ""), answer.read()
+        finally:
+            connection.close()
 
 
 # -- commands ---------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ class World(NamedTuple):
 
 def _doors(served: Served, url: str) -> dict[str, Door]:
     return {
-        HTTP: Api(url, TOKEN, served.run),
+        HTTP: Api(url, TOKEN, served.run, PATIENCE_S),
         FSSPEC: Fsspec(url, TOKEN, PATIENCE_S),
         WEBHDFS: WebHdfs(url, TOKEN, PATIENCE_S),
         CLI: Commands(url, str(served.zones.token_file), PATIENCE_S),
