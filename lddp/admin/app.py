@@ -13,7 +13,7 @@ from types import MappingProxyType
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from lddp.admin import batch, changes, control, files, observe, problems
+from lddp.admin import batch, changes, control, files, mounts, observe, problems
 from lddp.admin.backend import Backend
 from lddp.admin.metrics import METER, Meter
 from lddp.admin.problems import Handler
@@ -75,12 +75,12 @@ def _authentication(token: str, mounted: Collection[Handler]) -> Middleware:
     return middleware
 
 
-def build_app(backend: Backend, token: str, mounts: Mapping[str, Handler] = NO_MOUNTS) -> web.Application:
-    """All routes over `backend`, for clients that show `token`. `mounts` are doors with a protocol of their own, each
+def build_app(backend: Backend, token: str, mounted: Mapping[str, Handler] = NO_MOUNTS) -> web.Application:
+    """All routes over `backend`, for clients that show `token`. `mounted` are doors with a protocol of their own, each
     below a prefix of the path: it gets all requests there, looks at their credentials and answers its own errors."""
     meter = Meter()
     app = web.Application(
-        middlewares=[meter.middleware, problems.middleware, _authentication(token, mounts.values())],
+        middlewares=[meter.middleware, problems.middleware, _authentication(token, mounted.values())],
         client_max_size=batch.BODY_BYTES_MAX,
     )
     app[BACKEND] = backend
@@ -88,7 +88,7 @@ def build_app(backend: Backend, token: str, mounts: Mapping[str, Handler] = NO_M
     app[batch.STREAMS] = batch.Streams()
     app.on_shutdown.append(batch.close_streams)
     app.add_routes(_routes())
-    for prefix, handler in mounts.items():
+    for prefix, handler in mounted.items():
         app.router.add_route("*", prefix + ANY_PATH, handler, expect_handler=_no_word)
     return app
 
@@ -115,6 +115,9 @@ def _routes() -> list[web.RouteDef]:
         web.post("/v1/migrations/{migration}/{action}", control.change_migration),
         web.get("/v1/receipts", control.list_receipts),
         web.get("/v1/receipts/{receipt}", control.show_receipt),
+        web.get("/v1/mounts", mounts.list_mounts),
+        web.post("/v1/mounts", mounts.mount),
+        web.delete("/v1/mounts", mounts.unmount),
         web.get("/v1/log", observe.log),
         web.get("/v1/events", observe.events),
         web.post("/v1/barrier", observe.barrier),

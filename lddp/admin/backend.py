@@ -115,6 +115,22 @@ class Backend(Access, Protocol):
 
     def receipt(self, id: int) -> Document | None: ...
 
+    # -- FUSE mounts of this node, on its own machine
+
+    def mounts(self) -> list[Document]:
+        """rule, mountpoint, soft_timeout_s (None: hard), calls (that are being served)."""
+        ...
+
+    async def mount(self, rule: str, mountpoint: bytes, soft_s: float | None) -> Document:
+        """Raises OperationError(ENOENT) for a rule that does not exist, UsageError for a mountpoint that cannot be one,
+        ZoneError where the machine refuses."""
+        ...
+
+    async def unmount(self, mountpoint: bytes, *, lazily: bool) -> Document:
+        """Commits what was written there first. Raises OperationError(ENOENT), and ZoneError(EBUSY) where programs use
+        it, unless `lazily`."""
+        ...
+
     # -- the log
 
     def log(self, first: int, last: int, path: bytes, limit: int) -> list[Document]:

@@ -47,6 +47,9 @@ DESCRIBED = (
     ),
     Described("GET", "/v1/receipts", "Receipts, newest first", ("rule",)),
     Described("GET", "/v1/receipts/{receipt}", "One receipt"),
+    Described("GET", "/v1/mounts", "FUSE mounts that this node serves"),
+    Described("POST", "/v1/mounts", "Mount a rule's tree on the node's machine; from that machine only", (), JSON),
+    Described("DELETE", "/v1/mounts", "Unmount; from the node's machine only", ("mountpoint", "lazy")),
     Described("GET", "/v1/log", "Records of the log, oldest first", ("from", "to", "path", "limit")),
     Described(
         "GET",

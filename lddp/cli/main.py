@@ -47,6 +47,8 @@ COMMANDS = {
     "mkdir": Lazy("lddp.cli.files", "mkdir", "Make directories."),
     "mv": Lazy("lddp.cli.files", "mv", "Rename a file or directory."),
     "rm": Lazy("lddp.cli.files", "rm", "Remove files, or trees with -r."),
+    "mount": Lazy("lddp.cli.mount", "mount", "Mount a rule's tree on this machine."),
+    "unmount": Lazy("lddp.cli.mount", "unmount", "Unmount what 'lddp mount' has mounted."),
     "stat": Lazy("lddp.cli.files", "stat", "Show the attributes of entries."),
 }
 

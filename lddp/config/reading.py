@@ -19,6 +19,7 @@ from lddp.config.values import (
     Address,
     HttpAddress,
     LimitsConfig,
+    MountConfig,
     NodeConfig,
     PeerConfig,
     RaftConfig,
@@ -65,8 +66,8 @@ def parse(text: str, name: str, base: Path, environment: Mapping[str, str]) -> N
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{name} is not valid TOML: {error}; correct that line") from None
     place = _Place(name, base)
-    _reject_unknown(document, ["node", "peers", *_TABLES], "", place)
-    tables = {table: _table(document, table, place) for table in ("node", *_TABLES, "peers")}
+    _reject_unknown(document, ["node", "peers", "mounts", *_TABLES], "", place)
+    tables = {table: _table(document, table, place) for table in ("node", *_TABLES, "peers", "mounts")}
     sources = _overlay(tables, environment, place)
     parts: dict[str, Any] = {}
     for table, cls in _TABLES.items():
@@ -75,7 +76,11 @@ def parse(text: str, name: str, base: Path, environment: Mapping[str, str]) -> N
         parts[table] = _build(cls, tables[table], table, place, sources)
     peers = {peer: _build(PeerConfig, _table(tables["peers"], peer, place, "peers."), f"peers.{peer}", place, sources)
              for peer in tables["peers"]}  # fmt: skip
-    config = _build(NodeConfig, tables["node"], "node", place, sources, **parts, peers=MappingProxyType(peers))
+    mounts = {_path(at, f"mounts.{at}", place):
+              _build(MountConfig, _table(tables["mounts"], at, place, "mounts."), f"mounts.{at}", place, sources)
+              for at in tables["mounts"]}  # fmt: skip
+    parts |= {"peers": MappingProxyType(peers), "mounts": MappingProxyType(mounts)}
+    config = _build(NodeConfig, tables["node"], "node", place, sources, **parts)
     check(config, name)
     return config
 
@@ -87,6 +92,9 @@ _TABLES: dict[str, type] = {
     "raft": RaftConfig,
     "webhdfs": WebHdfsConfig,
 }
+
+
+_LISTED: dict[str, type] = {"node": NodeConfig, "peers": PeerConfig, "mounts": MountConfig}
 
 
 def _table(document: Mapping[str, Any], key: str, place: _Place, prefix: str = "") -> dict[str, Any]:
@@ -113,8 +121,8 @@ def _overlay(tables: dict[str, dict[str, Any]], environment: Mapping[str, str], 
 
 
 def _keys(table: str) -> list[str]:
-    nested = {"peers", *_TABLES} if table == "node" else set()
-    cls = NodeConfig if table == "node" else PeerConfig if table.startswith("peers.") else _TABLES[table]
+    nested = {"peers", "mounts", *_TABLES} if table == "node" else set()
+    cls = _LISTED.get(table.partition(".")[0]) or _TABLES[table]
     return [field.name for field in dataclasses.fields(cls) if field.name not in nested]
 
 

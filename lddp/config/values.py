@@ -140,6 +140,17 @@ class WebHdfsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MountConfig:
+    """One FUSE mount that the node brings about at every start; the table's name is the mountpoint's path."""
+
+    rule: str
+    """The name of the rule whose tree is mounted; this node's zone must have one. The mount waits for the rule."""
+    soft_timeout_s: float = 0.0
+    """Seconds after which a call fails with EIO while the log takes nothing, as without a majority. 0: it waits for as
+    long as that lasts, unless its program is killed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig:
     """Everything a node is told at its start."""
 
@@ -163,6 +174,8 @@ class NodeConfig:
     """None for a witness, and only then."""
     peers: Mapping[str, PeerConfig] = field(default_factory=dict)
     """All other nodes, by name."""
+    mounts: Mapping[Path, MountConfig] = field(default_factory=dict)
+    """FUSE mounts, by mountpoint."""
     limits: LimitsConfig = LimitsConfig()
     raft: RaftConfig = RaftConfig()
     webhdfs: WebHdfsConfig = WebHdfsConfig()

@@ -126,6 +126,18 @@ class NodeBackend:
         if self._node.witness:
             raise elsewhere(self._node, "a witness has no files and no rules; ask a node that has a zone")
 
+    # -- FUSE mounts ------------------------------------------------------------------------------------------------
+
+    def mounts(self) -> list[Document]:
+        return self._node.mounts.documents()
+
+    async def mount(self, rule: str, mountpoint: bytes, soft_s: float | None) -> Document:
+        self._require_zone()
+        return await self._node.mounts.mount(rule, mountpoint, soft_s)
+
+    async def unmount(self, mountpoint: bytes, *, lazily: bool) -> Document:
+        return await self._node.mounts.unmount(mountpoint, lazily=lazily)
+
     # -- rules, migrations, receipts, the log -----------------------------------------------------------------------
 
     def zones(self) -> dict[str, int]:

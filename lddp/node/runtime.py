@@ -43,6 +43,7 @@ from lddp.node.backend import NodeBackend
 from lddp.node.completion import Completion
 from lddp.node.gossip import Gossip
 from lddp.node.migration import MigrationDriver
+from lddp.node.mounts import Mounts
 from lddp.node.survey import Surveyor
 from lddp.node.sweep import Sweep
 from lddp.node.system import SystemClock, SystemRandom, tune_process
@@ -112,6 +113,7 @@ class Node:
         self.ready_at = self.gateway.gsn
         self.member.on_message.append(self._message)
         self.backend = NodeBackend(self)
+        self.mounts = Mounts(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._driving: dict[int, asyncio.Task[None]] = {}
         token = read_token(config.token_file)
@@ -279,6 +281,7 @@ class Node:
         self._spawn(self._open_again())
         self.url = await self._server.start()
         self._refresh(self.gateway.gsn)
+        self._spawn(self.mounts.run())
 
     async def _open_again(self) -> None:
         """Tries again to open the trees that could not be opened."""
@@ -341,6 +344,7 @@ class Node:
     async def stop(self) -> None:
         """Stops in the reverse order. What was not acknowledged is unknown to its clients."""
         await self._server.stop()
+        await self.mounts.stop()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

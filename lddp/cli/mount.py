@@ -1,0 +1,55 @@
+"""`lddp mount` and `lddp unmount`: FUSE mounts of a node on this machine."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from lddp.cli.options import Session, client_options, write_line
+
+
+def _absolute(path: str) -> str:
+    return os.path.realpath(path)
+
+
+@click.command()
+@click.argument("rule")
+@click.argument("mountpoint", type=click.Path())
+@click.option("--soft", is_flag=True, help="Fail with EIO while the log takes nothing, instead of waiting.")
+@click.option(
+    "--timeo",
+    type=click.FloatRange(0.1, 86_400),
+    default=30.0,
+    show_default=True,
+    help="With --soft: after how many s.",
+)
+@client_options
+def mount(session: Session, rule: str, mountpoint: str, soft: bool, timeo: float) -> None:
+    """Mount the tree of RULE at MOUNTPOINT, an empty directory of this machine.
+
+    The node that is asked serves the mount, so it must run on this machine and have a zone of the rule. The mount stays
+    until `lddp unmount MOUNTPOINT`, `umount` or the node's end; what is to be mounted at every start belongs into the
+    node's configuration.
+    """
+    body = {"rule": rule, "mountpoint": _absolute(mountpoint), "soft_timeout_s": timeo if soft else None}
+    made = session.client.change("POST", "/v1/mounts", None, body)
+    if session.as_json:
+        session.document(made)
+    else:
+        write_line(os.fsencode(f"{rule} is mounted at {made['mountpoint']}"))
+
+
+@click.command()
+@click.argument("mountpoint", type=click.Path())
+@click.option("--lazy", is_flag=True, help="Also while programs have files open there.")
+@client_options
+def unmount(session: Session, mountpoint: str, lazy: bool) -> None:
+    """Unmount what `lddp mount` has mounted at MOUNTPOINT; what was written there is committed first."""
+    # Not resolved: a mount whose node is gone answers to nothing.
+    path = os.path.abspath(mountpoint)
+    gone = session.client.change("DELETE", "/v1/mounts", {"mountpoint": path, "lazy": "true" if lazy else "false"})
+    if session.as_json:
+        session.document(gone)
+    else:
+        write_line(os.fsencode(f"{gone['rule']} is not mounted at {path} any more"))

@@ -1,0 +1,176 @@
+"""Open files: open, create, read, write, and what brings their bytes into the log."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+
+from lddp.core import records as r
+from lddp.core.namespace import Inode
+from lddp.core.operations import EMPTY_DIGEST
+from lddp.core.records import Kind
+from lddp.doors.fuse import protocol, wire
+from lddp.doors.fuse.files import File, Handle
+from lddp.doors.fuse.metadata import Metadata
+from lddp.doors.fuse.names import Names
+from lddp.doors.fuse.ordering import refused
+from lddp.doors.fuse.session import Answer
+from lddp.doors.fuse.tree import Tree
+
+_log = logging.getLogger(__name__)
+_WRITABLE = os.O_WRONLY | os.O_RDWR
+
+
+class Data:
+    def __init__(self, tree: Tree, names: Names, metadata: Metadata) -> None:
+        self._tree = tree
+        self._names = names
+        self._metadata = metadata
+        self._handles: dict[int, Handle] = {}
+        self._last = 0
+        self._late: set[asyncio.Task[None]] = set()
+
+    def _handle(self, number: int) -> Handle:
+        handle = self._handles.get(number)
+        if handle is None:
+            raise refused(errno.EBADF)
+        return handle
+
+    # -- opening ------------------------------------------------------------------------------------------------------
+
+    async def open(self, request: wire.Request) -> bytes:
+        flags, own = wire.open_flags(request.body)
+        number = self._tree.inodes.number(request.node)
+        if own & protocol.OPEN_KILL_SUIDGID and flags & os.O_TRUNC:
+            await self._metadata.kill_privileges(number)
+        return await self._open(number, flags)
+
+    async def _open(self, number: int, flags: int) -> bytes:
+        tree = self._tree
+        file = tree.files.hold(number)
+        try:
+            if flags & os.O_TRUNC and flags & _WRITABLE:
+                await tree.files.truncate(file, 0)
+            elif not (file.is_known and file.is_ahead):
+                async with file.lock:
+                    await tree.files.freshen(file)
+        except BaseException:
+            self._let_go(file)
+            raise
+        self._last += 1
+        self._handles[self._last] = Handle(file, flags)
+        keep = tree.inodes.keeps_pages(number, file.digest) and bool(file.digest)
+        return wire.open_answer(self._last, protocol.FOPEN_KEEP_CACHE if keep else 0)
+
+    async def create(self, request: wire.Request) -> bytes:
+        made = wire.create(request.body)
+        tree, directory = self._tree, self._tree.inodes.number(request.node)
+        owner = self._names.owner(directory, request, made.mode)
+        try:
+            inode = await self._names.make(
+                directory, made.name, lambda stamp, path: r.Create(*stamp, path, Kind.FILE, *owner)
+            )
+        except OSError as error:
+            if error.errno != errno.EEXIST or made.flags & os.O_EXCL:
+                raise
+            return await self._open_instead(directory, made)
+        file = tree.files.hold(inode.number)
+        if not file.is_known:
+            file.become_empty(EMPTY_DIGEST)
+        self._last += 1
+        self._handles[self._last] = Handle(file, made.flags)
+        entry = tree.entry(inode)
+        tree.inodes.keeps_pages(inode.number, EMPTY_DIGEST)
+        return entry + wire.open_answer(self._last)
+
+    async def _open_instead(self, directory: int, made: wire.Make) -> bytes:
+        """Somebody else has made it meanwhile, in this zone or another."""
+        with self._tree.ground.view() as view:
+            number = view.child(directory, made.name)
+            inode: Inode | None = view.inode(number) if number else None
+        if inode is None or inode.kind is not Kind.FILE:
+            raise refused(errno.EEXIST)
+        opened = await self._open(number, made.flags)
+        return self._tree.entry(inode) + opened
+
+    # -- bytes --------------------------------------------------------------------------------------------------------
+
+    def read(self, request: wire.Request) -> Answer:
+        span = wire.span(request.body)
+        file = self._handle(span.handle).file
+        data = self._tree.files.read_at_once(file, span.offset, span.size)
+        return self._tree.files.read(file, span.offset, span.size) if data is None else data  # type: ignore[return-value]
+
+    def write(self, request: wire.Request) -> Answer:
+        span = wire.span(request.body)
+        handle, data = self._handle(span.handle), wire.written(request.body)
+        if not span.flags & protocol.WRITE_KILL_SUIDGID:
+            done = self._tree.files.write_at_once(handle.file, span.offset, data)
+            if done is not None:
+                return wire.write_answer(done)
+        return self._write(handle.file, span, data)  # type: ignore[return-value]
+
+    async def _write(self, file: File, span: wire.Span, data: memoryview) -> bytes:
+        if span.flags & protocol.WRITE_KILL_SUIDGID and self._is_named(file.number):
+            await self._metadata.kill_privileges(file.number)
+        return wire.write_answer(await self._tree.files.write(file, span.offset, data))
+
+    def _is_named(self, number: int) -> bool:
+        with self._tree.ground.view() as view:
+            return view.inode(number) is not None
+
+    async def fallocate(self, request: wire.Request) -> bytes:
+        wanted = wire.allocation(request.body)
+        await self._tree.files.allocate(self._handle(wanted.handle).file, wanted.mode, wanted.offset, wanted.length)
+        return b""
+
+    async def lseek(self, request: wire.Request) -> bytes:
+        number, offset, whence = wire.seek(request.body)
+        return wire.seek_answer(await self._tree.files.seek(self._handle(number).file, offset, whence))
+
+    # -- into the log -------------------------------------------------------------------------------------------------
+
+    def flush(self, request: wire.Request) -> Answer:
+        handle = self._handle(wire.handle(request.body))
+        return self._commit(handle.file) if handle.writes and handle.file.is_ahead else b""  # type: ignore[return-value]
+
+    def fsync(self, request: wire.Request) -> Answer:
+        handle = self._handle(wire.handle(request.body))
+        return self._commit(handle.file) if handle.file.is_ahead else b""  # type: ignore[return-value]
+
+    async def _commit(self, file: File) -> bytes:
+        await self._tree.committer.commit(file)
+        return b""
+
+    def release(self, request: wire.Request) -> bytes:
+        """Nobody waits for this one. What a mapping has written after the last close is still to be committed."""
+        handle = self._handles.pop(wire.handle(request.body), None)
+        if handle is not None:
+            self._let_go(handle.file)
+        return b""
+
+    def _let_go(self, file: File) -> None:
+        if self._tree.files.let_go(file):
+            file.opens += 1
+            task = asyncio.get_running_loop().create_task(self._commit_late(file))
+            self._late.add(task)
+            task.add_done_callback(self._late.discard)
+
+    async def _commit_late(self, file: File) -> None:
+        try:
+            await self._tree.committer.commit(file)
+        except OSError as error:
+            _log.error("what was written to inode %d is lost: %s", file.number, error.strerror)
+            self._tree.files.discard(file)
+            return
+        if self._tree.files.let_go(file):
+            self._tree.files.discard(file)
+
+    async def close(self) -> None:
+        """Ends what nobody waits for."""
+        for task in list(self._late):
+            task.cancel()
+        if self._late:
+            await asyncio.wait(self._late)

@@ -1,0 +1,35 @@
+"""Many may pass side by side, or one alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class Gate:
+    """A lock that is shared or exclusive. Whoever wants it alone is let in before those who come later."""
+
+    def __init__(self) -> None:
+        self._passing = 0
+        self._turn = asyncio.Lock()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @asynccontextmanager
+    async def shared(self) -> AsyncIterator[None]:
+        async with self._turn:
+            self._passing += 1
+            self._empty.clear()
+        try:
+            yield
+        finally:
+            self._passing -= 1
+            if not self._passing:
+                self._empty.set()
+
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[None]:
+        async with self._turn:
+            await self._empty.wait()
+            yield

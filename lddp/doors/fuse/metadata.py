@@ -1,0 +1,195 @@
+"""Attributes, extended attributes, symlinks' targets, and the volume's room."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from typing import NamedTuple
+
+from lddp.core import records as r
+from lddp.core.namespace import Inode
+from lddp.core.records import Kind, XattrFlag
+from lddp.doors.fuse import wire
+from lddp.doors.fuse.ordering import refused
+from lddp.doors.fuse.protocol import SetAttribute
+from lddp.doors.fuse.tree import Tree
+
+_NAMESPACES = (b"user.", b"trusted.", b"security.")
+TRUNCATE_RECORD_FROM_BYTES = 1 << 20
+"""A larger file that nobody has open is cut by one small record, and not by sending it again."""
+
+
+class Fields(NamedTuple):
+    """What a record sets; None leaves it as it is."""
+
+    mode: int | None
+    uid: int | None
+    gid: int | None
+    mtime_ns: int | None
+
+
+def without_privileges(mode: int) -> int:
+    """As the kernel takes suid and sgid away from what is written to or given away; sgid without the group's execute
+    bit has another meaning."""
+    mode &= ~stat.S_ISUID
+    return mode & ~stat.S_ISGID if mode & stat.S_IXGRP else mode
+
+
+class Metadata:
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+
+    def _number(self, request: wire.Request) -> int:
+        return self._tree.inodes.number(request.node)
+
+    def getattr(self, request: wire.Request) -> bytes:
+        return self._tree.attributes(self._number(request))
+
+    # -- setattr ------------------------------------------------------------------------------------------------------
+
+    async def setattr(self, request: wire.Request) -> bytes:
+        change = wire.change(request.body)
+        number, tree = self._number(request), self._tree
+        with tree.ground.view() as view:
+            inode = view.inode(number)
+        if inode is None:
+            await self._of_the_gone(number, change)
+            return tree.attributes(number)
+        if change.valid & SetAttribute.SIZE:
+            await self._resize(inode, change)
+        await self._set(inode, change)
+        return tree.attributes(number)
+
+    async def _of_the_gone(self, number: int, change: wire.Change) -> None:
+        """A file without a name is its holders' own."""
+        file = self._tree.files.get(number)
+        last = self._tree.inodes.last(number)
+        if last is None:
+            raise refused(errno.ESTALE)
+        if change.valid & SetAttribute.SIZE and file is not None:
+            await self._tree.files.truncate(file, change.size)
+        fields = self._fields(last, change)
+        last.mode = last.mode if fields.mode is None else fields.mode
+        last.uid = last.uid if fields.uid is None else fields.uid
+        last.gid = last.gid if fields.gid is None else fields.gid
+        last.mtime_ns = last.mtime_ns if fields.mtime_ns is None else fields.mtime_ns
+        if file is not None and fields.mtime_ns is not None:
+            file.mtime_ns = last.mtime_ns
+        self._tree.inodes.changed(number, self._tree.ground.time_ns())
+
+    async def _resize(self, inode: Inode, change: wire.Change) -> None:
+        tree, number = self._tree, inode.number
+        if inode.kind is not Kind.FILE:
+            raise refused(errno.EINVAL)
+        file = tree.files.get(number)
+        unused = file is None or file.staged < 0
+        if unused and not change.valid & SetAttribute.FH and max(inode.size, change.size) >= TRUNCATE_RECORD_FROM_BYTES:
+            await tree.change(number, lambda path, now: r.Truncate(*tree.orders.stamp()[:2], now, path, change.size))
+        else:
+            file = tree.files.hold(number)
+            try:
+                await tree.files.truncate(file, change.size)
+                if not change.valid & SetAttribute.FH:
+                    await tree.committer.commit(file)
+            finally:
+                tree.files.let_go(file)
+        if change.valid & SetAttribute.KILL_SUIDGID:
+            await self.kill_privileges(number)
+
+    async def kill_privileges(self, number: int) -> None:
+        inode = self._tree.inode(number)
+        mode = without_privileges(inode.mode)
+        if inode.mode >= 0 and mode != inode.mode:
+            stamp = self._tree.orders.stamp
+            await self._tree.change(number, lambda path, now: r.SetAttributes(*stamp()[:2], now, path, mode=mode))
+
+    def _fields(self, inode: Inode, change: wire.Change) -> Fields:
+        valid, now = change.valid, self._tree.ground.time_ns()
+        mode = change.mode & 0o7777 if valid & SetAttribute.MODE else None
+        if mode is None and valid & (SetAttribute.UID | SetAttribute.GID) and inode.kind is Kind.FILE:
+            kept = without_privileges(inode.mode)
+            mode = kept if inode.mode >= 0 and kept != inode.mode else None
+        mtime_ns = now if valid & SetAttribute.MTIME_NOW else change.mtime_ns if valid & SetAttribute.MTIME else None
+        uid = change.uid if valid & SetAttribute.UID else None
+        gid = change.gid if valid & SetAttribute.GID else None
+        return Fields(mode, uid, gid, mtime_ns)
+
+    async def _set(self, inode: Inode, change: wire.Change) -> None:
+        tree, number = self._tree, inode.number
+        fields = self._fields(inode, change)
+        file = tree.files.get(number)
+        if file is not None and file.is_ahead and fields.mtime_ns is not None:
+            # The bytes must not come after the time that was chosen for them.
+            file.mtime_ns = fields.mtime_ns
+            await tree.committer.commit(file)
+        if fields != Fields(None, None, None, None):
+            stamp = tree.orders.stamp
+            await tree.change(number, lambda path, now: r.SetAttributes(*stamp()[:2], now, path, *fields))
+        now_ns = tree.ground.time_ns()
+        if change.valid & SetAttribute.ATIME_NOW:
+            tree.inodes.accessed(number, now_ns, now_ns)
+        elif change.valid & SetAttribute.ATIME:
+            tree.inodes.accessed(number, change.atime_ns, now_ns)
+
+    # -- extended attributes ------------------------------------------------------------------------------------------
+
+    def getxattr(self, request: wire.Request) -> bytes:
+        size, name = wire.xattr_wanted(request.body)
+        inode = self._inode(request)
+        value = dict(inode.xattrs).get(name)
+        if value is None:
+            raise refused(errno.ENODATA)
+        return _in_room(size, value)
+
+    def listxattr(self, request: wire.Request) -> bytes:
+        size, _ = wire.xattr_wanted(request.body)
+        return _in_room(size, b"".join(name + b"\0" for name, _ in self._inode(request).xattrs))
+
+    def _inode(self, request: wire.Request) -> Inode:
+        number = self._number(request)
+        with self._tree.ground.view() as view:
+            inode = view.inode(number)
+        inode = inode or self._tree.inodes.last(number)
+        if inode is None:
+            raise refused(errno.ESTALE)
+        return inode
+
+    async def setxattr(self, request: wire.Request) -> bytes:
+        name, value, flags = wire.xattr_given(request.body)
+        if not name.startswith(_NAMESPACES):
+            raise refused(errno.EOPNOTSUPP)
+        stamp = self._tree.orders.stamp
+        await self._tree.change(
+            self._number(request),
+            lambda path, now: r.SetXattr(*stamp()[:2], now, path, name, value, XattrFlag(flags & 3)),
+        )
+        return b""
+
+    async def removexattr(self, request: wire.Request) -> bytes:
+        name = wire.name_in(request.body)
+        stamp = self._tree.orders.stamp
+        await self._tree.change(self._number(request), lambda path, now: r.RemoveXattr(*stamp()[:2], now, path, name))
+        return b""
+
+    # -- the rest -----------------------------------------------------------------------------------------------------
+
+    def readlink(self, request: wire.Request) -> bytes:
+        inode = self._inode(request)
+        if inode.kind is not Kind.SYMLINK:
+            raise refused(errno.EINVAL)
+        return inode.target
+
+    async def statfs(self, request: wire.Request) -> bytes:
+        v = await self._tree.files.run(self._tree.ground.volume, self._tree.top.rule)
+        return wire.statfs_answer(
+            wire.Volume(v.f_blocks, v.f_bfree, v.f_bavail, v.f_files, v.f_ffree, v.f_frsize or v.f_bsize, 255)
+        )
+
+
+def _in_room(size: int, value: bytes) -> bytes:
+    """As getxattr(2) answers: how much there is, or all of it."""
+    if not size:
+        return wire.xattr_size(len(value))
+    if len(value) > size:
+        raise refused(errno.ERANGE)
+    return value

@@ -1,0 +1,245 @@
+"""Names: lookup, what makes and takes them, and listings."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Callable
+from typing import NamedTuple
+
+from lddp.core import records as r
+from lddp.core.namespace import Inode
+from lddp.core.records import Kind, OperationId, Record, RenameFlag
+from lddp.doors.fuse import wire
+from lddp.doors.fuse.inodes import user_device
+from lddp.doors.fuse.ordering import KINDS, refused
+from lddp.doors.fuse.tree import Tree
+
+_KIND_BY_TYPE = {bits: kind for kind, bits in KINDS.items()}
+_FLAGS = {0: RenameFlag.NONE, 1: RenameFlag.NOREPLACE, 2: RenameFlag.EXCHANGE}
+Stamp = tuple[OperationId, int, int]
+_DIRECTORY = KINDS[Kind.DIRECTORY]
+
+
+class Owner(NamedTuple):
+    mode: int
+    uid: int
+    gid: int
+
+
+class Names:
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._listings: dict[int, list[tuple[bytes, int, int]]] = {}
+        self._handle = 0
+
+    def _directory(self, request: wire.Request) -> int:
+        return self._tree.inodes.number(request.node)
+
+    def _child(self, directory: int, name: bytes) -> Inode | None:
+        with self._tree.ground.view() as view:
+            number = view.child(directory, name)
+            return view.inode(number) if number else None
+
+    def _existing(self, directory: int, name: bytes) -> Inode:
+        child = self._child(directory, name)
+        if child is None:
+            raise refused(errno.ENOENT)
+        return child
+
+    def lookup(self, request: wire.Request) -> bytes:
+        return self._tree.entry(self._existing(self._directory(request), wire.name_in(request.body)))
+
+    # -- making -------------------------------------------------------------------------------------------------------
+
+    def owner(self, directory: int, request: wire.Request, mode: int) -> Owner:
+        """Of something new, as a setgid directory would have it (inode(7))."""
+        parent = self._tree.inode(directory)
+        if parent.mode < 0 or not parent.mode & stat.S_ISGID:
+            return Owner(mode & 0o7777, request.uid, request.gid)
+        inherited = stat.S_ISGID if stat.S_IFMT(mode) == _DIRECTORY else 0
+        return Owner(mode & 0o7777 | inherited, request.uid, parent.gid)
+
+    async def make(self, directory: int, name: bytes, record: Callable[[Stamp, bytes], Record]) -> Inode:
+        """Orders what makes a name; the inode behind it."""
+        tree = self._tree
+        async with tree.orders.moves.shared():
+            with tree.ground.view() as view:
+                path = tree.orders.place(view, directory, name)
+            stamp = tree.orders.stamp()
+            outcome = await tree.orders.one(record(stamp, path))
+        self._touched(stamp[2], outcome.inode, directory)
+        return tree.inode(outcome.inode)
+
+    def _touched(self, time_ns: int, *numbers: int) -> None:
+        for number in numbers:
+            self._tree.inodes.changed(number, time_ns)
+
+    async def mkdir(self, request: wire.Request) -> bytes:
+        made = wire.mkdir(request.body)
+        directory = self._directory(request)
+        owner = self.owner(directory, request, made.mode | _DIRECTORY)
+        return self._tree.entry(
+            await self.make(directory, made.name, lambda stamp, path: r.MakeDirectory(*stamp, path, *owner))
+        )
+
+    async def mknod(self, request: wire.Request) -> bytes:
+        made = wire.mknod(request.body)
+        kind = _KIND_BY_TYPE.get(stat.S_IFMT(made.mode) or KINDS[Kind.FILE])
+        if kind is None:
+            raise refused(errno.EOPNOTSUPP)  # sockets are not replicated
+        directory = self._directory(request)
+        owner = self.owner(directory, request, made.mode)
+        device = user_device(made.rdev) if kind in (Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE) else 0
+        return self._tree.entry(
+            await self.make(directory, made.name, lambda stamp, path: r.Create(*stamp, path, kind, *owner, device))
+        )
+
+    async def symlink(self, request: wire.Request) -> bytes:
+        name, target = wire.two_names(request.body)
+        directory = self._directory(request)
+        owner = self.owner(directory, request, 0o777)
+        return self._tree.entry(
+            await self.make(directory, name, lambda stamp, path: r.Symlink(*stamp, path, target, owner.uid, owner.gid))
+        )
+
+    async def link(self, request: wire.Request) -> bytes:
+        node, name = wire.link(request.body)
+        tree, directory = self._tree, self._directory(request)
+        number = tree.inodes.number(node)
+        async with tree.files.quiet(number), tree.orders.moves.shared():
+            inode, old = tree.files.inode(number)
+            if inode is None:
+                raise refused(errno.ENOENT)
+            with tree.ground.view() as view:
+                path = tree.orders.place(view, directory, name)
+            stamp = tree.orders.stamp()
+            await tree.orders.one(r.Link(*stamp, old, path))
+        self._touched(stamp[2], number, directory)
+        return tree.entry(tree.inode(number))
+
+    # -- taking away --------------------------------------------------------------------------------------------------
+
+    async def unlink(self, request: wire.Request) -> bytes:
+        tree, directory, name = self._tree, self._directory(request), wire.name_in(request.body)
+        child = self._existing(directory, name)
+        tree.inodes.seen(child)
+        async with tree.files.quiet(child.number):
+            time_ns = await self._take(directory, name, lambda stamp, path: r.Unlink(*stamp, path))
+        self._lost(child, time_ns, directory)
+        return b""
+
+    async def rmdir(self, request: wire.Request) -> bytes:
+        directory, name = self._directory(request), wire.name_in(request.body)
+        child = self._existing(directory, name)
+        self._tree.inodes.seen(child)
+        time_ns = await self._take(directory, name, lambda stamp, path: r.RemoveDirectory(*stamp, path))
+        self._lost(child, time_ns, directory)
+        return b""
+
+    async def _take(self, directory: int, name: bytes, record: Callable[[Stamp, bytes], Record]) -> int:
+        tree = self._tree
+        async with tree.orders.moves.shared():
+            with tree.ground.view() as view:
+                path = tree.orders.place(view, directory, name)
+            stamp = tree.orders.stamp()
+            await tree.orders.one(record(stamp, path))
+        return stamp[2]
+
+    def _lost(self, child: Inode, time_ns: int, directory: int) -> None:
+        """An inode has lost a name, perhaps its last."""
+        self._touched(time_ns, child.number, directory)
+        if child.nlink <= 1 or child.kind is Kind.DIRECTORY:
+            self._tree.files.gone(child.number)
+
+    # -- moving -------------------------------------------------------------------------------------------------------
+
+    async def rename(self, request: wire.Request) -> bytes:
+        return await self._rename(request, wire.rename(request.body))
+
+    async def rename2(self, request: wire.Request) -> bytes:
+        return await self._rename(request, wire.rename2(request.body))
+
+    async def _rename(self, request: wire.Request, move: wire.Move) -> bytes:
+        flag = _FLAGS.get(move.flags)
+        if flag is None:
+            raise refused(errno.EINVAL)
+        tree = self._tree
+        directory, target_directory = self._directory(request), tree.inodes.number(move.directory)
+        child, replaced = self._existing(directory, move.name), self._child(target_directory, move.to)
+        both = [child] if replaced is None else [child, replaced]
+        for one in both:
+            tree.inodes.seen(one)
+        alone = any(one.kind is Kind.DIRECTORY for one in both)
+        passing = tree.orders.moves.exclusive if alone else tree.orders.moves.shared
+        async with tree.files.quiet(*(one.number for one in both)), passing():
+            with tree.ground.view() as view:
+                path = tree.orders.place(view, directory, move.name)
+                to = tree.orders.place(view, target_directory, move.to)
+            stamp = tree.orders.stamp()
+            await tree.orders.one(r.Rename(*stamp, path, to, flag))
+        self._touched(stamp[2], child.number, directory, target_directory)
+        if replaced is not None and replaced.number != child.number:
+            if flag is RenameFlag.EXCHANGE:
+                self._touched(stamp[2], replaced.number)
+            else:
+                self._lost(replaced, stamp[2], target_directory)
+        return b""
+
+    # -- listing ------------------------------------------------------------------------------------------------------
+
+    def opendir(self, request: wire.Request) -> bytes:
+        self._tree.inode(self._directory(request))
+        self._handle += 1
+        return wire.open_answer(self._handle)
+
+    def _listing(self, directory: int, handle: int, offset: int) -> list[tuple[bytes, int, int]]:
+        """(name, inode, type) of what the directory had when this handle began to be read: what is there all the time
+        is listed once, whatever else comes and goes."""
+        if offset == 0 or handle not in self._listings:
+            with self._tree.ground.view() as view:
+                here = view.inode(directory)
+                if here is None:
+                    self._listings[handle] = []
+                    return []
+                above = here.parent if directory != self._tree.top.root else directory
+                found = [(b".", directory, _DIRECTORY), (b"..", above or directory, _DIRECTORY)]
+                for name, number in view.list(directory):
+                    child = view.inode(number)
+                    if child is not None:
+                        found.append((name, number, KINDS[child.kind]))
+                self._listings[handle] = found
+        return self._listings[handle]
+
+    def readdir(self, request: wire.Request) -> bytes:
+        span = wire.span(request.body)
+        listing = self._listing(self._directory(request), span.handle, span.offset)
+        data = bytearray()
+        for index in range(span.offset, len(listing)):
+            name, number, kind = listing[index]
+            entry = wire.directory_entry(self._tree.inodes.node(number), index + 1, kind, name)
+            if len(data) + len(entry) > span.size:
+                break
+            data += entry
+        return bytes(data)
+
+    def readdirplus(self, request: wire.Request) -> bytes:
+        span = wire.span(request.body)
+        listing = self._listing(self._directory(request), span.handle, span.offset)
+        data = bytearray()
+        with self._tree.ground.view() as view:
+            for index in range(span.offset, len(listing)):
+                name, number, kind = listing[index]
+                entry = wire.directory_entry(self._tree.inodes.node(number), index + 1, kind, name)
+                if len(data) + len(wire.NO_ENTRY) + len(entry) > span.size:
+                    break
+                inode = view.inode(number) if index > 1 else None
+                data += (wire.NO_ENTRY if inode is None else self._tree.entry(inode)) + entry
+        return bytes(data)
+
+    def releasedir(self, request: wire.Request) -> bytes:
+        self._listings.pop(wire.handle(request.body), None)
+        return b""
+
+    def fsyncdir(self, request: wire.Request) -> bytes:
+        return b""  # every change of a name was durable before it returned

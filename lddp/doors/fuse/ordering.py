@@ -1,0 +1,113 @@
+"""Records of a mount, ordered before the call that asks for them returns."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Sequence
+
+from lddp.access import ContentWriter
+from lddp.core import records as r
+from lddp.core.namespace import Inode
+from lddp.core.records import OperationId, Outcome, Record
+from lddp.core.view import View
+from lddp.doors.fuse.gate import Gate
+from lddp.doors.fuse.ground import Ground, Patience, Top
+from lddp.errors import LddpError, OutcomeUnknownError, UnavailableError
+
+TRY_S = 10.0
+"""How long one try waits for an outcome. The next one carries the same id."""
+PAUSE_NOTHING_TAKEN_S = 0.2
+
+
+def refused(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+class Orders:
+    """Submits records and waits for them. `moves` is passed by every change, and alone by what moves directories: the
+    path of a record is then still right when its turn in the log comes, as far as this mount is concerned."""
+
+    def __init__(self, ground: Ground, top: Top, patience: Patience) -> None:
+        self.ground = ground
+        self.top = top
+        self._patience = patience
+        self.moves = Gate()
+
+    def stamp(self) -> tuple[OperationId, int, int]:
+        """The first fields of every operation."""
+        return self.ground.next_id(), self.ground.zone_number(), self.ground.time_ns()
+
+    # -- paths --------------------------------------------------------------------------------------------------------
+
+    def path(self, view: View, inode: Inode, name: bytes = b"") -> bytes:
+        """Absolute, in the global namespace, of an inode or of a name in it."""
+        if inode.number != self.top.root and not inode.nlink:
+            raise refused(errno.ENOENT)
+        below = view.path(inode)
+        parts = [part for part in (below, name) if part]
+        return b"/".join([self.top.path, *parts])
+
+    def place(self, view: View, directory: int, name: bytes) -> bytes:
+        """The path of a name in a directory, given by its inode number. ESTALE where that is gone."""
+        inode = view.inode(directory)
+        if inode is None:
+            raise refused(errno.ENOENT)
+        return self.path(view, inode, name)
+
+    # -- records ------------------------------------------------------------------------------------------------------
+
+    async def one(self, record: Record) -> Outcome:
+        """The outcome of a record that is to succeed; OSError where the state machine refuses it."""
+        (outcome,) = await self.many([record])
+        if outcome.errno:
+            raise refused(outcome.errno)
+        return outcome
+
+    async def many(self, records: Sequence[Record]) -> list[Outcome]:
+        """All outcomes, once the records are durable on a majority and this node's namespace shows them."""
+        left_s = self._patience.soft_s
+        clock = self.ground.time_ns
+        while True:
+            began = clock()
+            try_s = TRY_S if left_s is None else max(0.01, min(TRY_S, left_s))
+            try:
+                answers = await self.ground.submit_many(records, try_s, visible=False)
+                await self.ground.folded(max(index for index, _ in answers), TRY_S)
+                return [outcome for _, outcome in answers]
+            except OutcomeUnknownError:
+                pass  # the same records again
+            except UnavailableError:
+                # Nothing was taken. There is no event to wait for: whoever leads next may take it.
+                await asyncio.sleep(PAUSE_NOTHING_TAKEN_S)
+            if left_s is not None:
+                left_s -= (clock() - began) / 1e9
+                if left_s <= 0:
+                    raise refused(errno.EIO)
+
+    async def naming(self, records: Sequence[Record], writers: Sequence[ContentWriter]) -> list[Outcome]:
+        """As `many`, for records that name what `writers` took: all are used, or none where one record is refused."""
+        try:
+            outcomes = await self.many(records)
+        except (LddpError, OSError):
+            # They may be ordered yet, and then need the bytes; what nobody needs is swept later.
+            raise
+        good = all(not outcome.errno for outcome in outcomes)
+        for writer in writers:
+            if good:
+                writer.used()
+            else:
+                await writer.abort()
+        return outcomes
+
+
+KINDS = {
+    r.Kind.FILE: 0o100000,
+    r.Kind.DIRECTORY: 0o040000,
+    r.Kind.SYMLINK: 0o120000,
+    r.Kind.FIFO: 0o010000,
+    r.Kind.CHARACTER_DEVICE: 0o020000,
+    r.Kind.BLOCK_DEVICE: 0o060000,
+}
+"""The type bits of a mode."""

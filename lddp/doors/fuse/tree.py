@@ -1,0 +1,93 @@
+"""What all operations of a mount share."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable
+
+from lddp.core.namespace import Inode
+from lddp.core.records import Outcome, Record
+from lddp.doors.fuse import wire
+from lddp.doors.fuse.committing import Committer
+from lddp.doors.fuse.files import Files
+from lddp.doors.fuse.ground import Ground, Patience, Top
+from lddp.doors.fuse.inodes import Inodes
+from lddp.doors.fuse.ordering import Orders, refused
+
+_log = logging.getLogger(__name__)
+TRIES_MAX = 16
+
+
+class Tree:
+    """The mounted rule: its namespace, its open files, and the way to the log."""
+
+    def __init__(self, ground: Ground, top: Top, patience: Patience, valid_ns: int) -> None:
+        self.ground = ground
+        self.top = top
+        self.valid_ns = valid_ns
+        """How long the kernel may believe what it was told of names and attributes."""
+        self.inodes = Inodes(top.root)
+        self.orders = Orders(ground, top, patience)
+        self.files = Files(self.orders)
+        self.committer = Committer(self.orders, self.files, self.inodes)
+
+    # -- what is shown ------------------------------------------------------------------------------------------------
+
+    def shown(self, inode: Inode, *, gone: bool = False) -> wire.Attributes:
+        file = self.files.get(inode.number)
+        if file is not None and file.is_known and (gone or file.is_ahead):
+            shown = self.inodes.attributes(inode, file.size, file.mtime_ns or inode.mtime_ns)
+        else:
+            shown = self.inodes.attributes(inode, inode.size, inode.mtime_ns)
+        return shown._replace(links=0) if gone else shown
+
+    def entry(self, inode: Inode) -> bytes:
+        """An answer that makes the kernel hold the node."""
+        self.inodes.looked_up(inode)
+        return wire.entry_answer(self.shown(inode), self.valid_ns)
+
+    def attributes(self, number: int) -> bytes:
+        with self.ground.view() as view:
+            inode = view.inode(number)
+        if inode is not None:
+            self.inodes.seen(inode)
+            return wire.attributes_answer(self.shown(inode), self.valid_ns)
+        last = self.inodes.last(number)
+        if last is None:
+            raise refused(errno.ESTALE)
+        return wire.attributes_answer(self.shown(last, gone=True), self.valid_ns)
+
+    def inode(self, number: int) -> Inode:
+        with self.ground.view() as view:
+            inode = view.inode(number)
+        if inode is None:
+            raise refused(errno.ESTALE)
+        return inode
+
+    # -- changes ------------------------------------------------------------------------------------------------------
+
+    async def change(self, number: int, record: Callable[[bytes, int], Record]) -> Outcome:
+        """Orders a record about an inode, given its path and the time; again where the inode has got another path."""
+        for _ in range(TRIES_MAX):
+            async with self.orders.moves.shared():
+                inode, path = self.files.inode(number)
+                if inode is None:
+                    raise refused(errno.ESTALE)
+                now = self.ground.time_ns()
+                (outcome,) = await self.orders.many([record(path, now)])
+            if outcome.errno not in (errno.ENOENT, errno.ENOTDIR):
+                break
+        if outcome.errno:
+            raise refused(outcome.errno)
+        self.inodes.changed(number, now)
+        return outcome
+
+    async def commit_all(self) -> None:
+        """Everything that was written and not committed yet."""
+        for file in self.files:
+            if file.is_ahead:
+                try:
+                    await self.committer.commit(file)
+                except OSError as error:
+                    _log.error("inode %d of %s was not committed: %s", file.number, self.top.name, error.strerror)
