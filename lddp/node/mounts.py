@@ -13,8 +13,6 @@ from lddp.admin.backend import Document
 from lddp.config import MountConfig
 from lddp.core.rules import Rule
 from lddp.core.view import View
-from lddp.doors.fuse.ground import Patience, Top
-from lddp.doors.fuse.mount import Mount
 from lddp.errors import LddpError, OperationError, UsageError, ZoneError, quoted
 from lddp.node.backend import NodeBackend
 from lddp.serving.paths import named
@@ -22,6 +20,7 @@ from lddp.serving.paths import named
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from lddp.doors.fuse.mount import Mount
     from lddp.node.runtime import Node
 
 _log = logging.getLogger(__name__)
@@ -83,6 +82,10 @@ class Mounts:
                 raise OperationError(errno.ENOENT, f"there is no rule {name!r}; 'lddp rule list' shows them")
             mountpoint = await asyncio.to_thread(os.path.realpath, mountpoint)
             self._check(rule, mountpoint)
+            # Loaded here: a node starts no later for a door that nobody uses.
+            from lddp.doors.fuse.ground import Patience, Top
+            from lddp.doors.fuse.mount import Mount
+
             top = Top(rule.number, rule.name, rule.path, rule.root)
             mount = await Mount.start(NodeGround(self._node), top, mountpoint, Patience(soft_s))
             self._mounts[mountpoint] = mount

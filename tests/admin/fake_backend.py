@@ -99,6 +99,7 @@ class FakeBackend:
         self.migration_states: dict[str, str] = {}
         self.receipt_documents: list[Document] = []
         self.records: list[Document] = []
+        self.mounted: dict[bytes, str] = {}
         self.listener_left = asyncio.Event()
         self.listeners: list[asyncio.Queue[list[Event]]] = []
         self.not_ready = ""
@@ -431,6 +432,20 @@ class FakeBackend:
 
     def receipt(self, id: int) -> Document | None:
         return next((one for one in self.receipt_documents if one["id"] == id), None)
+
+    def mounts(self) -> list[Document]:
+        return [{"rule": rule, "mountpoint": point.decode()} for point, rule in self.mounted.items()]
+
+    async def mount(self, rule: str, mountpoint: bytes, soft_s: float | None) -> Document:
+        if rule not in self.rule_documents:
+            raise OperationError(errno.ENOENT, f"there is no rule {rule!r}")
+        self.mounted[mountpoint] = rule
+        return {"rule": rule, "mountpoint": mountpoint.decode(), "soft_timeout_s": soft_s}
+
+    async def unmount(self, mountpoint: bytes, *, lazily: bool) -> Document:
+        if mountpoint not in self.mounted:
+            raise OperationError(errno.ENOENT, "nothing is mounted there")
+        return {"rule": self.mounted.pop(mountpoint), "lazily": lazily}
 
     def log(self, first: int, last: int, path: bytes, limit: int) -> list[Document]:
         rows = [row for row in self.records if first <= row["index"] and (not last or row["index"] <= last)]

@@ -15,6 +15,8 @@ class Gate:
         self._turn = asyncio.Lock()
         self._empty = asyncio.Event()
         self._empty.set()
+        self.is_alone = False
+        """Whether somebody has it, or waits to have it, alone."""
 
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[None]:
@@ -31,5 +33,9 @@ class Gate:
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
         async with self._turn:
-            await self._empty.wait()
-            yield
+            self.is_alone = True
+            try:
+                await self._empty.wait()
+                yield
+            finally:
+                self.is_alone = False

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from lddp.core import records as r
+from lddp.core.limits import NAME_BYTES_MAX
 from lddp.core.namespace import Inode
 from lddp.core.records import Kind, OperationId, Record, RenameFlag
 from lddp.doors.fuse import wire
@@ -48,13 +49,19 @@ class Names:
         return child
 
     def lookup(self, request: wire.Request) -> bytes:
-        return self._tree.entry(self._existing(self._directory(request), wire.name_in(request.body)))
+        name = wire.name_in(request.body)
+        if len(name) > NAME_BYTES_MAX:
+            raise refused(errno.ENAMETOOLONG)  # the kernel's own limit is higher
+        return self._tree.entry(self._existing(self._directory(request), name))
 
     # -- making -------------------------------------------------------------------------------------------------------
 
     def owner(self, directory: int, request: wire.Request, mode: int) -> Owner:
         """Of something new, as a setgid directory would have it (inode(7))."""
-        parent = self._tree.inode(directory)
+        with self._tree.ground.view() as view:
+            parent = view.inode(directory)
+        if parent is None:
+            raise refused(errno.ENOENT)
         if parent.mode < 0 or not parent.mode & stat.S_ISGID:
             return Owner(mode & 0o7777, request.uid, request.gid)
         inherited = stat.S_ISGID if stat.S_IFMT(mode) == _DIRECTORY else 0

@@ -68,7 +68,7 @@ class Orders:
     async def many(self, records: Sequence[Record]) -> list[Outcome]:
         """All outcomes, once the records are durable on a majority and this node's namespace shows them."""
         left_s = self._patience.soft_s
-        clock = self.ground.time_ns
+        clock = asyncio.get_running_loop().time
         while True:
             began = clock()
             try_s = TRY_S if left_s is None else max(0.01, min(TRY_S, left_s))
@@ -82,7 +82,7 @@ class Orders:
                 # Nothing was taken. There is no event to wait for: whoever leads next may take it.
                 await asyncio.sleep(PAUSE_NOTHING_TAKEN_S)
             if left_s is not None:
-                left_s -= (clock() - began) / 1e9
+                left_s -= clock() - began
                 if left_s <= 0:
                     raise refused(errno.EIO)
 

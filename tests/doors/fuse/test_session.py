@@ -1,0 +1,183 @@
+"""One session over a socket in place of /dev/fuse: requests, answers, signals, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from lddp.doors.fuse import wire
+from lddp.doors.fuse.protocol import Opcode
+from lddp.doors.fuse.session import READS_A_WAKEUP, Answer, Session, is_dying
+from lddp.errors import OperationError
+
+PATIENCE_S = 60.0
+Handle = Callable[[wire.Request], Answer | Coroutine[Any, Any, Answer]]
+
+
+class Device:
+    """The kernel's end."""
+
+    def __init__(self) -> None:
+        self.kernel, self._mine = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.kernel.setblocking(False)
+        self.forgotten: list[tuple[int, int]] = []
+        self.handle: Handle = lambda request: b""
+        self.session = Session(self._mine.detach(), lambda request: self.handle(request), self.forgotten.extend)
+
+    def send(self, opcode: int, unique: int, body: bytes = b"", pid: int = 0) -> None:
+        header = struct.pack("<IIQQIIIHH", 40 + len(body), opcode, unique, 1, 0, 0, pid or os.getpid(), 0, 0)
+        self.kernel.send(header + body)
+
+    async def answer(self) -> tuple[int, int, bytes]:
+        """(unique, errno, bytes)."""
+        async with asyncio.timeout(PATIENCE_S):
+            data = await asyncio.get_running_loop().sock_recv(self.kernel, 1 << 21)
+        length, error, unique = struct.unpack_from("<IiQ", data)
+        assert length == len(data)
+        return unique, -error, data[16:]
+
+
+@pytest.fixture
+async def device() -> AsyncIterator[Device]:
+    device = Device()
+    yield device
+    await device.session.close()
+    device.kernel.close()
+
+
+async def test_the_greeting(device: Device) -> None:
+    device.send(Opcode.INIT, 1, struct.pack("<IIII", 7, 45, 131072, 0xFFFFFFFF) + bytes(48))
+    unique, error, body = await device.answer()
+    assert (unique, error, len(body)) == (1, 0, 64)
+    assert device.session.started.done()
+
+
+async def test_a_kernel_that_is_too_old_is_told(device: Device) -> None:
+    device.send(Opcode.INIT, 1, struct.pack("<IIII", 7, 26, 131072, 0))
+    assert (await device.answer())[:2] == (1, errno.EPROTO)
+    assert not device.session.started.done()
+
+
+async def test_answers_come_as_they_are_known(device: Device) -> None:
+    first = asyncio.Event()
+
+    async def late(request: wire.Request) -> Answer:
+        await first.wait()
+        return b"late"
+
+    device.handle = lambda request: late(request) if request.unique == 1 else (b"at", b" once")
+    device.send(Opcode.GETATTR, 1)
+    device.send(Opcode.GETATTR, 2)
+    assert await device.answer() == (2, 0, b"at once")
+    first.set()
+    assert await device.answer() == (1, 0, b"late")
+    assert device.session.in_flight == 0
+
+
+async def test_more_requests_than_a_wakeup_takes(device: Device) -> None:
+    device.handle = lambda request: b"%d" % request.unique
+    count = READS_A_WAKEUP * 3
+    for unique in range(count):
+        device.send(Opcode.GETATTR, unique)
+    assert [(await device.answer())[2] for _ in range(count)] == [b"%d" % unique for unique in range(count)]
+
+
+async def _raise(error: Exception) -> Answer:
+    raise error
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        (OSError(errno.ENOSPC, "full"), errno.ENOSPC),
+        (OperationError(errno.EROFS, "not yet"), errno.EROFS),
+        (OSError("without a number"), errno.EIO),
+    ],
+)
+async def test_errors_are_errnos(device: Device, error: Exception, number: int, later: bool) -> None:
+    def at_once(request: wire.Request) -> Answer:
+        raise error
+
+    device.handle = (lambda request: _raise(error)) if later else at_once
+    device.send(Opcode.GETATTR, 5)
+    assert await device.answer() == (5, number, b"")
+
+
+async def test_a_fault_of_ours_is_an_answer_too(device: Device, caplog: pytest.LogCaptureFixture) -> None:
+    device.handle = lambda request: _raise(KeyError("fault"))
+    device.send(Opcode.GETATTR, 5)
+    assert await device.answer() == (5, errno.EIO, b"")
+    assert "KeyError" in caplog.text
+
+
+async def test_forgets_have_no_answer(device: Device) -> None:
+    device.send(Opcode.FORGET, 1, struct.pack("<Q", 3))
+    device.send(Opcode.BATCH_FORGET, 2, struct.pack("<IIQQ", 1, 0, 77, 2))
+    device.send(Opcode.GETATTR, 3)
+    assert (await device.answer())[0] == 3
+    assert device.forgotten == [(1, 3), (77, 2)]
+
+
+async def test_a_signal_that_the_program_survives_ends_no_call(device: Device) -> None:
+    go = asyncio.Event()
+
+    async def wait(request: wire.Request) -> Answer:
+        await go.wait()
+        return b"done"
+
+    device.handle = lambda request: wait(request) if request.unique == 1 else b""
+    device.send(Opcode.GETATTR, 1)
+    device.send(Opcode.INTERRUPT, 2, struct.pack("<Q", 1))
+    device.send(Opcode.GETATTR, 3)
+    assert (await device.answer())[0] == 3
+    go.set()
+    assert await device.answer() == (1, 0, b"done")
+
+
+async def test_a_signal_that_ends_the_program_ends_its_call(device: Device) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+
+    async def wait(request: wire.Request) -> Answer:
+        await asyncio.Event().wait()
+        return b""
+
+    device.handle = wait
+    device.send(Opcode.GETATTR, 1, pid=gone.pid)
+    device.send(Opcode.INTERRUPT, 2, struct.pack("<Q", 1))
+    assert await device.answer() == (1, errno.EINTR, b"")
+
+
+def test_who_is_dying() -> None:
+    assert not is_dying(os.getpid())
+    assert is_dying(2**22 + 1)  # above what any process has
+
+
+async def test_the_end(device: Device) -> None:
+    async def wait(request: wire.Request) -> Answer:
+        await asyncio.Event().wait()
+        return b""
+
+    device.handle = wait
+    device.send(Opcode.GETATTR, 1)
+    device.send(Opcode.DESTROY, 2)
+    assert await device.answer() == (2, 0, b"")
+    await device.session.close()
+    assert await device.answer() == (1, errno.EINTR, b"")
+    assert device.session.ended.done()
+
+
+async def test_notices(device: Device) -> None:
+    await device.session.notify([wire.entry_notice(5, b"name")])
+    data = await asyncio.get_running_loop().sock_recv(device.kernel, 4096)
+    assert data == b"".join(wire.entry_notice(5, b"name"))
