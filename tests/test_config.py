@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lddp.config import Address, HttpAddress, NodeConfig, Role, load, parse
+from lddp.config import Address, HttpAddress, MountConfig, NodeConfig, Role, load, parse
 from lddp.config.checks import ENTRY_BYTES_CEILING
 from lddp.core.limits import ENTRY_BYTES_MAX, ZONES_MAX
 from lddp.errors import ConfigError
@@ -46,6 +46,17 @@ def refusal(text: str, **environment: str) -> str:
     message = str(caught.value)
     assert "\n" not in message
     return message
+
+
+def test_mounts_are_named_by_their_mountpoints() -> None:
+    text = BASE + '[mounts."/mnt/a"]\nrule = "photos"\n[mounts."b"]\nrule = "notes"\nsoft_timeout_s = 5\n'
+    mounts = read(text).mounts
+    assert mounts == {
+        Path("/mnt/a"): MountConfig(rule="photos"),
+        Path("/etc/lddp/b"): MountConfig(rule="notes", soft_timeout_s=5.0),
+    }
+    assert "'mounts./mnt/a.rule' is missing" in refusal(BASE + '[mounts."/mnt/a"]\n')
+    assert "unknown key 'mounts./mnt/a.soft'" in refusal(BASE + '[mounts."/mnt/a"]\nrule = "a"\nsoft = true\n')
 
 
 def test_a_full_file_is_read_with_paths_relative_to_it() -> None:

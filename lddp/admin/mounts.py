@@ -13,7 +13,7 @@ from lddp.errors import NotAllowedError, UsageError
 from lddp.serving.paths import bytes_in
 
 
-def _require_local(request: web.Request) -> None:
+def require_local(request: web.Request) -> None:
     if request.remote is None or not is_loopback(request.remote):
         raise NotAllowedError("mounts are made and taken away from the node's own machine only; run the command there")
 
@@ -33,7 +33,7 @@ async def list_mounts(request: web.Request) -> web.Response:
 async def mount(request: web.Request) -> web.Response:
     """POST /v1/mounts {"rule", "mountpoint", "soft_timeout_s"}; `soft_timeout_s` null or left out: hard."""
     query_of(request, "timeout")
-    _require_local(request)
+    require_local(request)
     document = await json_body(request)
     for key in document:
         if key not in ("rule", "mountpoint", "mountpoint_base64", "soft_timeout_s"):
@@ -53,7 +53,7 @@ async def mount(request: web.Request) -> web.Response:
 async def unmount(request: web.Request) -> web.Response:
     """DELETE /v1/mounts?mountpoint=PATH; with lazy=true also while programs use it."""
     query = query_of(request, "mountpoint", "lazy", "timeout")
-    _require_local(request)
+    require_local(request)
     if query.get("lazy", "false") not in ("true", "false"):
         raise UsageError("'lazy' must be true or false")
     text = query.get("mountpoint")

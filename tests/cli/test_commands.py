@@ -166,6 +166,17 @@ def test_receipts(served: Served, lddp: Lddp) -> None:
     error(lddp("receipt", "8"), 1)
 
 
+def test_mounts(served: Served, lddp: Lddp, tmp_path: Path) -> None:
+    point = tmp_path / "mnt"
+    assert "no rule" in error(lddp("mount", "photos", str(point)), 1)
+    served.backend.rule_documents["photos"] = {"name": "photos"}
+    assert ok(lddp("mount", "photos", str(point))) == f"photos is mounted at {point}\n".encode()
+    (made,) = [json.loads(ok(lddp("mount", "photos", str(point), "--soft", "--timeo", "5", "--json")))]
+    assert made == {"rule": "photos", "mountpoint": str(point), "soft_timeout_s": 5.0}
+    assert ok(lddp("unmount", str(point))) == f"photos is not mounted at {point} any more\n".encode()
+    error(lddp("unmount", str(point)), 1)
+
+
 def test_the_next_endpoint_is_asked_and_a_retry_counts_once(
     served: Served, lddp: Lddp, monkeypatch: pytest.MonkeyPatch
 ) -> None:

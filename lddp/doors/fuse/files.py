@@ -304,6 +304,18 @@ class Files:
             await self.stage(file, keep=size > 0)
             self.resize(file, size)
 
+    async def require_room_for(self, size: int) -> None:
+        """EFBIG where this zone's filesystem has no files of this size: a record that says so would stop the zone."""
+
+        def look() -> None:
+            descriptor = copying.new_file(self._ground.scratch())
+            try:
+                os.ftruncate(descriptor, size)
+            finally:
+                os.close(descriptor)
+
+        await self.run(look)
+
     async def allocate(self, file: File, mode: int, offset: int, length: int) -> None:
         if mode not in copying.ALLOCATIONS:
             raise refused(errno.EOPNOTSUPP)

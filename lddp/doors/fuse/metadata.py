@@ -83,6 +83,8 @@ class Metadata:
             raise refused(errno.EINVAL)
         file = tree.files.get(number)
         unused = file is None or file.staged < 0
+        if change.size > inode.size:
+            await tree.files.require_room_for(change.size)
         if unused and not change.valid & SetAttribute.FH and max(inode.size, change.size) >= TRUNCATE_RECORD_FROM_BYTES:
             await tree.change(number, lambda path, now: r.Truncate(*tree.orders.stamp()[:2], now, path, change.size))
         else:

@@ -20,7 +20,6 @@ from lddp.doors.fuse.tree import Tree
 from lddp.errors import LddpError
 from tests.doors.webhdfs.machine import MachineBackend
 
-
 PATIENCE_S = 60.0
 
 
@@ -131,7 +130,7 @@ class Kernel:
                 break
             while data:
                 data = data[128:] if plus else data
-                inode, offset, length, kind = struct.unpack_from("<QQII", data)
+                inode, offset, length, _ = struct.unpack_from("<QQII", data)
                 found.append((data[24 : 24 + length], inode))
                 data = data[24 + (length + 7) // 8 * 8 :]
         await self(Opcode.RELEASEDIR, node, struct.pack("<QIIQ", handle, 0, 0, 0))

@@ -128,6 +128,13 @@ async def test_a_big_file_that_nobody_has_open_is_cut_by_a_record(kernel: Kernel
     assert [type(record) for record in ground.order[-1:]] == [r.Truncate] and not ground.open_files
 
 
+async def test_a_size_that_no_zone_can_have_is_refused(kernel: Kernel, ground: MachineGround) -> None:
+    put_elsewhere(ground, b"/data/f", bytes(2 << 20))
+    node = (await kernel.lookup(b"f")).inode
+    assert await number(kernel.setattr(node, S.SIZE, size=2**63 - 1)) == errno.EFBIG
+    assert not records(ground, r.Truncate)
+
+
 async def test_a_small_change_of_a_big_file_travels_alone(kernel: Kernel, ground: MachineGround) -> None:
     size = committing.RANGES_FROM_BYTES + 100
     put_elsewhere(ground, b"/data/f", b"a" * size)

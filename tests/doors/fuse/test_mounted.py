@@ -77,7 +77,8 @@ expected = data[:100] + b'xyz' + data[103:2 << 20] + bytes(1 << 20)
 assert read('big') == expected
 os.fsync(fd); os.close(fd); assert read('big') == expected
 os.truncate('big', (2 << 20) + 5); expected = expected[:(2 << 20) + 5]; assert read('big') == expected
-fd = os.open('big', os.O_WRONLY | os.O_APPEND); os.write(fd, b'end'); os.close(fd); assert read('big') == expected + b'end'
+fd = os.open('big', os.O_WRONLY | os.O_APPEND); os.write(fd, b'end'); os.close(fd)
+assert read('big') == expected + b'end'
 fd = os.open('sparse', os.O_CREAT | os.O_RDWR); os.pwrite(fd, b'x', 1 << 30); os.posix_fallocate(fd, 0, 4096)
 assert os.lseek(fd, 1 << 20, os.SEEK_DATA) > 1 << 29; os.close(fd)
 os.truncate('sparse', 8192)
@@ -129,7 +130,8 @@ printf '#include <stdio.h>\\nint answer(void);\\nint main(void) { printf("%%d\\\
 printf 'prog: main.o answer.o\\n\\tcc -o prog main.o answer.o\\n' > Makefile
 make -sj2; test "$(./prog)" = 42
 git init -q . ; git add . ; git -c user.name=n -c user.email=e commit -qm first
-git clone -q . ../clone; git -C ../clone fsck --strict; git -C ../clone -c gc.auto=0 gc -q; git -C ../clone status --porcelain
+git clone -q . ../clone; git -C ../clone fsck --strict; 
+git -C ../clone gc -q; git -C ../clone status --porcelain
 sed -i s/42/43/ answer.c; grep -q 43 answer.c; make -s; test "$(./prog)" = 43
 cd ..; tar cf - src | (mkdir copy; cd copy; tar xf -); diff -r src copy/src
 """

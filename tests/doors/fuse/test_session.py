@@ -7,7 +7,6 @@ import errno
 import os
 import socket
 import struct
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
@@ -145,8 +144,8 @@ async def test_a_signal_that_the_program_survives_ends_no_call(device: Device) -
 
 
 async def test_a_signal_that_ends_the_program_ends_its_call(device: Device) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
+    gone = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+    await gone.wait()
 
     async def wait(request: wire.Request) -> Answer:
         await asyncio.Event().wait()
