@@ -121,11 +121,13 @@ class Reader:
         projector = self._node.projector
         if zone is None or projector is None:
             raise self._others(seen, "this node has no zone of the rule")
+        await projector.wait(seen.since, timeout_s)
+        # Not before: what brought the file to this version may have changed it in place. What comes after that version
+        # is in the namespace before it touches the file, where the second look finds it.
         reading = projector.readings.begin(seen.inode.number)
         descriptor = -1
         opened: OpenFile | None = None
         try:
-            await projector.wait(seen.since, timeout_s)
             descriptor = await self._open(zone, seen.path)
             opened = self._checked(seen, path, descriptor, reading)
         except OSError as error:

@@ -130,7 +130,7 @@ printf '#include <stdio.h>\\nint answer(void);\\nint main(void) { printf("%%d\\\
 printf 'prog: main.o answer.o\\n\\tcc -o prog main.o answer.o\\n' > Makefile
 make -sj2; test "$(./prog)" = 42
 git init -q . ; git add . ; git -c user.name=n -c user.email=e commit -qm first
-git clone -q . ../clone; git -C ../clone fsck --strict; 
+git clone -q . ../clone; git -C ../clone fsck --strict
 git -C ../clone gc -q; git -C ../clone status --porcelain
 sed -i s/42/43/ answer.c; grep -q 43 answer.c; make -s; test "$(./prog)" = 43
 cd ..; tar cf - src | (mkdir copy; cd copy; tar xf -); diff -r src copy/src
