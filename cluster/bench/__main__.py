@@ -11,7 +11,7 @@ import click
 from cluster.bench.context import Context
 from cluster.bench.report import Report, load_text, print_json, print_table, progress
 
-NAMES = ("ordered", "fullpath", "migrate", "visibility", "doors", "memory", "restart")
+NAMES = ("ordered", "fullpath", "migrate", "visibility", "doors", "memory", "restart", "mount")
 
 
 @click.command()

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shlex
 import signal
+import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from lddp.doors.fuse import mounting
 from lddp.errors import OperationError, UsageError, ZoneError
-from tests.doors.fuse.live import PATIENCE_S, MountedTrio, can_mount, needs, trio
+from tests.doors.fuse.live import PATIENCE_S, RULE, MountedTrio, Programs, abort, can_mount, needs, trio
 from tests.node.trio import SOURCE, TARGET, WITNESS
 
 pytestmark = can_mount
+FSX = Path(__file__).with_name("fsx.py")
 
 
 @pytest.fixture
@@ -163,6 +167,20 @@ async def test_programs(nodes: MountedTrio) -> None:
     await nodes.assert_equal()
 
 
+async def test_random_operations_in_two_zones(nodes: MountedTrio) -> None:
+    """`fsx.py` says how to have more of them."""
+    token = ("--token-file", str(nodes.directory / "token"))
+    async with trio_mount_at_target(nodes) as there:
+        barriers = [
+            shlex.join([sys.executable, "-m", "lddp.cli.main", "barrier", "--endpoint", nodes.nodes[name].url, *token])
+            for name in (SOURCE, TARGET)
+        ]
+        barrier = shlex.join(["sh", "-c", " && ".join(barriers)])
+        command = [sys.executable, str(FSX), ".", "--operations", "300", "--seed", "7"]
+        await nodes.programs.run(*command, "--hand-over", str(there.point), "--barrier", barrier)
+    await nodes.assert_equal()
+
+
 async def test_a_change_from_another_zone_shows(nodes: MountedTrio) -> None:
     await nodes.programs.sh("mkdir d; echo one > d/f; cat d/f; stat d/g && exit 1; ls d")
     async with trio_mount_at_target(nodes) as there:
@@ -176,24 +194,18 @@ async def test_a_change_from_another_zone_shows(nodes: MountedTrio) -> None:
     await nodes.assert_equal()
 
 
-def trio_mount_at_target(nodes: MountedTrio) -> object:
-    from contextlib import asynccontextmanager
-
-    from tests.doors.fuse.live import RULE, Programs, abort
-
-    @asynccontextmanager
-    async def mounted() -> AsyncIterator[Programs]:
-        point = nodes.directory / "there"
-        point.mkdir()
-        await nodes.nodes[TARGET].backend.wait(nodes.nodes[SOURCE].gateway.gsn, PATIENCE_S)
-        await nodes.nodes[TARGET].backend.mount(RULE, bytes(point), None)
-        try:
-            yield Programs(point)
-            await nodes.nodes[TARGET].backend.unmount(bytes(point), lazily=False)
-        finally:
-            await asyncio.to_thread(abort, point)
-
-    return mounted()
+@asynccontextmanager
+async def trio_mount_at_target(nodes: MountedTrio) -> AsyncIterator[Programs]:
+    point = nodes.directory / "there"
+    point.mkdir()
+    backend = nodes.nodes[TARGET].backend
+    await backend.wait(nodes.nodes[SOURCE].gateway.gsn, PATIENCE_S)
+    await backend.mount(RULE, bytes(point), None)
+    try:
+        yield Programs(point)
+        await backend.unmount(bytes(point), lazily=False)
+    finally:
+        await asyncio.to_thread(abort, point)
 
 
 async def test_without_a_majority_writes_wait_and_reads_go_on(nodes: MountedTrio) -> None:
