@@ -94,6 +94,9 @@ class Gateway:
         """Called after each commit with the effects for this zone that it put into the outbox, and the GSN reached."""
         self.on_applied: list[Callable[[int], None]] = []
         """Called with the GSN reached after each commit that folded records."""
+        self.on_changed: list[Callable[[set[int]], None]] = []
+        """Called after each commit with the numbers of the inodes that its records have touched, or taken away."""
+        self._changed: set[int] = set()
         with environment.read() as tables:
             self.gsn = read_gsn(tables)
             self.machine = StateMachine(tables)
@@ -151,6 +154,8 @@ class Gateway:
             _log.error("record %d of the log is not readable and has no effect: %s", machine.gsn, error)
             return
         outcome, effects = machine.apply(record)
+        if self.on_changed:
+            self._changed.update(machine.namespace.prior)
         if effects and self._is_member(machine, effects[0].rule):
             self._items += outbox.append(tables, machine.gsn, self.zone, effects)
         waiter = self._waiters.pop(record.id, None)
@@ -191,6 +196,10 @@ class Gateway:
             offer(items, self.gsn)
         for callback in self.on_applied:
             callback(self.gsn)
+        if self._changed:
+            changed, self._changed = self._changed, set()
+            for listener in self.on_changed:
+                listener(changed)
         if self._gsn_waiters:
             late = []
             for gsn, waiter in self._gsn_waiters:

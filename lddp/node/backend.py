@@ -89,13 +89,17 @@ class NodeBackend:
         return answers
 
     async def barrier(self, timeout_s: float) -> int:
-        return await self._node.gateway.barrier(timeout_s)
+        deadline = self._node.clock.monotonic() + timeout_s
+        gsn = await self._node.gateway.barrier(timeout_s)
+        await self._node.mounts.told(max(0.0, deadline - self._node.clock.monotonic()))
+        return gsn
 
     async def wait(self, index: int, timeout_s: float) -> None:
         deadline = self._node.clock.monotonic() + timeout_s
         await self._node.gateway.wait(index, timeout_s)
         if self._node.projector is not None:
             await self._node.projector.wait_through(index, max(0.0, deadline - self._node.clock.monotonic()))
+        await self._node.mounts.told(max(0.0, deadline - self._node.clock.monotonic()))
 
     # -- the namespace and its files --------------------------------------------------------------------------------
 

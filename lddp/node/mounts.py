@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from lddp.admin.backend import Document
 from lddp.config import MountConfig
 from lddp.core.rules import Rule
 from lddp.core.view import View
-from lddp.errors import LddpError, OperationError, UsageError, ZoneError, quoted
+from lddp.errors import LddpError, OperationError, UnavailableError, UsageError, ZoneError, quoted
 from lddp.node.backend import NodeBackend
 from lddp.serving.paths import named
 
@@ -36,6 +37,12 @@ class NodeGround(NodeBackend):
 
     async def folded(self, index: int, timeout_s: float) -> None:
         await self._node.gateway.wait(index, timeout_s)
+
+    def follow(self, listener: Callable[[set[int]], None]) -> None:
+        self._node.gateway.on_changed.append(listener)
+
+    def unfollow(self, listener: Callable[[set[int]], None]) -> None:
+        self._node.gateway.on_changed.remove(listener)
 
     def volume(self, rule: int) -> os.statvfs_result:
         return os.statvfs(_local_path(self._node, self._node.trees.rules[rule]))
@@ -72,6 +79,16 @@ class Mounts:
             "soft_timeout_s": mount.patience.soft_s,
             "calls": mount.session.in_flight,
         }
+
+    async def told(self, timeout_s: float) -> None:
+        """Returns when every mount shows what the node has folded. Raises UnavailableError after the time."""
+        for mount in [mount for mount in self._mounts.values() if not mount.is_told]:
+            try:
+                await asyncio.wait_for(mount.told(), timeout_s)
+            except TimeoutError:
+                raise UnavailableError(
+                    f"the kernel was not told of all changes at {quoted(mount.mountpoint)} in {timeout_s:g} s"
+                ) from None
 
     async def mount(self, name: str, mountpoint: bytes, soft_s: float | None) -> Document:
         """Raises UsageError, ZoneError, OperationError(ENOENT) for a rule that does not exist."""

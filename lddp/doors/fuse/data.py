@@ -81,7 +81,7 @@ class Data:
             file.become_empty(EMPTY_DIGEST)
         self._last += 1
         self._handles[self._last] = Handle(file, made.flags)
-        entry = tree.entry(inode)
+        entry = tree.entry(inode, directory, made.name)
         tree.inodes.keeps_pages(inode.number, EMPTY_DIGEST)
         return entry + wire.open_answer(self._last)
 
@@ -93,7 +93,7 @@ class Data:
         if inode is None or inode.kind is not Kind.FILE:
             raise refused(errno.EEXIST)
         opened = await self._open(number, made.flags)
-        return self._tree.entry(inode) + opened
+        return self._tree.entry(inode, directory, made.name) + opened
 
     # -- bytes --------------------------------------------------------------------------------------------------------
 

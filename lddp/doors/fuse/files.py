@@ -49,6 +49,8 @@ class File:
         self.mtime_ns = 0
         self.dirty = Dirty(0)
         self.is_committing = False
+        self.is_stale = False
+        """Whether the log has another content since, from elsewhere."""
         self.lock = asyncio.Lock()
         """Held while bytes are changed, copied or replaced."""
         self.commits = asyncio.Lock()
@@ -67,6 +69,8 @@ class File:
         return self.dirty.touched or self.is_committing
 
     def is_intact(self) -> bool:
+        if self.is_stale and not self.is_ahead:
+            return False
         return self.staged >= 0 or self.base is None or self.base.is_intact()
 
     def drop(self) -> None:
@@ -77,7 +81,7 @@ class File:
         if self.staged >= 0:
             os.close(self.staged)
             self.staged = -1
-        self.is_known = False
+        self.is_known = self.is_stale = False
 
     def become_empty(self, digest: bytes) -> None:
         self.drop()
@@ -221,7 +225,12 @@ class Files:
             descriptor = file.descriptor
             if descriptor < 0:
                 return b""
-            data = await self.run(os.pread, descriptor, size, offset)
+            try:
+                data = await self.run(os.pread, descriptor, size, offset)
+            except OSError as error:
+                if error.errno != errno.EBADF:
+                    raise
+                continue  # replaced by a newer one meanwhile
             if file.is_intact() and descriptor == file.descriptor:
                 return data
         raise refused(errno.EIO)
@@ -230,6 +239,8 @@ class Files:
 
     async def stage(self, file: File, *, keep: bool = True) -> None:
         """A private copy to write to; empty without `keep`. `lock` is held."""
+        if file.staged >= 0 and not file.is_intact() and keep:
+            await self.freshen(file)
         if file.staged >= 0:
             if not keep:
                 self.resize(file, 0)
@@ -267,7 +278,7 @@ class Files:
 
     def write_at_once(self, file: File, offset: int, data: memoryview) -> int | None:
         """Bytes written; None where that needs a copy to be made, or to be waited for."""
-        if file.staged < 0 or file.lock.locked() or len(data) > AT_ONCE_BYTES:
+        if file.staged < 0 or file.lock.locked() or len(data) > AT_ONCE_BYTES or not file.is_intact():
             return None
         return self._write(file, offset, data)
 

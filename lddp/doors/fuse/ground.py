@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,12 @@ class Ground(Access, Protocol):
     async def folded(self, index: int, timeout_s: float) -> None:
         """Returns once `view` shows `index`. Raises UnavailableError after the time."""
         ...
+
+    def follow(self, listener: Callable[[set[int]], None]) -> None:
+        """Calls `listener` after each durable fold with the inodes that its records have touched or taken away."""
+        ...
+
+    def unfollow(self, listener: Callable[[set[int]], None]) -> None: ...
 
     def volume(self, rule: int) -> os.statvfs_result:
         """Of the filesystem that has the rule's tree in this zone. Blocking."""

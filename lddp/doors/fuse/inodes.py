@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lddp.core.namespace import Inode
 from lddp.core.records import Kind
@@ -20,6 +20,8 @@ class _Known:
     last: Inode
     cached: bytes = b""
     """The digest of the content whose pages the kernel may hold."""
+    names: set[tuple[int, bytes]] = field(default_factory=set)
+    """(directory, name) by which the kernel knows it."""
 
 
 @dataclass(slots=True)
@@ -47,13 +49,37 @@ class Inodes:
 
     # -- what the kernel holds ----------------------------------------------------------------------------------------
 
-    def looked_up(self, inode: Inode) -> None:
+    def looked_up(self, inode: Inode, directory: int, name: bytes) -> None:
         known = self._known.get(inode.number)
         if known is None:
-            self._known[inode.number] = _Known(1, inode)
+            known = self._known[inode.number] = _Known(1, inode)
         else:
             known.count += 1
             known.last = inode
+        known.names.add((directory, name))
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._known or number == self.root
+
+    def names(self, number: int) -> list[tuple[int, bytes]]:
+        known = self._known.get(number)
+        return [] if known is None else list(known.names)
+
+    def lost_name(self, number: int, directory: int, name: bytes) -> None:
+        known = self._known.get(number)
+        if known is not None:
+            known.names.discard((directory, name))
+
+    def got_name(self, number: int, directory: int, name: bytes) -> None:
+        """The kernel has moved what it knew."""
+        known = self._known.get(number)
+        if known is not None:
+            known.names.add((directory, name))
+
+    def has_pages_of_another(self, number: int, digest: bytes) -> bool:
+        """Whether pages that the kernel may have are of another content than this."""
+        known = self._known.get(number)
+        return known is not None and known.cached != digest
 
     def seen(self, inode: Inode) -> None:
         known = self._known.get(inode.number)

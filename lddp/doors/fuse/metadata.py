@@ -104,6 +104,8 @@ class Metadata:
         if inode.mode >= 0 and mode != inode.mode:
             stamp = self._tree.orders.stamp
             await self._tree.change(number, lambda path, now: r.SetAttributes(*stamp()[:2], now, path, mode=mode))
+            # The kernel asked for bytes to be written, and does not know that this changes the mode.
+            await self._tree.tell([wire.inode_notice(self._tree.inodes.node(number), -1)])
 
     def _fields(self, inode: Inode, change: wire.Change) -> Fields:
         valid, now = change.valid, self._tree.ground.time_ns()

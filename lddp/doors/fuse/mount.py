@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from lddp.doors.fuse import mounting
 from lddp.doors.fuse.filesystem import Filesystem
+from lddp.doors.fuse.following import Following
 from lddp.doors.fuse.ground import Ground, Patience, Top
 from lddp.doors.fuse.session import Session
 from lddp.doors.fuse.tree import Tree
@@ -18,6 +19,8 @@ from lddp.errors import UnavailableError, quoted
 
 _log = logging.getLogger(__name__)
 GREET_S = 30.0
+VALID_NS = 60 * 10**9
+"""How long the kernel believes what it was told, unless it is told otherwise."""
 COMMIT_S = 10.0
 """How long an unmount waits for what is still to be committed."""
 
@@ -34,12 +37,17 @@ class Mount:
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="fuse-mount")
         self.session = Session(descriptor, self._filesystem.handle, self._filesystem.forget)
         self._closing: asyncio.Task[None] | None = None
+        tree.tell = self.session.notify
+        self._following = Following(tree, self.session.notify)
+        self._task = asyncio.get_running_loop().create_task(self._following.run())
+        self._task.add_done_callback(self._not_followed)
+        tree.ground.follow(self._following.changed)
 
     @classmethod
-    async def start(cls, ground: Ground, top: Top, mountpoint: bytes, patience: Patience, valid_ns: int = 0) -> Mount:
+    async def start(cls, ground: Ground, top: Top, mountpoint: bytes, patience: Patience) -> Mount:
         """Mounts; returns once the kernel has been greeted, so that programs can be let loose. Raises UsageError,
         ZoneError and UnavailableError."""
-        tree = Tree(ground, top, patience, valid_ns)
+        tree = Tree(ground, top, patience, VALID_NS)
         loop = asyncio.get_running_loop()
         descriptor = await loop.run_in_executor(None, mounting.mount, mountpoint, b"lddp:" + os.fsencode(top.name))
         mount = cls(top, mountpoint, patience, tree, descriptor)
@@ -49,6 +57,12 @@ class Mount:
             await mount.stop(lazily=True)
             raise UnavailableError(f"the kernel did not greet the mount at {quoted(mountpoint)}; try again") from None
         return mount
+
+    def _not_followed(self, task: asyncio.Task[None]) -> None:
+        """What the kernel believes would not be true for long: better no mount than that one."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.critical("the mount at %s ends", os.fsdecode(self.mountpoint), exc_info=error)
+            self._closing = self._closing or asyncio.get_running_loop().create_task(self._close())
 
     async def stop(self, *, lazily: bool = False) -> None:
         """Commits what is still to be, and unmounts. OSError(EBUSY) where programs have files open there; `lazily`
@@ -72,6 +86,17 @@ class Mount:
                 raise
             mounting.unmount(self.mountpoint, lazily=True)
 
+    @property
+    def is_told(self) -> bool:
+        """Whether `told` would return at once."""
+        return self._following.is_told or self.session.ended.done()
+
+    async def told(self) -> None:
+        """Returns when the mount shows every change that the node has folded so far, or has ended."""
+        told = asyncio.ensure_future(self._following.told())
+        await asyncio.wait([told, self.session.ended], return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+
     async def ended(self) -> None:
         """Returns when somebody has unmounted it."""
         await asyncio.shield(self.session.ended)
@@ -85,6 +110,9 @@ class Mount:
     async def _close(self) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.tree.commit_all(), COMMIT_S)
+        self.tree.ground.unfollow(self._following.changed)
+        self._task.cancel()
+        await asyncio.wait([self._task])
         await self.session.close()
         await self._filesystem.close()
         self._threads.shutdown(wait=False)

@@ -52,7 +52,8 @@ class Names:
         name = wire.name_in(request.body)
         if len(name) > NAME_BYTES_MAX:
             raise refused(errno.ENAMETOOLONG)  # the kernel's own limit is higher
-        return self._tree.entry(self._existing(self._directory(request), name))
+        directory = self._directory(request)
+        return self._tree.entry(self._existing(directory, name), directory, name)
 
     # -- making -------------------------------------------------------------------------------------------------------
 
@@ -87,7 +88,9 @@ class Names:
         directory = self._directory(request)
         owner = self.owner(directory, request, made.mode | _DIRECTORY)
         return self._tree.entry(
-            await self.make(directory, made.name, lambda stamp, path: r.MakeDirectory(*stamp, path, *owner))
+            await self.make(directory, made.name, lambda stamp, path: r.MakeDirectory(*stamp, path, *owner)),
+            directory,
+            made.name,
         )
 
     async def mknod(self, request: wire.Request) -> bytes:
@@ -99,7 +102,9 @@ class Names:
         owner = self.owner(directory, request, made.mode)
         device = user_device(made.rdev) if kind in (Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE) else 0
         return self._tree.entry(
-            await self.make(directory, made.name, lambda stamp, path: r.Create(*stamp, path, kind, *owner, device))
+            await self.make(directory, made.name, lambda stamp, path: r.Create(*stamp, path, kind, *owner, device)),
+            directory,
+            made.name,
         )
 
     async def symlink(self, request: wire.Request) -> bytes:
@@ -107,7 +112,9 @@ class Names:
         directory = self._directory(request)
         owner = self.owner(directory, request, 0o777)
         return self._tree.entry(
-            await self.make(directory, name, lambda stamp, path: r.Symlink(*stamp, path, target, owner.uid, owner.gid))
+            await self.make(directory, name, lambda stamp, path: r.Symlink(*stamp, path, target, owner.uid, owner.gid)),
+            directory,
+            name,
         )
 
     async def link(self, request: wire.Request) -> bytes:
@@ -123,7 +130,7 @@ class Names:
             stamp = tree.orders.stamp()
             await tree.orders.one(r.Link(*stamp, old, path))
         self._touched(stamp[2], number, directory)
-        return tree.entry(tree.inode(number))
+        return tree.entry(tree.inode(number), directory, name)
 
     # -- taking away --------------------------------------------------------------------------------------------------
 
@@ -133,7 +140,7 @@ class Names:
         tree.inodes.seen(child)
         async with tree.files.quiet(child.number):
             time_ns = await self._take(directory, name, lambda stamp, path: r.Unlink(*stamp, path))
-        self._lost(child, time_ns, directory)
+        self._lost(child, time_ns, directory, name)
         return b""
 
     async def rmdir(self, request: wire.Request) -> bytes:
@@ -141,7 +148,7 @@ class Names:
         child = self._existing(directory, name)
         self._tree.inodes.seen(child)
         time_ns = await self._take(directory, name, lambda stamp, path: r.RemoveDirectory(*stamp, path))
-        self._lost(child, time_ns, directory)
+        self._lost(child, time_ns, directory, name)
         return b""
 
     async def _take(self, directory: int, name: bytes, record: Callable[[Stamp, bytes], Record]) -> int:
@@ -153,8 +160,9 @@ class Names:
             await tree.orders.one(record(stamp, path))
         return stamp[2]
 
-    def _lost(self, child: Inode, time_ns: int, directory: int) -> None:
+    def _lost(self, child: Inode, time_ns: int, directory: int, name: bytes) -> None:
         """An inode has lost a name, perhaps its last."""
+        self._tree.inodes.lost_name(child.number, directory, name)
         self._touched(time_ns, child.number, directory)
         if child.nlink <= 1 or child.kind is Kind.DIRECTORY:
             self._tree.files.gone(child.number)
@@ -186,11 +194,15 @@ class Names:
             stamp = tree.orders.stamp()
             await tree.orders.one(r.Rename(*stamp, path, to, flag))
         self._touched(stamp[2], child.number, directory, target_directory)
+        tree.inodes.lost_name(child.number, directory, move.name)
         if replaced is not None and replaced.number != child.number:
             if flag is RenameFlag.EXCHANGE:
                 self._touched(stamp[2], replaced.number)
+                tree.inodes.lost_name(replaced.number, target_directory, move.to)
+                tree.inodes.got_name(replaced.number, directory, move.name)
             else:
-                self._lost(replaced, stamp[2], target_directory)
+                self._lost(replaced, stamp[2], target_directory, move.to)
+        tree.inodes.got_name(child.number, target_directory, move.to)
         return b""
 
     # -- listing ------------------------------------------------------------------------------------------------------
@@ -232,7 +244,8 @@ class Names:
 
     def readdirplus(self, request: wire.Request) -> bytes:
         span = wire.span(request.body)
-        listing = self._listing(self._directory(request), span.handle, span.offset)
+        directory = self._directory(request)
+        listing = self._listing(directory, span.handle, span.offset)
         data = bytearray()
         with self._tree.ground.view() as view:
             for index in range(span.offset, len(listing)):
@@ -241,7 +254,7 @@ class Names:
                 if len(data) + len(wire.NO_ENTRY) + len(entry) > span.size:
                     break
                 inode = view.inode(number) if index > 1 else None
-                data += (wire.NO_ENTRY if inode is None else self._tree.entry(inode)) + entry
+                data += (wire.NO_ENTRY if inode is None else self._tree.entry(inode, directory, name)) + entry
         return bytes(data)
 
     def releasedir(self, request: wire.Request) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections import deque
 from collections.abc import Sequence
 
 from lddp.access import ContentWriter
@@ -16,6 +17,7 @@ from lddp.doors.fuse.gate import Gate
 from lddp.doors.fuse.ground import Ground, Patience, Top
 from lddp.errors import LddpError, OutcomeUnknownError, UnavailableError
 
+OWN_MAX = 65_536
 TRY_S = 10.0
 """How long one try waits for an outcome. The next one carries the same id."""
 PAUSE_NOTHING_TAKEN_S = 0.2
@@ -34,6 +36,9 @@ class Orders:
         self.top = top
         self._patience = patience
         self.moves = Gate()
+        self.own: set[int] = set()
+        """GSNs of the latest records of this mount."""
+        self._own: deque[int] = deque()
 
     def stamp(self) -> tuple[OperationId, int, int]:
         """The first fields of every operation."""
@@ -74,6 +79,7 @@ class Orders:
             try_s = TRY_S if left_s is None else max(0.01, min(TRY_S, left_s))
             try:
                 answers = await self.ground.submit_many(records, try_s, visible=False)
+                self._remember(answers)
                 await self.ground.folded(max(index for index, _ in answers), TRY_S)
                 return [outcome for _, outcome in answers]
             except OutcomeUnknownError:
@@ -85,6 +91,13 @@ class Orders:
                 left_s -= clock() - began
                 if left_s <= 0:
                     raise refused(errno.EIO)
+
+    def _remember(self, answers: Sequence[tuple[int, Outcome]]) -> None:
+        for index, _ in answers:
+            self.own.add(index)
+            self._own.append(index)
+        while len(self._own) > OWN_MAX:
+            self.own.discard(self._own.popleft())
 
     async def naming(self, records: Sequence[Record], writers: Sequence[ContentWriter]) -> list[Outcome]:
         """As `many`, for records that name what `writers` took: all are used, or none where one record is refused."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from lddp.core.namespace import Inode
 from lddp.core.records import Outcome, Record
@@ -19,6 +19,10 @@ _log = logging.getLogger(__name__)
 TRIES_MAX = 16
 
 
+async def _tell_nobody(notices: list[Sequence[bytes]]) -> None:
+    """Where nothing is mounted."""
+
+
 class Tree:
     """The mounted rule: its namespace, its open files, and the way to the log."""
 
@@ -30,6 +34,8 @@ class Tree:
         self.inodes = Inodes(top.root)
         self.orders = Orders(ground, top, patience)
         self.files = Files(self.orders)
+        self.tell: Callable[[list[Sequence[bytes]]], Awaitable[None]] = _tell_nobody
+        """Tells the kernel something that it did not ask for."""
         self.committer = Committer(self.orders, self.files, self.inodes)
 
     # -- what is shown ------------------------------------------------------------------------------------------------
@@ -42,9 +48,9 @@ class Tree:
             shown = self.inodes.attributes(inode, inode.size, inode.mtime_ns)
         return shown._replace(links=0) if gone else shown
 
-    def entry(self, inode: Inode) -> bytes:
-        """An answer that makes the kernel hold the node."""
-        self.inodes.looked_up(inode)
+    def entry(self, inode: Inode, directory: int, name: bytes) -> bytes:
+        """An answer that makes the kernel hold the node, as this name in this directory."""
+        self.inodes.looked_up(inode, directory, name)
         return wire.entry_answer(self.shown(inode), self.valid_ns)
 
     def attributes(self, number: int) -> bytes:

@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lddp.core import records as r
+from lddp.core.records import Outcome
 from lddp.core.view import View
 from lddp.doors.fuse import protocol, wire
 from lddp.doors.fuse.filesystem import Filesystem
@@ -29,6 +31,19 @@ class MachineGround(MachineBackend):
     def __init__(self, directory: Path) -> None:
         super().__init__()
         self._directory = directory
+        self.listeners: list[Callable[[set[int]], None]] = []
+
+    def apply(self, record: r.Record) -> Outcome:
+        outcome = super().apply(record)
+        for listener in getattr(self, "listeners", ()):  # the first record comes before there are any
+            listener(set(self.machine.namespace.prior))
+        return outcome
+
+    def follow(self, listener: Callable[[set[int]], None]) -> None:
+        self.listeners.append(listener)
+
+    def unfollow(self, listener: Callable[[set[int]], None]) -> None:
+        self.listeners.remove(listener)
 
     @contextmanager
     def view(self) -> Iterator[View]:

@@ -1,0 +1,87 @@
+"""What the log changes without this mount having asked for it, told to the kernel, so that it may believe for long what
+it was told before.
+
+Changes of this mount's own are left out: the kernel knows them from their answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+from lddp.core.namespace import Inode
+from lddp.core.view import View
+from lddp.doors.fuse import wire
+from lddp.doors.fuse.tree import Tree
+
+Notices = list[Sequence[bytes]]
+SETTLE_TURNS = 8
+"""Turns of the loop until who waited for a record of this mount knows its GSN; a notice too many does no harm."""
+
+
+class Following:
+    """`changed` is called with the inodes that each durable fold has touched; `run` tells the kernel of them."""
+
+    def __init__(self, tree: Tree, tell: Callable[[Notices], Awaitable[None]]) -> None:
+        self._tree = tree
+        self._tell = tell
+        self._ahead: set[int] = set()
+        self._wake = asyncio.Event()
+        self._done = asyncio.Event()
+        self._done.set()
+        self._seen = tree.ground.applied()
+
+    def changed(self, numbers: Iterable[int]) -> None:
+        inodes, files = self._tree.inodes, self._tree.files
+        known = {number for number in numbers if number in inodes or files.get(number) is not None}
+        if known:
+            self._ahead |= known
+            self._wake.set()
+            self._done.clear()
+
+    @property
+    def is_told(self) -> bool:
+        return self._done.is_set()
+
+    async def told(self) -> None:
+        """Returns when the kernel knows of every change so far."""
+        await self._done.wait()
+
+    async def run(self) -> None:
+        while True:
+            await self._wake.wait()
+            for _ in range(SETTLE_TURNS):
+                await asyncio.sleep(0)
+            self._wake.clear()
+            numbers, self._ahead = self._ahead, set()
+            with self._tree.ground.view() as view:
+                seen, self._seen = self._seen, view.gsn
+                notices = [notice for number in numbers for notice in self._notices(view, number, seen)]
+            if notices:
+                await self._tell(notices)
+            if not self._ahead:
+                self._done.set()
+
+    def _notices(self, view: View, number: int, seen: int) -> Notices:
+        tree = self._tree
+        inode = view.inode(number)
+        notices: Notices = []
+        for directory, name in tree.inodes.names(number):
+            if view.child(directory, name) != number:
+                tree.inodes.lost_name(number, directory, name)
+                notices.append(wire.entry_notice(tree.inodes.node(directory), name))
+        # Of what is gone: the kernel took the last name away itself.
+        own = not notices if inode is None else inode.version > seen and inode.version in tree.orders.own
+        if not own:
+            tree.inodes.changed(number, tree.ground.time_ns())
+            # Attributes only, or what is cached of the bytes as well.
+            offset = 0 if inode is not None and self._is_other_content(inode) else -1
+            notices.append(wire.inode_notice(tree.inodes.node(number), offset))
+        return notices
+
+    def _is_other_content(self, inode: Inode) -> bool:
+        tree, file = self._tree, self._tree.files.get(inode.number)
+        digest = b"" if inode.content is None else inode.content.digest
+        if file is not None and not file.is_ahead and file.digest != digest:
+            file.is_stale = True
+        return not (file is not None and file.is_ahead) and tree.inodes.has_pages_of_another(inode.number, digest)

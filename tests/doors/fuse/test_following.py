@@ -1,0 +1,148 @@
+"""What the kernel is told of changes that this mount did not make."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import pytest
+
+from lddp.core import records as r
+from lddp.core.records import OperationId
+from lddp.doors.fuse import protocol, wire
+from lddp.doors.fuse.following import Following
+from lddp.doors.fuse.protocol import Opcode
+from tests.doors.fuse.kernel import PATIENCE_S, Kernel, MachineGround
+from tests.doors.fuse.test_data import put_elsewhere
+
+Notice = tuple[bytes, ...]
+
+
+class Told:
+    """Takes notices; `elsewhere` returns those of a record from another zone."""
+
+    def __init__(self, ground: MachineGround) -> None:
+        self._notices: asyncio.Queue[list[Sequence[bytes]]] = asyncio.Queue()
+        self._ground = ground
+        self._sequence = 1000
+
+    async def take(self, notices: list[Sequence[bytes]]) -> None:
+        self._notices.put_nowait(notices)
+
+    async def elsewhere(self, record: Callable[..., r.Record], *fields: object) -> set[Notice]:
+        self._sequence += 1
+        assert not self._ground.apply(record(OperationId(b"other", self._sequence), 1, 7, *fields)).errno
+        return await self.next()
+
+    async def next(self) -> set[Notice]:
+        async with asyncio.timeout(PATIENCE_S):
+            return {tuple(notice) for notice in await self._notices.get()}
+
+    @property
+    def is_silent(self) -> bool:
+        return self._notices.empty()
+
+
+@pytest.fixture
+async def told(ground: MachineGround, kernel: Kernel) -> AsyncIterator[Told]:
+    told = Told(ground)
+    following = Following(kernel.filesystem.tree, told.take)
+    ground.follow(following.changed)
+    task = asyncio.create_task(following.run())
+    yield told
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def attributes(node: int) -> Notice:
+    return tuple(wire.inode_notice(node, -1))
+
+
+def bytes_of(node: int) -> Notice:
+    return tuple(wire.inode_notice(node, 0))
+
+
+def name(directory: int, text: bytes) -> Notice:
+    return tuple(wire.entry_notice(directory, text))
+
+
+async def test_attributes(kernel: Kernel, told: Told) -> None:
+    made = await kernel.mkdir(b"d")
+    assert await told.elsewhere(r.SetAttributes, b"/data/d", 0o700) == {attributes(made.inode)}
+
+
+async def test_a_name_that_went(kernel: Kernel, told: Told) -> None:
+    made = await kernel.mkdir(b"d")
+    expected = {attributes(made.inode), name(1, b"d"), attributes(1)}
+    assert await told.elsewhere(r.RemoveDirectory, b"/data/d") == expected
+
+
+async def test_names_that_moved(kernel: Kernel, told: Told) -> None:
+    one, two = await kernel.mkdir(b"one"), await kernel.mkdir(b"two")
+    found = await told.elsewhere(r.Rename, b"/data/one", b"/data/two/in", r.RenameFlag.NONE)
+    assert found == {name(1, b"one"), attributes(one.inode), attributes(two.inode), attributes(1)}
+    # It is told once.
+    assert await told.elsewhere(r.SetAttributes, b"/data/two/in", 0o700) == {attributes(one.inode)}
+
+
+async def test_bytes(kernel: Kernel, told: Told, ground: MachineGround) -> None:
+    async with kernel.writing(b"f") as file:
+        await file.write(0, b"mine")
+    reader = await kernel.open(file.node)
+    assert await reader.read() == b"mine"
+    put_elsewhere(ground, b"/data/f", b"theirs, longer")
+    assert await told.next() == {bytes_of(file.node)}
+    # Who has it open sees it at once, since no copy of his own is in the way.
+    assert await reader.read() == b"theirs, longer"
+    await reader.close()
+
+
+async def test_who_writes_keeps_what_he_wrote(kernel: Kernel, told: Told, ground: MachineGround) -> None:
+    file = await kernel.create(b"f")
+    await file.write(0, b"mine")
+    put_elsewhere(ground, b"/data/f", b"theirs, longer")
+    assert await told.next() == {attributes(file.node)}
+    assert await file.read() == b"mine"
+    await file.close()
+
+
+async def test_a_writer_goes_on_from_what_came(kernel: Kernel, told: Told, ground: MachineGround) -> None:
+    file = await kernel.create(b"f")
+    await file.write(0, b"mine")
+    await file.fsync()
+    put_elsewhere(ground, b"/data/f", b"theirs")
+    await told.next()
+    await file.write(0, b"T")
+    await file.close()
+    assert ground.content(b"/data/f") == b"Theirs"
+
+
+async def test_nothing_is_told_of_own_changes_and_of_what_the_kernel_does_not_know(
+    kernel: Kernel, told: Told, ground: MachineGround
+) -> None:
+    made = await kernel.mkdir(b"d")
+    async with kernel.writing(b"f") as file:
+        await file.write(0, b"bytes")
+    await kernel.rename(b"f", b"g", above=made.inode)
+    await kernel(Opcode.UNLINK, made.inode, b"g\0")
+    await kernel.mkdir(b"unknown")
+    kernel.filesystem.forget([((await kernel.lookup(b"unknown")).inode, 2)])
+    ground.apply(r.SetAttributes(OperationId(b"other", 1), 1, 7, b"/data/unknown", 0o700))
+    assert await told.elsewhere(r.SetAttributes, b"/data/d", 0o700) == {attributes(made.inode)}
+    assert told.is_silent
+
+
+async def test_writing_that_takes_privileges_away_is_told(kernel: Kernel) -> None:
+    notices: list[Sequence[bytes]] = []
+
+    async def tell(some: list[Sequence[bytes]]) -> None:
+        notices.extend(some)
+
+    kernel.filesystem.tree.tell = tell
+    file = await kernel.create(b"f", os.O_RDWR, mode=0o4755)
+    await file.write(0, b"x", flags=protocol.WRITE_KILL_SUIDGID)
+    assert [tuple(notice) for notice in notices] == [attributes(file.node)]
+    await file.close()
