@@ -82,7 +82,7 @@ class Committer:
         if outcome is None:
             file.dirty = Dirty(file.size)
             return True
-        self._done(file, content.digest, mtime_ns)
+        self._done(file, content.digest)
         return True
 
     async def _put(self, number: int, content: Content, mtime_ns: int, writer: ContentWriter) -> r.Outcome | None:
@@ -123,10 +123,10 @@ class Committer:
             await writer.abort()
             raise
 
-    def _done(self, file: File, digest: bytes, mtime_ns: int) -> None:
+    def _done(self, file: File, digest: bytes) -> None:
         before, file.digest = file.digest, digest
         self._inodes.pages_are_now(file.number, before, digest)
-        self._inodes.changed(file.number, mtime_ns)
+        self._inodes.changed(file.number, file.changed_ns)
 
     # -- in ranges ----------------------------------------------------------------------------------------------------
 
@@ -188,5 +188,5 @@ class Committer:
             inode = view.inode(file.number)
         mine = inode is not None and inode.version == outcomes[-1].version and inode.content is not None
         digest = inode.content.digest if inode is not None and mine and inode.content is not None else b""
-        self._done(file, digest, mtime_ns)
+        self._done(file, digest)
         return True

@@ -47,6 +47,8 @@ class File:
         self.digest = b""
         self.size = 0
         self.mtime_ns = 0
+        self.changed_ns = 0
+        """When the copy was changed last."""
         self.dirty = Dirty(0)
         self.is_committing = False
         self.is_stale = False
@@ -293,13 +295,13 @@ class Files:
         """These bytes of the copy were changed."""
         file.dirty.write(start, stop)
         file.size = max(file.size, stop)
-        file.mtime_ns = self._ground.time_ns()
+        file.mtime_ns = file.changed_ns = self._ground.time_ns()
 
     def resize(self, file: File, size: int) -> None:
         os.ftruncate(file.staged, size)
         file.dirty.resize(size)
         file.size = size
-        file.mtime_ns = self._ground.time_ns()
+        file.mtime_ns = file.changed_ns = self._ground.time_ns()
 
     async def write(self, file: File, offset: int, data: memoryview) -> int:
         async with file.lock:

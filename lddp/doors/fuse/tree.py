@@ -44,6 +44,7 @@ class Tree:
         file = self.files.get(inode.number)
         if file is not None and file.is_known and (gone or file.is_ahead):
             shown = self.inodes.attributes(inode, file.size, file.mtime_ns or inode.mtime_ns)
+            shown = shown._replace(ctime_ns=max(shown.ctime_ns, file.changed_ns))
         else:
             shown = self.inodes.attributes(inode, inode.size, inode.mtime_ns)
         return shown._replace(links=0) if gone else shown

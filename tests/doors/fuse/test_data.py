@@ -242,6 +242,17 @@ async def test_times(kernel: Kernel, ground: MachineGround) -> None:
     assert now.mtime_ns > 10**18 + 7 and now.ctime_ns >= now.mtime_ns
 
 
+async def test_cutting_an_open_file_is_a_change_at_once(kernel: Kernel, ground: MachineGround) -> None:
+    async with kernel.writing(b"f") as file:
+        await file.write(0, b"bytes")
+        await file.fsync()
+        before = (await kernel.stat(file.node)).ctime_ns
+        await kernel.mkdir(b"time goes by")
+        cut = await kernel.setattr(file.node, S.SIZE | S.FH, size=1, handle=file.handle)
+        assert cut.ctime_ns > before
+    assert (await kernel.stat(file.node)).ctime_ns == cut.ctime_ns
+
+
 async def test_owner_and_mode(kernel: Kernel) -> None:
     file = await kernel.create(b"f", mode=0o755)
     await file.close()
