@@ -128,7 +128,8 @@ async def test_calls_of_posix(nodes: MountedTrio) -> None:
 
 
 PROGRAMS = """
-export GIT_TEMPLATE_DIR=
+export GIT_TEMPLATE_DIR= GIT_CONFIG_COUNT=2 GIT_CONFIG_KEY_0=gc.auto GIT_CONFIG_VALUE_0=0
+export GIT_CONFIG_KEY_1=maintenance.auto GIT_CONFIG_VALUE_1=false  # nothing goes on in the background
 mkdir src; cd src
 printf 'int answer(void) { return 42; }\\n' > answer.c
 printf '#include <stdio.h>\\nint answer(void);\\nint main(void) { printf("%%d\\\\n", answer()); return 0; }\\n' > main.c
@@ -216,8 +217,8 @@ async def test_without_a_majority_writes_wait_and_reads_go_on(nodes: MountedTrio
     assert await nodes.programs.sh("cat f") == "before\n"
     killed = await nodes.programs.start("mkdir", "b/never")
     await nodes.until(lambda: nodes.nodes[SOURCE].backend.mounts()[0]["calls"] == 2)
-    killed.send_signal(signal.SIGINT)
-    assert (await nodes.programs.result(killed))[0] == -signal.SIGINT
+    killed.send_signal(signal.SIGTERM)
+    assert (await nodes.programs.result(killed))[0] == -signal.SIGTERM
     assert writing.returncode is None
     await nodes.start(TARGET, WITNESS)
     assert (await nodes.programs.result(writing))[0] == 0
