@@ -46,8 +46,8 @@ def run(context: Context) -> None:
         else:
             context.report.at_least("mount", what, unit, ours, "bare", theirs, low)
     context.report.note(
-        "mount: three nodes with a zone each on one disk, hard and sync; a create is open, write of 4 KiB and close, two"
-        " records; writing ends with fsync, whose bytes are on two zones then; reading begins with the file closed."
+        "mount: three nodes with a zone each on one disk, hard and sync; a create is open, write of 4 KiB and close,"
+        " two records; writing ends with fsync, whose bytes are on two zones then; reading begins with the file closed."
     )
 
 

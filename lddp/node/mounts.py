@@ -167,9 +167,11 @@ class Mounts:
 
     async def stop(self) -> None:
         """Unmounts all, also from under programs that use them."""
+        failed = self._node.member.failed.done()
         for mount in list(self._mounts.values()):
             try:
-                await mount.stop(lazily=True)
+                # A node that has failed orders nothing any more.
+                await (mount.stop(lazily=True, commit_s=0) if failed else mount.stop(lazily=True))
             except OSError as error:
                 _log.error("%s stays mounted, and is dead: %s", os.fsdecode(mount.mountpoint), error.strerror)
                 await mount.close()

@@ -37,6 +37,7 @@ class Mount:
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="fuse-mount")
         self.session = Session(descriptor, self._filesystem.handle, self._filesystem.forget)
         self._closing: asyncio.Task[None] | None = None
+        self._commit_s = COMMIT_S
         tree.tell = self.session.notify
         self._following = Following(tree, self.session.notify)
         self._task = asyncio.get_running_loop().create_task(self._following.run())
@@ -64,11 +65,12 @@ class Mount:
             _log.critical("the mount at %s ends", os.fsdecode(self.mountpoint), exc_info=error)
             self._closing = self._closing or asyncio.get_running_loop().create_task(self._close())
 
-    async def stop(self, *, lazily: bool = False) -> None:
-        """Commits what is still to be, and unmounts. OSError(EBUSY) where programs have files open there; `lazily`
-        takes it from under them."""
+    async def stop(self, *, lazily: bool = False, commit_s: float = COMMIT_S) -> None:
+        """Commits what is still to be, if that takes no more than `commit_s`, and unmounts. OSError(EBUSY) where
+        programs have files open there; `lazily` takes it from under them."""
+        self._commit_s = commit_s
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.tree.commit_all(), COMMIT_S)
+            await asyncio.wait_for(self.tree.commit_all(), commit_s)
         loop = asyncio.get_running_loop()
         if not self.session.ended.done():
             try:
@@ -109,7 +111,7 @@ class Mount:
 
     async def _close(self) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.tree.commit_all(), COMMIT_S)
+            await asyncio.wait_for(self.tree.commit_all(), self._commit_s)
         self.tree.ground.unfollow(self._following.changed)
         self._task.cancel()
         await asyncio.wait([self._task])
