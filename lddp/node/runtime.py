@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import signal
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-import uvloop
-
 from lddp.admin.app import build_app, read_token
 from lddp.admin.server import Server
 from lddp.config import NodeConfig, Role
-from lddp.consensus.audited import load_raft
 from lddp.consensus.config import RaftConfig
 from lddp.consensus.member import RaftMember
 from lddp.content.connections import Connections
@@ -31,7 +25,6 @@ from lddp.content.store import Store
 from lddp.content.traffic import Traffic
 from lddp.core.rules import Rule
 from lddp.core.view import View
-from lddp.errors import LddpError
 from lddp.gateway import NO_ZONE, Gateway
 from lddp.links.connect import connect
 from lddp.links.credentials import Credentials
@@ -46,7 +39,7 @@ from lddp.node.migration import MigrationDriver
 from lddp.node.mounts import Mounts
 from lddp.node.survey import Surveyor
 from lddp.node.sweep import Sweep
-from lddp.node.system import SystemClock, SystemRandom, tune_process
+from lddp.node.system import SystemClock, SystemRandom
 from lddp.node.trees import Trees
 from lddp.node.uploads import is_needed
 from lddp.replay.progress import Progress
@@ -59,7 +52,6 @@ from lddp.zones.workers import Workers
 _log = logging.getLogger(__name__)
 CONTENT_CHANNEL = "content"
 STOP_TIMEOUT_S = 5.0
-FAILED_STOP_S = 3.0
 OPEN_AGAIN_S = 1.0
 
 
@@ -366,39 +358,3 @@ class Node:
             self.trees.workers.close()
         self.store.close()
         self.environment.close()
-
-
-async def serve(config: NodeConfig, workers: Workers | None) -> int:
-    """Runs a node until a signal or a failure; the exit code."""
-    tune_process()
-    node = Node(config, workers)
-    stop = asyncio.Event()
-    patience_s: float | None = None
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        await node.start()
-        failed = node.member.failed
-        failed.add_done_callback(lambda _: stop.set())
-        await stop.wait()
-        if failed.done():
-            error = failed.exception()
-            _log.critical("node %s stops: %s", config.name, error)
-            # It does nothing any more: it is to end, and be started again, soon.
-            patience_s = FAILED_STOP_S
-            return 1
-        return 0
-    finally:
-        with contextlib.suppress(LddpError, TimeoutError):
-            await asyncio.wait_for(node.stop(), patience_s)
-
-
-def warm_up() -> None:
-    """What every node of a process does at its start, done once before several nodes are forked."""
-    load_raft(time.monotonic, lambda _: None)
-
-
-def run(config: NodeConfig, *, writes: bool = True) -> int:
-    """Runs one node in the foreground; its exit code. `writes` says whether its zone is more than observed."""
-    return uvloop.run(serve(config, Workers.start() if writes and config.zone is not None else None))

@@ -14,8 +14,9 @@ from unittest.mock import patch
 from lddp.config import Address, HttpAddress, NodeConfig
 from lddp.config.values import RaftConfig, TlsConfig, ZoneConfig
 from lddp.core.records import Content, Outcome, Record
-from lddp.node import runtime
-from lddp.node.runtime import Node, warm_up
+from lddp.node import process
+from lddp.node.process import warm_up
+from lddp.node.runtime import Node
 from tests.crash.process import Gate
 
 HERE, ELSEWHERE = 2, 1
@@ -131,5 +132,5 @@ def live(
             gate.fail()
         gate.end()
 
-    with patch.object(runtime, "serve", serve):
-        runtime.run(config(directory), writes=workers)
+    with patch.object(process, "serve", serve):
+        process.run(config(directory), writes=workers)

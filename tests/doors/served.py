@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import tempfile
 import threading
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.memory import memory_directory
 from tests.node.zones import PATIENCE_S, Zones
 
 T = TypeVar("T")
@@ -60,7 +60,5 @@ class Served:
 @contextlib.contextmanager
 def in_memory() -> Iterator[Path]:
     """A directory in memory where there is room: tests of doors do many small operations."""
-    shared = Path("/dev/shm")
-    inside = shared if shared.is_dir() and os.access(shared, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="lddp-", dir=inside) as directory:
+    with tempfile.TemporaryDirectory(prefix="lddp-", dir=memory_directory()) as directory:
         yield Path(directory)
