@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -181,9 +182,30 @@ def test_a_node_that_ends_at_its_start_is_quoted_and_the_others_end(tmp_path: Pa
     assert not any(runs(pid) for pid in described["pids"].values())
 
 
-def test_nodes_that_do_not_become_ready_are_ended(tmp_path: Path) -> None:
+class Hastened:
+    """The time, which is over once somebody says so."""
+
+    sleep = staticmethod(time.sleep)
+
+    def __init__(self) -> None:
+        self.over = False
+
+    def monotonic(self) -> float:
+        return float("inf") if self.over else time.monotonic()
+
+
+def test_nodes_that_do_not_become_ready_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, look = Hastened(), processes._not_ready
+
+    def until_answered(endpoint: str, token_file: Path) -> str:
+        reason = look(endpoint, token_file)
+        clock.over = "no leader" in reason
+        return reason
+
+    monkeypatch.setattr(processes, "time", clock)
+    monkeypatch.setattr(processes, "_not_ready", until_answered)
     with pytest.raises(UnavailableError, match=r"not all nodes became ready .*no leader"):
-        processes.up(tmp_path / "c", 1, False, 3, (*FAKE, "--leaderless"))
+        processes.up(tmp_path / "c", 1, False, 240, (*FAKE, "--leaderless"))
     described = json.loads((tmp_path / "c" / "cluster.json").read_text())
     assert not any(runs(pid) for pid in described["pids"].values())
 
