@@ -110,7 +110,7 @@ class Metadata:
     def _fields(self, inode: Inode, change: wire.Change) -> Fields:
         valid, now = change.valid, self._tree.ground.time_ns()
         mode = change.mode & 0o7777 if valid & SetAttribute.MODE else None
-        if mode is None and valid & (SetAttribute.UID | SetAttribute.GID) and inode.kind is Kind.FILE:
+        if mode is None and valid & (SetAttribute.UID | SetAttribute.GID) and inode.kind is not Kind.DIRECTORY:
             kept = without_privileges(inode.mode)
             mode = kept if inode.mode >= 0 and kept != inode.mode else None
         mtime_ns = now if valid & SetAttribute.MTIME_NOW else change.mtime_ns if valid & SetAttribute.MTIME else None

@@ -259,6 +259,10 @@ async def test_owner_and_mode(kernel: Kernel) -> None:
     await kernel.setattr(file.node, S.MODE, mode=0o6755)
     changed = await kernel.setattr(file.node, S.UID | S.GID, uid=5, gid=6)
     assert (changed.uid, changed.gid, changed.mode & 0o7777) == (5, 6, 0o755)
+    fifo = await kernel.mknod(b"fifo", stat.S_IFIFO | 0o6755)
+    assert (await kernel.setattr(fifo.inode, S.UID, uid=5)).mode & 0o7777 == 0o755
+    directory = await kernel.mkdir(b"d", mode=0o6755)
+    assert (await kernel.setattr(directory.inode, S.UID, uid=5)).mode & 0o7777 == 0o6755
 
 
 async def test_writing_takes_privileges_away(kernel: Kernel) -> None:
