@@ -1,10 +1,12 @@
 """The FUSE door: a rule's tree as a mount, for programs that know nothing of lddp.
 
-wire.py        the kernel's protocol as bytes
+protocol.py    the kernel's numbers; wire.py its messages as bytes
 session.py     one open /dev/fuse: requests in, answers out, many in flight
 mounting.py    mount(2), fusermount3, umount2
 filesystem.py  which request means what; names.py, metadata.py, data.py say how
 files.py       open files: the zone's own bytes, or a private copy while somebody writes
 committing.py  from a private copy to records of the log
 ordering.py    records through the gateway, hard or soft
+following.py   what other zones change, told to the kernel
+mount.py       all of these together, from mount(2) to the end
 """
