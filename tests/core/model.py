@@ -334,11 +334,9 @@ class Model:
     def _unlink(self, operation: Unlink) -> Verdict:
         found, node = self.existing(operation.path, operation.zone)
         self._frozen(found)
-        wrong = set(self._expect(node, operation.expected_version))
+        wrong = set() if operation.expected_version == 0 else set(self._expect(node, operation.expected_version))
         if node.is_directory:
             wrong |= {errno.EISDIR, errno.EBUSY} if found.is_root else {errno.EISDIR}
-        if operation.expected_version == 0:
-            wrong.add(errno.ESTALE)
         if wrong:
             raise Refused(*wrong)
 
