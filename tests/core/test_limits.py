@@ -90,11 +90,13 @@ def test_paths() -> None:
 def test_file_sizes() -> None:
     client = Client()
     client.put(b"/data/f", b"12345678")
-    largest = limits.FILE_BYTES_MAX
+    largest = limits.GROWN_BYTES_MAX
     assert client.do(Truncate(operation_id(0), SOURCE, 5, b"/data/f", largest)) == 0
     assert client.do(Append(operation_id(0), SOURCE, 5, b"/data/f", content(b"x"))) == errno.EFBIG
-    beyond = Write(operation_id(0), SOURCE, 5, b"/data/f", largest, content(b"x"))
-    assert client.do(beyond) in (errno.EFBIG, errno.EINVAL)
+    for offset, refusal in ((largest, errno.EFBIG), (limits.FILE_BYTES_MAX, errno.EINVAL), (-1, errno.EINVAL)):
+        assert client.do(Write(operation_id(0), SOURCE, 5, b"/data/f", offset, content(b"x"))) == refusal
+    for size, refusal in ((largest + 1, errno.EFBIG), (limits.FILE_BYTES_MAX + 1, errno.EINVAL), (-1, errno.EINVAL)):
+        assert client.do(Truncate(operation_id(0), SOURCE, 5, b"/data/f", size)) == refusal
     assert client.do(Write(operation_id(0), SOURCE, 5, b"/data/f", largest - 1, content(b"x"))) == 0
     inode = client.ledger.view.resolve(b"/data/f")
     assert inode is not None and inode.size == largest
