@@ -28,7 +28,7 @@ from tests.doors.conformance.steps import (
 )
 
 NS_IN_MS = 1_000_000
-HTTP, FSSPEC, WEBHDFS, CLI, DIRECTORY = "http", "fsspec", "webhdfs", "cli", "directory"
+HTTP, FSSPEC, WEBHDFS, CLI, FUSE, DIRECTORY = "http", "fsspec", "webhdfs", "cli", "fuse", "directory"
 
 _KERNEL = {
     Need.CONDITION: "a file has no version there",
@@ -101,6 +101,7 @@ CANNOT: dict[str, dict[Need, str]] = {
         Need.WRITE_AT: "there is no command for it",
         Need.XATTR: "there is no command for it",
     },
+    FUSE: _KERNEL,
     DIRECTORY: _KERNEL,
 }
 

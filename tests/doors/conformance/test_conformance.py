@@ -16,8 +16,10 @@ from lddp.errors import LddpError
 from tests.doors.conformance.cases import CASES
 from tests.doors.conformance.directory import Directory
 from tests.doors.conformance.doors import Api, Commands, Door, Fsspec, WebHdfs
+from tests.doors.conformance.mounted import Mounted
 from tests.doors.conformance.steps import Case, Mkdir, Need, Put, Read, RemoveTree, Step, TwoCreators, answer_of
-from tests.doors.conformance.table import CANNOT, CLI, DIRECTORY, FSSPEC, HTTP, WEBHDFS
+from tests.doors.conformance.table import CANNOT, CLI, DIRECTORY, FSSPEC, FUSE, HTTP, WEBHDFS
+from tests.doors.fuse.live import WHY_NOT
 from tests.doors.served import Served, in_memory
 from tests.node.trees import describe
 from tests.node.zones import PATIENCE_S, ROOT, TOKEN
@@ -53,6 +55,9 @@ def world() -> Iterator[World]:
     with in_memory() as directory:
         served = Served(directory)
         here, there = (_doors(served, served.zones.url(name)) for name in ("zone-1", "zone-2"))
+        if not WHY_NOT:
+            here[FUSE] = Mounted(served, "zone-1", directory / "mounted-1")
+            there[FUSE] = Mounted(served, "zone-2", directory / "mounted-2")
         api = here[HTTP]
         assert isinstance(api, Api)
         plain = directory / "plain"
@@ -147,11 +152,13 @@ def on_a_plain_directory(world: World, case: Case) -> Path:
     return top
 
 
-@pytest.mark.parametrize("name", [HTTP, FSSPEC, WEBHDFS, CLI])
+@pytest.mark.parametrize("name", [HTTP, FSSPEC, WEBHDFS, CLI, FUSE])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_case(world: World, name: str, case: Case) -> None:
     if Need.XATTR in needs(case) and not world.has_xattrs:
         pytest.skip("this filesystem has no extended attributes")
+    if name == FUSE and WHY_NOT:
+        pytest.skip(WHY_NOT)
     assert outcome(world.api, Mkdir(b"/data/case"))[0] == 0
     try:
         assert perform(case, world.doors[name], world.api, b"/data/case") == []
@@ -168,7 +175,7 @@ def test_a_case(world: World, name: str, case: Case) -> None:
 
 
 def test_the_table_says_no_more_than_what_is_needed() -> None:
-    assert set(CANNOT) == {HTTP, FSSPEC, WEBHDFS, CLI, DIRECTORY}
+    assert set(CANNOT) == {HTTP, FSSPEC, WEBHDFS, CLI, FUSE, DIRECTORY}
     needed = frozenset[Need]().union(*map(needs, CASES))
     assert needed == set(Need)
     assert all(reason for row in CANNOT.values() for reason in row.values())
