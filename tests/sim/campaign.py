@@ -21,6 +21,7 @@ from tests.sim.checks import Violation
 
 RUNS = {"operations": operations.run, "migration": migration.run, "mixed": mixed.run, "writable": writable.run}
 FAILED_SEEDS = Path(__file__).with_name("failed_seeds.txt")
+INTERRUPTED = 130
 SEEDS_PER_TASK = 10
 SEEDS_PER_COLLECTION = 20
 
@@ -103,29 +104,32 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str]) -> int:
-    """0 where every seed holds, 1 where one fails."""
+    """0 where every seed holds, 1 where one fails; INTERRUPTED where it was ended by Ctrl-C, with the sums so far."""
     options = _options(arguments)
     if options.log:
         logging.getLogger("simulation").setLevel(logging.DEBUG)
         logging.root.setLevel(logging.DEBUG)
     gc.freeze()  # modules need not be looked through for what simulations leave behind
-    began, failures, faults = time.monotonic(), 0, Counter[str]()
+    began, done, failures, faults = time.monotonic(), 0, 0, Counter[str]()
     simulated_s = records = 0.0
-    for result in campaign(options.kind, options.seeds, options.jobs):
-        faults.update(result.faults)
-        simulated_s += result.simulated_s
-        records += result.records
-        if result.failure:
-            failures += 1
-            shown = result.failure if len(options.seeds) == 1 else result.failure.splitlines()[0]
-            print(f"FAILED {command(result)}: {shown}", flush=True)
+    interrupted = False
+    try:
+        for result in campaign(options.kind, options.seeds, options.jobs):
+            done += 1
+            faults.update(result.faults)
+            simulated_s += result.simulated_s
+            records += result.records
+            if result.failure:
+                failures += 1
+                shown = result.failure if len(options.seeds) == 1 else result.failure.splitlines()[0]
+                print(f"FAILED {command(result)}: {shown}", flush=True)
+    except KeyboardInterrupt:
+        interrupted = True  # what has been done counts
     took_s = time.monotonic() - began
-    print(
-        f"{len(options.seeds)} seeds of {options.kind}, {failures} failed, {len(options.seeds) / took_s:.1f} a second"
-    )
+    print(f"{done} seeds of {options.kind}, {failures} failed, {done / took_s:.1f} a second")
     print(f"{records:.0f} records ordered in {simulated_s:.0f} simulated seconds, {faults.total()} faults injected:")
     print("  " + ", ".join(f"{count} {what}" for what, count in faults.most_common()))
-    return 1 if failures else 0
+    return INTERRUPTED if interrupted else 1 if failures else 0
 
 
 if __name__ == "__main__":
