@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 ACTIVE_MAX = 3
 CALM_S = 4.0
+MENDED_S_MAX = 10.0
+"""Of the end: everything is mended by then."""
 STEP_S = 0.5
 APART_S = 0.2
 QUIET_SHARE, QUIET_S_MAX = 0.15, 30.0
@@ -97,7 +99,8 @@ def _thin_at(found: list[Fault], at: float, active: int) -> float:
 
 def _fault(chance: random.Random, kind: str, at: float, seconds: float, nodes: int) -> Fault:
     low, high = KINDS[kind].seconds
-    length = min(chance.uniform(low, high), max(low, seconds * 0.3), seconds * 0.97 - at)
+    end = seconds - min(seconds * 0.03, MENDED_S_MAX)
+    length = min(chance.uniform(low, high), max(low, seconds * 0.3), end - at)
     target = chance.choice((-1, *range(nodes))) if KINDS[kind].scope == "one" else None
     return Fault(at, max(0.2, length), kind, target, chance.getrandbits(32))
 

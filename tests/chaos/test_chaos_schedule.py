@@ -47,8 +47,10 @@ def test_the_same_seed_gives_the_same_faults_and_another_one_others() -> None:
 
 
 def test_a_long_campaign_is_quiet_for_half_a_minute_at_its_end_and_no_longer() -> None:
-    last = max(fault.at for fault in plan(3, ALL, 3600.0, 5.0, 5, 3))
-    assert 3480.0 < last < 3570.0
+    faults = plan(3, ALL, 3600.0, 5.0, 5, 3)
+    assert 3480.0 < max(fault.at for fault in faults) < 3570.0
+    assert 3500.0 < max(fault.at + fault.seconds for fault in faults) <= 3590.0
+    assert all(fault.seconds >= KINDS[fault.kind].seconds[0] for fault in faults)
     assert max(fault.at for fault in plan(3, ALL, 30.0, 2.0, 5)) < 30.0 * 0.85
 
 
