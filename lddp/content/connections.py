@@ -45,6 +45,7 @@ class Connections:
         self._stall_seconds = stall_seconds
         self._peers: dict[str, _Peer] = {}
         self._last_id = 0
+        self._closed = False
 
     def next_id(self) -> int:
         """A request id, unique in this process."""
@@ -73,8 +74,10 @@ class Connections:
                     self._drop_idle(state)  # the peer has probably restarted
                 raise
             state.failures = 0
-            if connection.usable:
+            if connection.usable and not self._closed:
                 state.idle.append((connection, self._clock.monotonic()))
+            else:
+                connection.abort()
 
     @staticmethod
     def _drop_idle(state: _Peer) -> None:
@@ -111,6 +114,7 @@ class Connections:
         state.retry_at = self._clock.monotonic() + pause
 
     async def close(self) -> None:
+        self._closed = True
         idle = [connection for state in self._peers.values() for connection, _ in state.idle]
         for state in self._peers.values():
             state.idle.clear()
