@@ -20,10 +20,9 @@ from lddp.replay.conflicts import ancestors, paths
 from lddp.replay.existing import OnExisting
 from lddp.replay.notes import Note
 from lddp.replay.outbox import Item
-from lddp.replay.places import is_directory, status_at
+from lddp.replay.places import is_directory, name_of, status_at
 from lddp.replay.progress import Order
 from lddp.replay.retained import Retained
-from lddp.replay.vacated import Vacated
 
 _CHANGES = frozenset((e.WriteEffect, e.TruncateEffect))
 _LOOKED_AT = _CHANGES | {
@@ -84,7 +83,10 @@ class Moves:
         """Files put since the last checkpoint of bytes that are not kept here."""
         self._syncing: set[int] = set()
         """Those of them that a checkpoint under way makes durable."""
-        self._vacated = Vacated()
+        self._left: set[tuple[int, bytes]] = set()
+        """Last names of paths, by rule, at which there has been a directory since the last checkpoint."""
+        self._settling: set[tuple[int, bytes]] = set()
+        """The same from before a checkpoint that is under way."""
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -94,11 +96,12 @@ class Moves:
         self._fresh.clear()
         self._syncing |= self._frail
         self._frail.clear()
-        self._vacated.checkpoint_begins()
+        self._settling |= self._left
+        self._left.clear()
 
     def checkpoint_ends(self) -> None:
         self._syncing.clear()
-        self._vacated.checkpoint_ends()
+        self._settling.clear()
 
     def recall(self, item: Item, note: Note | None) -> None:
         """An earlier process has carried the effect out, and may have noted something of it."""
@@ -108,8 +111,7 @@ class Moves:
             self._moved[item.effect.inode] = note._replace(gone=b"")
         if isinstance(item.effect, e.PutFileEffect):
             self._note_bytes(item.effect)
-        for path in _left(item.effect, note):
-            self._vacated.add(item.rule, path, b"")
+        self._note_left(item, note)
 
     def forget(self, orders: Iterable[Order]) -> None:
         """What these effects had moved is back."""
@@ -140,16 +142,14 @@ class Moves:
             effect = item.effect
             if item.rule not in self._open:
                 continue
+            if type(effect) in _GUARDED and self._needs_checkpoint(item):
+                return Prepared(notes, number, roots, checkpoint=not number)
             try:
-                if type(effect) in _GUARDED and self._needs_checkpoint(item, names):
-                    return Prepared(notes, number, roots, checkpoint=not number)
                 note = self._note(item, names)
-                if type(effect) in _LEAVE:
-                    left = [(path, self._above(item, path, names)) for path in _left(effect, note)]
-                    for path, directory in left:
-                        self._vacated.add(item.rule, path, directory)
             except _Depends:
                 return Prepared(notes, number, roots)
+            if type(effect) in _LEAVE:
+                self._note_left(item, note)
             if note is not None:
                 notes[item.order] = note
                 if item.rule not in roots:
@@ -158,26 +158,34 @@ class Moves:
             names.note(item, note is not None and isinstance(effect, e.MakeDirectoryEffect))
         return Prepared(notes, len(batch), roots)
 
-    def _needs_checkpoint(self, item: Item, names: _Names) -> bool:
-        """Whether what comes before must be durable first."""
+    def _needs_checkpoint(self, item: Item) -> bool:
+        """Whether what comes before must be durable first. A directory that is made where another one has been could
+        not be told from what stands for that one after a power cut."""
         effect = item.effect
         match effect:
             case e.WriteEffect() | e.TruncateEffect():
                 return effect.inode in self._frail or effect.inode in self._syncing
-            case e.MakeDirectoryEffect(_, path, _):
-                if not path or not self._vacated.has_name(item.rule, path):
+            case e.MakeDirectoryEffect():
+                if not self._left and not self._settling:
                     return False
-                return self._vacated.has(item.rule, path, self._above(item, path, names))
+                name = item.rule, name_of(effect.path)
+                return name in self._left or name in self._settling
             case _:
                 return False
 
-    def _above(self, item: Item, path: bytes, names: _Names) -> bytes:
-        """Handle of the directory that a path's last name is in; empty where there is none to be found."""
-        above = path.rpartition(b"/")[0]
-        if names.state(item.rule, above) is not None:
-            raise _Depends
-        status = status_at(self._open[item.rule].zone, above)
-        return b"" if status is None else status.handle
+    def _note_left(self, item: Item, note: Note | None) -> None:
+        """A directory loses its name; whatever the directories above are called then."""
+        match item.effect:
+            case e.RenameEffect(_, path, to, True):
+                self._left.add((item.rule, name_of(path)))
+                if note is not None and note.gone:
+                    self._left.add((item.rule, name_of(to)))
+            case e.ParkEffect(_, path) if note is not None and note.is_directory:
+                self._left.add((item.rule, name_of(path)))
+            case e.RemoveEffect(_, path, True) if path:
+                self._left.add((item.rule, name_of(path)))
+            case _:
+                return
 
     def _note(self, item: Item, names: _Names) -> Note | None:
         """What has to be known of the effect after a power cut, if anything."""
@@ -271,16 +279,3 @@ class Moves:
         if content.inline is not None or not content.size:
             return True
         return self.retained is not None and self.retained.concerns(effect)
-
-
-def _left(effect: e.Effect, note: Note | None) -> list[bytes]:
-    """Paths at which there is a directory that loses them."""
-    match effect:
-        case e.RenameEffect(_, path, to, True):
-            return [path, to] if note is not None and note.gone else [path]
-        case e.ParkEffect(_, path) if note is not None and note.is_directory:
-            return [path]
-        case e.RemoveEffect(_, path, True) if path:
-            return [path]
-        case _:
-            return []

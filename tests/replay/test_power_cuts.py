@@ -351,30 +351,6 @@ async def test_ordinary_moves_wait_for_no_checkpoint(bench: Bench) -> None:
     bench.assert_equal()
 
 
-async def test_only_a_directory_at_the_same_place_as_another_waits_for_a_checkpoint(bench: Bench) -> None:
-    """The place is a name in one directory, wherever that is moved."""
-    make = Records()
-
-    def rmdir(path: bytes) -> Record:
-        return RemoveDirectory(*make.head(path))
-
-    async def checkpoints(*records: Record) -> int:
-        syncs = bench.zone.syncs
-        bench.submit_all(list(records))
-        await bench.projector.wait_through(bench.gsn, PATIENCE_S)
-        return bench.zone.syncs - syncs
-
-    bench.submit_all([make.directory(path) for path in (b"a", b"a/x", b"b", b"c", b"c/d", b"c/d/y")])
-    await bench.settled()
-    assert await checkpoints(rmdir(b"a/x"), make.directory(b"b/x"), make.rename(b"b/x", b"c/x")) == 0
-    assert await checkpoints(rmdir(b"c/d/y"), make.rename(b"c/d", b"b/d"), make.directory(b"c/y")) == 0
-    assert await checkpoints(make.rename(b"a", b"e"), make.directory(b"a"), make.directory(b"a/x")) == 1
-    assert await checkpoints(rmdir(b"a/x"), make.directory(b"e/x"), rmdir(b"e/x")) == 0
-    assert await checkpoints(make.rename(b"e", b"f"), make.directory(b"f/x")) == 1
-    await bench.settled()
-    bench.assert_equal()
-
-
 async def test_what_was_durable_before_something_that_waits_is_not_done_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
