@@ -15,7 +15,7 @@ from lddp.core.records import OperationId, Outcome, Record
 from lddp.core.view import View
 from lddp.doors.fuse.gate import Gate
 from lddp.doors.fuse.ground import Ground, Patience, Top
-from lddp.errors import LddpError, OutcomeUnknownError, UnavailableError
+from lddp.errors import OutcomeUnknownError, UnavailableError
 
 OWN_MAX = 65_536
 TRY_S = 10.0
@@ -100,12 +100,9 @@ class Orders:
             self.own.discard(self._own.popleft())
 
     async def naming(self, records: Sequence[Record], writers: Sequence[ContentWriter]) -> list[Outcome]:
-        """As `many`, for records that name what `writers` took: all are used, or none where one record is refused."""
-        try:
-            outcomes = await self.many(records)
-        except (LddpError, OSError):
-            # They may be ordered yet, and then need the bytes; what nobody needs is swept later.
-            raise
+        """As `many`, for records that name what `writers` took: all are used, or none where one record is refused.
+        Where it raises, they may be ordered yet, and need the bytes then; what nobody needs is swept later."""
+        outcomes = await self.many(records)
         good = all(not outcome.errno for outcome in outcomes)
         for writer in writers:
             if good:
