@@ -149,8 +149,9 @@ class ZoneFilesystem(Protocol):
         permitted; the caller closes it."""
         ...
 
-    def make_directory(self, path: bytes, attributes: Attributes) -> None:
-        """Makes it, or gives an existing directory these attributes; another object in its place is removed."""
+    def make_directory(self, path: bytes, attributes: Attributes, parked: bytes = b"") -> None:
+        """Makes it, or gives an existing directory these attributes; another object in its place is removed. A
+        directory that is parked under the name `parked` becomes it; EEXIST where there is another directory then."""
         ...
 
     def put_file(
@@ -181,6 +182,10 @@ class ZoneFilesystem(Protocol):
         ...
 
     def unpark(self, name: bytes, to: bytes) -> None: ...
+
+    def make_parked(self, name: bytes) -> bytes:
+        """Parks a new empty directory under `name`; its `Status.handle`. EEXIST where something is parked there."""
+        ...
 
     def parked_handle(self, name: bytes) -> bytes:
         """`Status.handle` of what is parked under `name`; empty where nothing is."""

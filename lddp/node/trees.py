@@ -61,9 +61,12 @@ class Trees:
             if observe_only:
                 zone = PosixZone(local_path, None, observe_only=True)
             else:
+                is_new = not os.path.exists(local_path)
                 os.makedirs(local_path, mode=0o755, exist_ok=True)
                 zone = PosixZone(local_path, bytes(self._staging_for(rule, Path(os.fsdecode(local_path)))))
                 zone.discard_leftovers()
+                if is_new:
+                    zone.sync()  # after a power cut it is known by its handle
                 if self.workers is not None:
                     zone.use(self.workers)
         except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from lddp.core import effects as e
 from lddp.core.records import Kind
 from lddp.ports import ContentSource, NewFile, ZoneFilesystem
 from lddp.replay.existing import OnExisting, is_as_wanted
-from lddp.replay.places import name_aside
+from lddp.replay.places import name_aside, path_of
 from lddp.replay.touched import follow, parent_of
 
 _log = logging.getLogger(__name__)
@@ -110,7 +109,7 @@ class Carrier:
     def _note_drift(self, effect: e.Effect) -> None:
         if self.repeats:
             return
-        path: bytes = getattr(effect, "path", b"") or getattr(effect, "to", b"")
+        path = path_of(effect)
         _log.warning("%r is not as the log left it: somebody else changed this zone", path)
         if len(self.drift) < DRIFT_LISTED_MAX:
             self.drift.append(path)
@@ -123,16 +122,10 @@ class Carrier:
                 self._made.add(effect.path)
         else:
             self._made.add(effect.path)
-        if self.repeats and effect.path:
-            self._unpark_made(effect)
-        self.zone.make_directory(effect.path, effect.attributes)
-        follow(self.touched, effect)
-
-    def _unpark_made(self, effect: e.MakeDirectoryEffect) -> None:
-        """A directory that was made before a power cut may have been set aside until it is made again."""
-        with contextlib.suppress(FileNotFoundError):
-            self.zone.unpark(name_aside(effect.inode), effect.path)
+        if self.repeats:  # it may have been set aside after a power cut, with what was in it
             self._made.discard(effect.path)
+        self.zone.make_directory(effect.path, effect.attributes, name_aside(effect.inode))
+        follow(self.touched, effect)
 
     def _put_file(self, effect: e.PutFileEffect, source: ContentSource | None) -> None:
         path = effect.path

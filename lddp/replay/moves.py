@@ -4,6 +4,9 @@ After a power cut the filesystem holds an unknown part of what was done since th
 which part: what is at a name may be what was there before, or what came to it since. The handle of the object tells. So
 no object is moved before its handle is in the database; `rewind` uses it.
 
+A new directory gets its name only after that, too: it is made beside the tree, so that its handle can be written down
+first. So nothing that may stand at its name after a power cut is taken for it.
+
 What a file put since the last checkpoint is made of can be had again, so it needs no handle: it is put again.
 """
 
@@ -20,7 +23,7 @@ from lddp.replay.conflicts import ancestors, paths
 from lddp.replay.existing import OnExisting
 from lddp.replay.notes import Note
 from lddp.replay.outbox import Item
-from lddp.replay.places import is_directory, name_of, status_at
+from lddp.replay.places import is_directory, name_aside, status_at
 from lddp.replay.progress import Order
 from lddp.replay.retained import Retained
 
@@ -29,8 +32,6 @@ _LOOKED_AT = _CHANGES | {
     *(e.RenameEffect, e.LinkEffect, e.ParkEffect, e.UnparkEffect),
     e.MakeDirectoryEffect,
 }
-_GUARDED = _CHANGES | {e.MakeDirectoryEffect}
-_LEAVE = frozenset((e.RenameEffect, e.ParkEffect, e.RemoveEffect))
 _MAKERS = (e.PutFileEffect, e.MakeNodeEffect, e.MakeDirectoryEffect)
 
 
@@ -53,11 +54,15 @@ class _Names:
 
     def __init__(self) -> None:
         self._states: dict[tuple[int, bytes], Literal["new", "changed"]] = {}
+        self.empty: set[int] = set()
+        """Inodes of directories that are made with nothing in them."""
 
-    def note(self, item: Item, is_new_directory: bool = False) -> None:
-        if not isinstance(item.effect, e.SetAttributesEffect | e.WriteEffect | e.TruncateEffect):
-            for path in paths(item.effect):
-                self._states[item.rule, path] = "new" if is_new_directory else "changed"
+    def note(self, item: Item) -> None:
+        effect = item.effect
+        if not isinstance(effect, e.SetAttributesEffect | e.WriteEffect | e.TruncateEffect):
+            is_empty = isinstance(effect, e.MakeDirectoryEffect) and effect.inode in self.empty
+            for path in paths(effect):
+                self._states[item.rule, path] = "new" if is_empty else "changed"
 
     def state(self, rule: int, path: bytes) -> Literal["new", "changed"] | None:
         """Of a name: below a directory that is new or changed, or one itself; None where it is as it was."""
@@ -83,10 +88,6 @@ class Moves:
         """Files put since the last checkpoint of bytes that are not kept here."""
         self._syncing: set[int] = set()
         """Those of them that a checkpoint under way makes durable."""
-        self._left: set[tuple[int, bytes]] = set()
-        """Last names of paths, by rule, at which there has been a directory since the last checkpoint."""
-        self._settling: set[tuple[int, bytes]] = set()
-        """The same from before a checkpoint that is under way."""
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -96,12 +97,9 @@ class Moves:
         self._fresh.clear()
         self._syncing |= self._frail
         self._frail.clear()
-        self._settling |= self._left
-        self._left.clear()
 
     def checkpoint_ends(self) -> None:
         self._syncing.clear()
-        self._settling.clear()
 
     def recall(self, item: Item, note: Note | None) -> None:
         """An earlier process has carried the effect out, and may have noted something of it."""
@@ -111,7 +109,6 @@ class Moves:
             self._moved[item.effect.inode] = note._replace(gone=b"")
         if isinstance(item.effect, e.PutFileEffect):
             self._note_bytes(item.effect)
-        self._note_left(item, note)
 
     def forget(self, orders: Iterable[Order]) -> None:
         """What these effects had moved is back."""
@@ -133,8 +130,8 @@ class Moves:
         return False
 
     def prepare(self, batch: Sequence[Ready]) -> Prepared:
-        """Looks at what the effects are about to move or make. Blocking; OSError where the filesystem does not let it
-        look."""
+        """Looks at what the effects are about to move, and makes the directories that they are about to name. Blocking;
+        OSError where the filesystem does not let it."""
         names = _Names()
         notes: dict[Order, Note] = {}
         roots: dict[int, bytes] = {}
@@ -142,50 +139,23 @@ class Moves:
             effect = item.effect
             if item.rule not in self._open:
                 continue
-            if type(effect) in _GUARDED and self._needs_checkpoint(item):
+            if type(effect) in _CHANGES and self._needs_checkpoint(effect.inode):
                 return Prepared(notes, number, roots, checkpoint=not number)
             try:
                 note = self._note(item, names)
             except _Depends:
                 return Prepared(notes, number, roots)
-            if type(effect) in _LEAVE:
-                self._note_left(item, note)
             if note is not None:
                 notes[item.order] = note
                 if item.rule not in roots:
                     roots[item.rule] = self._open[item.rule].zone.status(b"").handle
             self._note_made(item, source)
-            names.note(item, note is not None and isinstance(effect, e.MakeDirectoryEffect))
+            names.note(item)
         return Prepared(notes, len(batch), roots)
 
-    def _needs_checkpoint(self, item: Item) -> bool:
-        """Whether what comes before must be durable first. A directory that is made where another one has been could
-        not be told from what stands for that one after a power cut."""
-        effect = item.effect
-        match effect:
-            case e.WriteEffect() | e.TruncateEffect():
-                return effect.inode in self._frail or effect.inode in self._syncing
-            case e.MakeDirectoryEffect():
-                if not self._left and not self._settling:
-                    return False
-                name = item.rule, name_of(effect.path)
-                return name in self._left or name in self._settling
-            case _:
-                return False
-
-    def _note_left(self, item: Item, note: Note | None) -> None:
-        """A directory loses its name; whatever the directories above are called then."""
-        match item.effect:
-            case e.RenameEffect(_, path, to, True):
-                self._left.add((item.rule, name_of(path)))
-                if note is not None and note.gone:
-                    self._left.add((item.rule, name_of(to)))
-            case e.ParkEffect(_, path) if note is not None and note.is_directory:
-                self._left.add((item.rule, name_of(path)))
-            case e.RemoveEffect(_, path, True) if path:
-                self._left.add((item.rule, name_of(path)))
-            case _:
-                return
+    def _needs_checkpoint(self, inode: int) -> bool:
+        """Whether what comes before a change of a file must be durable first."""
+        return inode in self._frail or inode in self._syncing
 
     def _note(self, item: Item, names: _Names) -> Note | None:
         """What has to be known of the effect after a power cut, if anything."""
@@ -203,7 +173,7 @@ class Moves:
                 removed = self._directory(item, path, names) if path else b""
                 return Note(gone=removed) if removed else None
             case e.MakeDirectoryEffect(_, path, _):
-                return Note() if path and self._is_new(item, names) else None
+                return self._make_parked(item, names) if path else None
             case _:
                 return None
 
@@ -238,17 +208,28 @@ class Moves:
         status = status_at(self._open[item.rule].zone, path)
         return status.handle if status is not None and status.kind is Kind.DIRECTORY else b""
 
-    def _is_new(self, item: Item, names: _Names) -> bool:
-        """Whether there is no directory of that name."""
+    def _make_parked(self, item: Item, names: _Names) -> Note | None:
+        """Makes the directory that an effect gives a name to, unless there is one of that name."""
         effect = item.effect
         assert isinstance(effect, e.MakeDirectoryEffect)
+        zone = self._open[item.rule].zone
+        name = name_aside(effect.inode)
+        parked = zone.parked_handle(name)
         match names.state(item.rule, effect.path):
-            case None:
-                return not is_directory(self._open[item.rule].zone, effect.path)
-            case "new":
-                return True
-            case _:
+            case None if is_directory(zone, effect.path):
+                if not parked:
+                    return None
+                # Somebody else has made it since the last look. What was noted of the parked one is not true of it.
+                zone.remove_parked(name)
+                return Note()
+            case "changed":
                 raise _Depends
+            case _:
+                # One that is parked already may have something in it.
+                if parked:
+                    return Note(parked)
+                names.empty.add(effect.inode)
+                return Note(zone.make_parked(name))
 
     def _note_made(self, item: Item, source: object) -> None:
         """The inode gets another object."""

@@ -19,8 +19,8 @@ _ROOT = b"root-handle:"
 
 
 class Note(NamedTuple):
-    """Handles: of the object that an effect moves, and of a directory that loses its name. Both are empty for a
-    directory that is made where there was none."""
+    """Handles: of the object that an effect moves, or of a new directory that it brings to its name, and of a directory
+    that loses its name. Both are empty for a directory that is made where there was none, and that nobody knows."""
 
     moved: bytes = b""
     gone: bytes = b""

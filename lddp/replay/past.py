@@ -3,8 +3,8 @@
 It says of every object that took part where it was at the checkpoint, and at which places it has been since. A place is
 a name in a directory, and a directory is an object, too, so places mean the same wherever directories are moved.
 
-Only the handles that were noted tie this to what is on a disk (see `moves`). Every directory that was moved or lost its
-name has one, and so have other objects that were moved and are from before the checkpoint.
+Only the handles that were noted tie this to what is on a disk (see `moves`). Every directory that was made, was moved
+or lost its name has one, and so have other objects that were moved and are from before the checkpoint.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Past:
         match effect:
             case e.MakeDirectoryEffect(inode, path, _):
                 if path:
-                    self._make_directory(inode, self._place(path), note is not None)
+                    self._make_directory(inode, self._place(path), note)
             case e.PutFileEffect() | e.MakeNodeEffect():
                 self._make(effect)
             case e.LinkEffect(inode, path, to):
@@ -165,9 +165,11 @@ class Past:
 
     # -- what is made -----------------------------------------------------------------------------------------------
 
-    def _make_directory(self, inode: int, place: Place, is_new: bool) -> None:
-        if is_new:
-            self._come(self._new(is_directory=True, is_fresh=True, inode=inode), place)
+    def _make_directory(self, inode: int, place: Place, note: Note | None) -> None:
+        if note is not None:
+            thing = self._new(is_directory=True, is_fresh=True, inode=inode)
+            thing.handle = note.moved
+            self._come(thing, place)
         elif place not in self._now or self._is_directory(place):
             self._at(place, inode, True, b"")
         # Otherwise it has not been carried out: there was nothing to be found.

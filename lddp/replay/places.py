@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from blake3 import blake3
 
+from lddp.core.effects import Effect
 from lddp.core.records import Kind
 from lddp.ports import Status, ZoneFilesystem
 
@@ -21,13 +22,15 @@ def is_directory(zone: ZoneFilesystem, path: bytes) -> bool:
     return status is not None and status.kind is Kind.DIRECTORY
 
 
-def name_of(path: bytes) -> bytes:
-    """The last name of a path."""
-    return path[path.rfind(b"/") + 1 :]
+def path_of(effect: Effect) -> bytes:
+    """A path to name an effect by."""
+    path: bytes = getattr(effect, "path", b"") or getattr(effect, "to", b"")
+    return path
 
 
 def name_aside(inode: int) -> bytes:
-    """Under which a directory is parked until it is made again; no ParkEffect uses it."""
+    """Under which a new directory is parked until it gets its name, for the first time or again; no ParkEffect uses
+    it."""
     return b"made-%d" % inode
 
 

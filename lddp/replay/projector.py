@@ -31,6 +31,7 @@ from lddp.replay.conflicts import Blocked
 from lddp.replay.lasting import at_lasting_path
 from lddp.replay.notes import keep_notes
 from lddp.replay.outbox import Item
+from lddp.replay.places import path_of
 from lddp.replay.progress import Progress
 from lddp.replay.rewind import rewind
 
@@ -274,13 +275,11 @@ class Projector(Checkpoints):
             ready = ready[done:]
             if error is None:
                 self.stopped = ""
-                continue
-            if isinstance(error, UnavailableError):
+            elif isinstance(error, UnavailableError):
                 # Another file was made of the same bytes meanwhile, and took them.
                 ready = self._plan([item for item, _ in ready], self._earlier(ready[0][0]))
-                continue
-            path = getattr(ready[0][0].effect, "path", b"") or getattr(ready[0][0].effect, "to", b"")
-            await self._refused(error, quoted(path))
+            elif not isinstance(error, FileExistsError):  # somebody else has made a directory since `_prepare` looked
+                await self._refused(error, quoted(path_of(ready[0][0].effect)))
 
     async def _prepare(self, batch: list[Ready]) -> list[Ready]:
         """The first ones of a batch, which may be carried out now: what moves objects says first which."""
@@ -294,7 +293,7 @@ class Projector(Checkpoints):
                     return batch[: prepared.number]
                 await self._make_durable()
             except OSError as error:
-                await self._refused(error, "what is to be moved")
+                await self._refused(error, "what is to be moved or made")
         return batch
 
     async def _rewind_trees(self) -> None:

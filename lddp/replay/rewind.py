@@ -172,8 +172,8 @@ class _Rewinding:
         if status.kind is not Kind.DIRECTORY:
             return
         directories = [thing for thing in been if thing.is_directory]
-        # Every directory that lost its place has a handle, and a new one has not been where another one was: so what
-        # is not known is the only one that it can be, or stands for it.
+        # Every directory that was made or lost its place has a handle: so what is not known is the only one that it
+        # can be, or stands for it.
         nameless = [thing for thing in directories if not thing.handle]
         for thing in nameless[:1]:
             self._real.add(thing)

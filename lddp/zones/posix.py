@@ -12,10 +12,11 @@ from lddp.core.records import Attributes, Kind, Xattrs
 from lddp.errors import LddpError
 from lddp.ports import ContentSource, NewFile, Status
 from lddp.zones.attributes import Shortfalls, apply_attributes, by_proc, read_xattrs
+from lddp.zones.directories import make_directory, place_directory
 from lddp.zones.filling import fill_part
 from lddp.zones.looking import KIND_BY_FORMAT, Looker, OpenDirectory, open_regular
 from lddp.zones.putting import Putter
-from lddp.zones.resolve import Place, Root, check_name, failure
+from lddp.zones.resolve import Root, check_name, failure
 from lddp.zones.staging import Staging, stat_name
 from lddp.zones.syscalls import exchange, sync_filesystem
 from lddp.zones.worker import Tree
@@ -113,20 +114,21 @@ class PosixZone:
 
     # -- making -----------------------------------------------------------------------------------------------------
 
-    def make_directory(self, path: bytes, attributes: Attributes) -> None:
+    def make_directory(self, path: bytes, attributes: Attributes, parked: bytes = b"") -> None:
         staging = self._writable()
-        descriptor = self._open_made(staging, path, attributes) if path else self._root.open(path, os.O_PATH)
+        descriptor = self._open_made(staging, path, attributes, parked) if path else self._root.open(path, os.O_PATH)
         try:
             # A new one may have inherited an ACL or the setgid bit.
             apply_attributes(by_proc(descriptor), os.fstat(descriptor), attributes, path, self.shortfalls)
         finally:
             os.close(descriptor)
 
-    def _open_made(self, staging: Staging, path: bytes, attributes: Attributes) -> int:
+    def _open_made(self, staging: Staging, path: bytes, attributes: Attributes, parked: bytes) -> int:
         # Nobody may enter before the owner is right.
         own = (attributes.uid, attributes.gid) == (staging.uid, staging.gid)
         with self._root.place(path) as place:
-            _make_directory(staging, place, attributes.mode & 0o777 if own else 0o700)
+            if not parked or not place_directory(staging, parked, place):
+                make_directory(staging, place, attributes.mode & 0o777 if own else 0o700)
             return os.open(place.name, _DIRECTORY, dir_fd=place.fd)
 
     def put_file(
@@ -240,6 +242,12 @@ class PosixZone:
         with self._root.place(to) as place:
             _move(staging, stat_name(staging.parked, name), staging.parked, name, place.fd, place.name)
 
+    def make_parked(self, name: bytes) -> bytes:
+        staging = self._writable()
+        check_name(name)
+        os.mkdir(name, 0o700, dir_fd=staging.parked)
+        return self.parked_handle(name)
+
     def parked_handle(self, name: bytes) -> bytes:
         staging = self._writable()
         check_name(name)
@@ -351,27 +359,6 @@ def _hidden_name(root: bytes, staging: bytes) -> bytes:
     if not name or b"/" in name:
         raise ValueError("a staging directory must be outside of the tree or directly in its root")
     return name
-
-
-def _make_directory(staging: Staging, place: Place, mode: int) -> None:
-    try:
-        os.mkdir(place.name, mode, dir_fd=place.fd)
-        return
-    except FileExistsError:
-        found = stat_name(place.fd, place.name)
-        if found is not None and stat.S_ISDIR(found.st_mode):
-            return
-    # Something else has the name; it leaves it in the moment the directory takes it.
-    temporary = staging.new_name()
-    os.mkdir(temporary, mode, dir_fd=staging.temporary)
-    try:
-        exchange(staging.temporary, temporary, place.fd, place.name)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOENT):
-            raise
-        staging.move(staging.temporary, temporary, place.fd, place.name)
-    finally:
-        staging.discard(temporary)
 
 
 def _check_kind(found: os.stat_result, kind: Kind, path: bytes) -> None:

@@ -16,6 +16,7 @@ AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_SYMLINK_NOFOLLOW = 0x100
 AT_HANDLE_FID = 0x200
+RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 
 _OPENAT2 = 437
@@ -121,6 +122,12 @@ def birth_time_ns(directory: int, name: bytes, flags: int) -> int:
         return 0
     seconds, nanoseconds = _STATX_BTIME_FIELD.unpack_from(buffer, _STATX_BTIME_OFFSET)
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
+def rename_to_nothing(directory: int, name: bytes, to_directory: int, to_name: bytes) -> None:
+    """`renameat2` with RENAME_NOREPLACE: EEXIST where the new name is there already."""
+    if _renameat2(directory, name, to_directory, to_name, RENAME_NOREPLACE) != 0:
+        raise _failure(name)
 
 
 def exchange(directory: int, name: bytes, to_directory: int, to_name: bytes) -> None:

@@ -14,7 +14,7 @@ from tests.fakes.zone import Bytes, FakeZone, Inode, Place
 _TORN = Attributes(0o600, 0, 0, 7)
 _WHOLE = ("put_file",)
 _IN_PLACE = ("write", "truncate")
-_ATTRIBUTES = ("set_attributes", "make_directory", "put_file", "make_node", *_IN_PLACE)
+_ATTRIBUTES = ("set_attributes", "make_directory", "make_parked", "put_file", "make_node", *_IN_PLACE)
 
 
 @dataclass
@@ -114,8 +114,7 @@ class PowerZone(FakeZone):
         recorded.parents = {number for number, _ in recorded.names}
         recorded.above |= recorded.parents
         recorded.objects = recorded.made | {inode.number for inode in before}
-        if method in ("park", "unpark", "remove_parked"):
-            recorded.names.add(arguments[0] if method != "park" else arguments[1])
+        recorded.names |= _parked_names(method, arguments)
         lost = before if method in ("remove", "remove_parked") else before[1:] if method == "rename" else []
         if method in ("put_file", "make_node", "make_directory", "unpark", "park"):
             lost = [inode for inode in before if inode.links == 0]
@@ -127,9 +126,9 @@ class PowerZone(FakeZone):
     def _objects_at(self, method: str, arguments: tuple[Any, ...]) -> list[Inode]:
         """What is at the names that a change is about to concern."""
         paths = [path for path in arguments[:2] if isinstance(path, bytes)]
-        found = []
+        found = [self.parked[name] for name in arguments[2:] if method == "make_directory" and name in self.parked]
         for path in paths:
-            if method in ("unpark", "remove_parked") and path is arguments[0]:
+            if method in ("unpark", "remove_parked", "make_parked") and path is arguments[0]:
                 found += [self.parked[path]] if path in self.parked else []
                 continue
             if method == "park" and path is arguments[1]:
@@ -212,6 +211,18 @@ def _cloned(
     return copies[root.number], {name: copies[inode.number] for name, inode in parked.items()}, copies
 
 
+def _parked_names(method: str, arguments: tuple[Any, ...]) -> set[bytes]:
+    match method:
+        case "unpark" | "remove_parked" | "make_parked":
+            return {arguments[0]}
+        case "park":
+            return {arguments[1]}
+        case "make_directory":
+            return {name for name in arguments[2:] if name}
+        case _:
+            return set()
+
+
 def _keep(argument: Any) -> Any:
     """The bytes of a source, which may be gone by the time of the cut."""
     if not hasattr(argument, "chunks"):
@@ -249,6 +260,6 @@ def _recorded(method: str) -> Callable[..., Any]:
 
 for _method in (
     *("make_directory", "put_file", "make_node", "link", "rename", "exchange", "park", "unpark", "remove"),
-    *("remove_parked", "set_attributes", "write", "truncate"),
+    *("make_parked", "remove_parked", "set_attributes", "write", "truncate"),
 ):
     setattr(PowerZone, _method, _recorded(_method))

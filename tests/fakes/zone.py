@@ -274,11 +274,16 @@ class FakeZone:
 
     # -- making -----------------------------------------------------------------------------------------------------
 
-    def make_directory(self, path: bytes, attributes: Attributes) -> None:
+    def make_directory(self, path: bytes, attributes: Attributes, parked: bytes = b"") -> None:
         self._enter("make_directory", path)
         if path:
             parent, name = self._place(path)
-            if name not in parent.entries or parent.entries[name].kind is not Kind.DIRECTORY:
+            is_there = name in parent.entries and parent.entries[name].kind is Kind.DIRECTORY
+            if parked in self.parked:
+                if is_there:
+                    raise _failure(errno.EEXIST, path)
+                self._attach(parent, name, self._unparked(parked))
+            elif not is_there:
                 self._attach(parent, name, self._new(Kind.DIRECTORY, attributes))
         self._set(self._find(path), attributes)
 
@@ -363,9 +368,20 @@ class FakeZone:
         parent, leaf = self._place(to)
         if name not in self.parked:
             raise _failure(errno.ENOENT, name)
+        self._attach(parent, leaf, self._unparked(name))
+
+    def _unparked(self, name: bytes) -> Inode:
         inode = self.parked.pop(name)
         inode.links -= 1
-        self._attach(parent, leaf, inode)
+        return inode
+
+    def make_parked(self, name: bytes) -> bytes:
+        self._enter("make_parked", name)
+        if name in self.parked:
+            raise _failure(errno.EEXIST, name)
+        inode = self.parked[name] = self._new(Kind.DIRECTORY, Attributes(0o700, 0, 0, 0))
+        inode.links += 1
+        return self._status(inode).handle
 
     def parked_handle(self, name: bytes) -> bytes:
         self._enter("parked_handle", name, changes=False)

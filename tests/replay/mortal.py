@@ -156,7 +156,7 @@ def _mortal(name: str) -> Callable[..., Any]:
 
 for _name in (
     *("make_directory", "make_node", "link", "rename", "park", "unpark", "remove", "remove_parked"),
-    *("set_attributes", "write", "truncate", "sync"),
+    *("make_parked", "set_attributes", "write", "truncate", "sync"),
 ):
     setattr(MortalFiles, _name, _mortal(_name))
 

@@ -351,6 +351,29 @@ async def test_ordinary_moves_wait_for_no_checkpoint(bench: Bench) -> None:
     bench.assert_equal()
 
 
+async def test_new_directories_wait_for_no_checkpoint(bench: Bench) -> None:
+    """Also where others have been before."""
+    make = Records()
+    bench.submit_all([make.directory(path) for path in (b"d", b"e", b"e/d")])
+    await bench.settled()
+    syncs = bench.zone.syncs
+    for count in range(5):
+        old = b"old%d" % count
+        bench.submit_all([make.rename(b"d", old), make.directory(b"d"), make.rename(old, b"d/old")])
+        bench.submit_all(
+            [RemoveDirectory(*make.head(b"e/d")), make.directory(b"e/d"), exchange(make, b"e/d", b"d/old")]
+        )
+        bench.submit_all([make.rename(b"d", b"e/d/%d" % count), make.directory(b"d"), make.put(b"d/f", b"1")])
+        bench.submit_all([make.unlink(b"d/f"), RemoveDirectory(*make.head(b"d")), make.rename(b"e/d/%d" % count, b"d")])
+        bench.submit_all([make.rename(b"d/old", b"d.%d" % count), make.rename(b"e/d", b"d/e"), make.directory(b"e/d")])
+        bench.submit_all([RemoveDirectory(*make.head(b"d/e"))])
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    assert bench.zone.syncs == syncs
+    await bench.settled()
+    bench.assert_equal()
+    assert not bench.zone.parked
+
+
 async def test_what_was_durable_before_something_that_waits_is_not_done_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

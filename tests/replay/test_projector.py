@@ -30,7 +30,7 @@ from lddp.core.records import (
 from lddp.errors import UnavailableError
 from lddp.replay import projector as module
 from tests.core.support import SOURCE, content
-from tests.replay.bench import PATIENCE_S, RULE, Bench
+from tests.replay.bench import PATIENCE_S, RULE, Bench, walk
 
 ATTRIBUTES = Attributes(0o644, 0, 0, 5)
 
@@ -269,6 +269,25 @@ async def test_a_refusal_before_what_needs_the_zone_to_be_still(bench: Bench, ma
     async with asyncio.timeout(PATIENCE_S):
         assert await job == bench.gsn
     bench.assert_equal()
+
+
+async def test_a_directory_that_somebody_else_made_meanwhile_is_not_replaced(bench: Bench, make: Records) -> None:
+    """After this zone had looked, and before its own had the name."""
+    make_parked = bench.zone.make_parked
+
+    def hook(name: bytes) -> bytes:
+        bench.zone.make_directory(b"d", ATTRIBUTES)
+        bench.zone.make_directory(b"d/theirs", ATTRIBUTES)
+        bench.zone.make_parked = make_parked  # type: ignore[method-assign]
+        return make_parked(name)
+
+    bench.zone.make_parked = hook  # type: ignore[method-assign]
+    bench.submit_all([make.directory(b"d"), make.directory(b"d/e"), make.put(b"d/e/f", b"1")])
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    assert [path for path, _ in walk(bench.zone)] == [b"", b"d", b"d/e", b"d/e/f", b"d/theirs"]
+    assert bench.zone.status(b"d").mode == 0o755
+    assert not bench.zone.parked
+    assert not bench.projector.stopped
 
 
 async def test_a_fetch_that_this_nodes_disk_does_not_take_is_tried_again(bench: Bench, make: Records) -> None:

@@ -36,6 +36,7 @@ _CHANGES = (
     "park",
     "unpark",
     "remove",
+    "make_parked",
     "remove_parked",
     "set_attributes",
     "write",

@@ -246,6 +246,33 @@ def test_what_is_parked_is_known_by_its_handle(zone: AnyZone) -> None:
         assert zone.status(path).handle == handle
 
 
+def test_a_new_directory_is_known_before_it_has_its_name(zone: AnyZone) -> None:
+    handle = zone.make_parked(b"1")
+    assert zone.parked_handle(b"1") == handle
+    assert names(zone) == []
+    with pytest.raises(FileExistsError):
+        zone.make_parked(b"1")
+    zone.put_file(b"d", attributes(), Bytes(b"in the way"))
+    zone.make_directory(b"d", attributes(0o751), b"1")
+    found = zone.status(b"d")
+    assert (found.kind, found.mode, found.handle) == (Kind.DIRECTORY, 0o751, handle)
+    assert zone.parked_handle(b"1") == b""
+    zone.make_directory(b"e", attributes(0o755), b"1")
+    assert zone.status(b"e").handle != handle, "nothing is parked any more, so it is another one"
+    assert names(zone) == [b"d", b"e"]
+
+
+def test_a_parked_directory_does_not_take_the_place_of_another(zone: AnyZone) -> None:
+    zone.make_directory(b"d", attributes(0o755))
+    zone.put_file(b"d/f", attributes(), Bytes(b"one"))
+    handle = zone.make_parked(b"1")
+    with pytest.raises(FileExistsError):
+        zone.make_directory(b"d", attributes(0o700), b"1")
+    assert zone.parked_handle(b"1") == handle
+    assert zone.status(b"d").mode == 0o755
+    assert read(zone, b"d/f") == b"one"
+
+
 def test_cycle_through_parking(zone: AnyZone) -> None:
     for name in (b"a", b"b", b"c"):
         zone.make_directory(name, attributes(0o755))
