@@ -59,15 +59,17 @@ _OPERATIONS = (
     *("exchange", "mkdir", "unlink", "put") * 2,
     *("link", "rmdir", "write", "append", "symlink", "mode", "truncate"),
 )
-_EVENTS = ("kill", "checkpoint", "refused")
+EVENTS = ("kill", "checkpoint", "refused")
 
 
 class Story(NamedTuple):
-    """What is durable, and what comes after it. Every `batch` steps are ordered together."""
+    """What is durable, and what comes after it, of each at most `most` steps. Every `batch` steps are ordered
+    together."""
 
     before: tuple[str, ...]
     after: tuple[str, ...]
     batch: int = 1
+    most: int = STEPS_MAX
 
 
 def record_of(make: Records, step: str) -> Record:
@@ -233,14 +235,14 @@ class Machine:
             checkpoint.cancel()
             await asyncio.gather(checkpoint, return_exceptions=True)
 
-    async def play(self, steps: Sequence[str], batch: int) -> list[str]:
-        """Carries steps out, and leaves out what is not possible; the ones that were taken, at most STEPS_MAX."""
+    async def play(self, steps: Sequence[str], batch: int, most: int = STEPS_MAX) -> list[str]:
+        """Carries steps out, and leaves out what is not possible; the ones that were taken, at most `most`."""
         taken: list[str] = []
         waiting = 0
         for step in steps:
-            if len(taken) == STEPS_MAX:
+            if len(taken) == most:
                 break
-            if step in _EVENTS:
+            if step in EVENTS:
                 await self._befall(step)
                 taken.append(step)
             elif self._submit(record_of(self._make, step)):
@@ -316,19 +318,19 @@ class Stage:
         """With `dies_at`, everything is ordered at once, and the process ends at that change of the zone."""
         machine = self.machine()
         machine.begin()
-        before = await machine.play(steps_of(story.before), 1)
+        before = await machine.play(steps_of(story.before), 1, story.most)
         await machine.settled()
         syncs = machine.zone.syncs
         assert isinstance(machine.zone, FallibleZone)
         machine.zone.changes_left = dies_at
         batch = story.batch if dies_at < 0 else len(story.after) + 1
         try:
-            after = await machine.play(story.after, batch)
+            after = await machine.play(story.after, batch, story.most)
         except Killed:
             after = list(story.after)
         finally:
             await machine.end()
-        return machine, Story(tuple(before), tuple(after), story.batch), machine.zone.syncs - syncs
+        return machine, story._replace(before=tuple(before), after=tuple(after)), machine.zone.syncs - syncs
 
     async def play(self, story: Story, seed: int) -> Played:
         """A cut after each change of the zone and some where any part may be left; each of them followed by a second
@@ -390,7 +392,7 @@ def make_story(seed: int) -> Story:
         before.append(f"link {random.choice(NAMES)} {random.choice(NAMES)}")
     after = [_step(random) for _ in range(random.randrange(12, 45))]
     if random.random() < 0.25:
-        after.insert(random.randrange(len(after)), random.choice(_EVENTS))
+        after.insert(random.randrange(len(after)), random.choice(EVENTS))
     return Story(tuple(dict.fromkeys(before)), tuple(after), random.choice([1, 1, 2, 3, 99]))
 
 

@@ -1,30 +1,44 @@
-"""Small random histories of few names: whatever a power cut leaves of one, and whatever a second cut leaves of the
-recovery, the zone ends as the namespace. LDDP_EXAMPLES says how many histories, LDDP_SEED which is the first."""
+"""Small random histories of few names, of anything and of directories: whatever a power cut leaves of one, and
+whatever a second cut leaves of the recovery, the zone ends as the namespace. LDDP_EXAMPLES says how many histories,
+LDDP_SEED which is the first."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.core.support import seeds
+from tests.replay.deep import make_deep_story
 from tests.replay.small import Played, Stage, Story, make_story, shorten
 
 DEFAULT = 60
+DEEP_DEFAULT = 20
 BATCH = 15
 
 
 @pytest.mark.parametrize("first", range(0, len(seeds(DEFAULT)), BATCH))
 def test_a_zone_survives_two_power_cuts(tmp_path: Path, caplog: pytest.LogCaptureFixture, first: int) -> None:
     caplog.set_level(logging.CRITICAL)  # every one of many thousand starts may say something
+    survive(tmp_path, make_story, seeds(DEFAULT)[first : first + BATCH])
+
+
+@pytest.mark.parametrize("first", range(0, len(seeds(DEEP_DEFAULT)), BATCH))
+def test_directories_survive_two_power_cuts(tmp_path: Path, caplog: pytest.LogCaptureFixture, first: int) -> None:
+    caplog.set_level(logging.CRITICAL)
+    survive(tmp_path, make_deep_story, seeds(DEEP_DEFAULT)[first : first + BATCH])
+
+
+def survive(directory: Path, make: Callable[[int], Story], batch: range) -> None:
     cuts, steps = 0, 0
-    for seed in seeds(DEFAULT)[first : first + BATCH]:
-        played = play(tmp_path, make_story(seed), seed)
-        assert not played.failure, told(tmp_path, played, seed)
+    for seed in batch:
+        played = play(directory, make(seed), seed)
+        assert not played.failure, told(directory, played, seed)
         cuts += played.cuts
         steps += len(played.story.after)
-    assert cuts > 10 * len(seeds(DEFAULT)[first : first + BATCH]) and steps > 0
+    assert cuts > 10 * len(batch) and steps > 0
 
 
 def play(directory: Path, story: Story, seed: int) -> Played:

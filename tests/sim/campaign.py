@@ -16,10 +16,16 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.sim import migration, mixed, operations, writable
+from tests.sim import migration, mixed, operations, power, writable
 from tests.sim.checks import Violation
 
-RUNS = {"operations": operations.run, "migration": migration.run, "mixed": mixed.run, "writable": writable.run}
+RUNS = {
+    "operations": operations.run,
+    "migration": migration.run,
+    "mixed": mixed.run,
+    "writable": writable.run,
+    "power": power.run,
+}
 FAILED_SEEDS = Path(__file__).with_name("failed_seeds.txt")
 INTERRUPTED = 130
 SEEDS_PER_TASK = 10

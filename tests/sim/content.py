@@ -31,14 +31,14 @@ class Blob:
 
     def __init__(self, store: SimulatedStore, content: Content) -> None:
         self._store = store
-        self._key = (content.digest, content.sealed)
+        self.key = (content.digest, content.sealed)
         self.size = content.size
 
     def path_to_take(self) -> str | None:
         return None
 
     def data(self) -> bytes:
-        data = self._store.blobs.get(self._key)
+        data = self._store.blobs.get(self.key)
         if data is None:
             raise UnavailableError("the content was taken or released meanwhile; fetch it again")
         return data
@@ -47,8 +47,8 @@ class Blob:
         return iter([(0, self.data())])
 
     def take(self) -> None:
-        if not self._store.keeps[self._key]:
-            self._store.blobs.pop(self._key, None)
+        if not self._store.keeps[self.key]:
+            self._store.blobs.pop(self.key, None)
 
 
 class SimulatedStore:

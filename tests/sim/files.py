@@ -25,6 +25,7 @@ from tests.sim.loop import Process
 
 if TYPE_CHECKING:
     from lddp.ports import NewFile
+    from tests.sim.content import Blob
 
 _READS = ("status", "parked_handle", "list", "xattrs", "read_link", "locate", "alive", "free_bytes")
 _CHANGES = (
@@ -177,6 +178,7 @@ class ZoneAccess:
         before_look: Callable[[], None] = lambda: None,
         before_change: Callable[[], None] = lambda: None,
         sync_s: tuple[float, float] = (0.0, 0.01),
+        taken: dict[tuple[bytes, bool], bytes] | None = None,
     ) -> None:
         self.files = files
         self.descriptors = descriptors
@@ -186,6 +188,7 @@ class ZoneAccess:
         self.before_look = before_look
         self._before_change = before_change
         self._sync_s = sync_s
+        self._taken = {} if taken is None else taken
         for name in _READS:
             setattr(self, name, self._reading(getattr(files, name)))
         for name in _CHANGES:
@@ -243,10 +246,12 @@ class ZoneAccess:
         self, path: bytes, attributes: Attributes, source: ContentSource, *, look: bool = True
     ) -> Status | None:
         self._change()
+        blob: Blob | None = source if hasattr(source, "take") else None  # type: ignore[assignment]
+        data = blob.data() if blob is not None else b""
         found = self.files.put_file(path, attributes, source)
-        take = getattr(source, "take", None)
-        if take is not None:
-            take()  # a zone on the store's own filesystem moves the blob into place
+        if blob is not None:
+            self._taken[blob.key] = data
+            blob.take()  # a zone on the store's own filesystem moves the blob into place
         self._process.point()
         return found if look else None
 
@@ -254,6 +259,7 @@ class ZoneAccess:
         self._process.point()
         self._before_change()
         self.files.sync()
+        self._taken.clear()
         self._process.spend(self._process.random.uniform(*self._sync_s))
 
     def discard_leftovers(self) -> None:

@@ -62,7 +62,7 @@ class Migration:
         self.random = random
         source = next(machine for machine in world.machines.values() if machine.zone == SOURCE)
         self.source = source
-        self.tree = SourceTree(world.loop, source.zone_files(rule))
+        self.tree = SourceTree(world.loop, source.files.setdefault(rule, FakeZone()))
         self.writer = Writer(self.tree, random, entries_max=random.choice([12, 40]), maps=random.random() < 0.25)
         self.writer.populate(random.choice([0, 10, 30]))
         self.is_writing = True

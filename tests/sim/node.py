@@ -36,6 +36,7 @@ from lddp.replay.progress import Progress
 from lddp.replay.projector import Projector
 from lddp.replay.retained import Retained
 from tests.fakes.memory import MemoryKeyValue
+from tests.fakes.power import PowerZone
 from tests.fakes.zone import FakeZone
 from tests.sim.content import SimulatedPusher, SimulatedStore
 from tests.sim.disk import SimulatedKeyValue
@@ -59,6 +60,9 @@ class Machine:
         self.stored = MemoryKeyValue()
         self.blobs: dict[tuple[bytes, bool], bytes] = {}
         self.files: dict[int, FakeZone] = {}
+        """By rule. Those that a program changes itself keep all they have when the power goes."""
+        self.taken: dict[int, dict[tuple[bytes, bool], bytes]] = {}
+        """Blobs that were moved into a rule's files since those were synced."""
         self.directory = world.directory / name
         os.makedirs(self.directory)
         self.lives = 0
@@ -74,7 +78,7 @@ class Machine:
         return self.node is not None
 
     def zone_files(self, rule: int) -> FakeZone:
-        return self.files.setdefault(rule, FakeZone())
+        return self.files.setdefault(rule, PowerZone())
 
     def start(self) -> None:
         assert self.node is None
@@ -88,8 +92,8 @@ class Machine:
 
     def kill(self, *, power: bool = False) -> None:
         """Ends the process wherever it is; what it had on its disk and in its files stays. `power` is a cut of it:
-        then what the database had not synced is lost, and the marks of what was done mean nothing. Zones and contents
-        keep all they have."""
+        then what the database had not synced is lost, of what the zones had not synced any part, and the marks of what
+        was done mean nothing."""
         node, self.node = self.node, None
         assert node is not None
         node.process.kill()
@@ -99,6 +103,14 @@ class Machine:
         if power:
             self.boot += 1
             self._tear(self.directory / "progress", node.process.random)
+            self._cut_zones(node.process.random)
+
+    def _cut_zones(self, random: Random) -> None:
+        for rule, zone in sorted(self.files.items()):
+            if isinstance(zone, PowerZone):
+                zone.cut(random)
+            # A blob whose new name is not on the disk has its old one.
+            self.blobs.update(self.taken.pop(rule, {}))
 
     def refuse_change(self) -> None:
         """Called before each change of a zone's files."""
@@ -153,6 +165,7 @@ class SimulatedTrees(Trees):
             observe_only=observe_only,
             before_look=lambda: world.interfere(node.machine.zone, number),
             before_change=node.machine.refuse_change,
+            taken=node.machine.taken.setdefault(number, {}),
         )
         self.zones[number] = zone  # type: ignore[assignment]
         if not observe_only:

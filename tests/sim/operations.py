@@ -177,8 +177,11 @@ class Operations:
         record = CreateRule(client.next_id(), self.created_ns, name, b"/" + name.encode(), -1, members)
         await client.send(record, {}, next(m for m in self.world.machines.values() if m.zone != NO_ZONE))
 
+    def _maker(self, random: Random) -> Maker:
+        return Maker(random, self.contents, self._path, self._existing)
+
     async def _drive(self, client: Client) -> None:
-        maker = Maker(client.random, self.contents, self._path, self._existing)
+        maker = self._maker(client.random)
         pause_s = client.random.choice([0.0, 0.02, 0.2])
         while self._left > 0:
             self._left -= 1

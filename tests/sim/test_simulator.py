@@ -22,7 +22,7 @@ def test_a_seed_that_failed_once_holds(kind: str, seed: int) -> None:
     assert not result.failure, f"{command(result)}: {result.failure}"
 
 
-@pytest.mark.parametrize("kind", ["operations", "migration", "mixed", "writable"])
+@pytest.mark.parametrize("kind", ["operations", "migration", "mixed", "writable", "power"])
 def test_random_seeds_hold(kind: str) -> None:
     for seed in range(1, 1 + examples(25)):
         result = run(kind, seed)
