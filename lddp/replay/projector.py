@@ -278,7 +278,8 @@ class Projector(Checkpoints):
             elif isinstance(error, UnavailableError):
                 # Another file was made of the same bytes meanwhile, and took them.
                 ready = self._plan([item for item, _ in ready], self._earlier(ready[0][0]))
-            elif not isinstance(error, FileExistsError):  # somebody else has made a directory since `_prepare` looked
+            # A directory that somebody else has made since `_prepare` looked is looked at again.
+            elif not (isinstance(error, FileExistsError) and isinstance(ready[0][0].effect, e.MakeDirectoryEffect)):
                 await self._refused(error, quoted(path_of(ready[0][0].effect)))
 
     async def _prepare(self, batch: list[Ready]) -> list[Ready]:

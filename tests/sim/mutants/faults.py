@@ -20,8 +20,6 @@ from lddp.migrate.observer import Observer
 from lddp.replay import projector
 from lddp.replay.batches import Batches
 from lddp.replay.checkpoints import Checkpoints
-from lddp.replay.notes import Note
-from lddp.replay.past import Past
 from lddp.replay.retained import Retained
 
 Patch = tuple[Any, str, Any]
@@ -83,15 +81,6 @@ def _zone_not_synced() -> list[Patch]:
 
 def _nothing_put_back() -> list[Patch]:
     return [(projector, "rewind", lambda _zone, _past: None)]
-
-
-def _new_directories_unknown() -> list[Patch]:
-    make_directory = Past._make_directory
-
-    def nameless(self: Past, inode: int, place: Any, note: Note | None) -> None:
-        make_directory(self, inode, place, None if note is None else Note())
-
-    return [(Past, "_make_directory", nameless)]
 
 
 def _applied_apart_from_state() -> list[Patch]:
@@ -273,16 +262,8 @@ MUTANTS = (
         "all zones equal at rest",
         _marked_before_carried,
     ),
-    Mutant("checkpoint without a sync", "operations", 1, 100, "all zones equal at rest", _zone_not_synced),
-    Mutant("nothing put back after a power cut", "power", 1, 400, "all zones equal at rest", _nothing_put_back),
-    Mutant(
-        "new directories not told from others",
-        "power",
-        1,
-        1000,
-        "all zones equal at rest",
-        _new_directories_unknown,
-    ),
+    Mutant("checkpoint without a sync", "operations", 2, 100, "all zones equal at rest", _zone_not_synced),
+    Mutant("nothing put back after a power cut", "power", 4, 100, "all zones equal at rest", _nothing_put_back),
     Mutant(
         "applied index apart from the state",
         "operations",
