@@ -70,7 +70,7 @@ class _Empty:
 def rewind(zone: ZoneFilesystem, past: Past) -> None:
     """Puts things where they were. Blocking; OSError where the filesystem refuses for a reason that may go away."""
     if past.root.handle not in (b"", zone.status(b"").handle):
-        _log.error("the filesystem's handles have changed: what was moved before a power cut is not found; compare it")
+        _log.critical("a filesystem has other handles now: what was moved before a power cut is not found; compare it")
         return
     _Rewinding(zone, past).run()
 
@@ -105,7 +105,7 @@ class _Rewinding:
             if not (self._set_aside() or self._reveal() or self._put_back() or self._make_stand_ins()):
                 self._park_again()
                 return
-        _log.error("a tree could not be brought back to its last checkpoint after a power cut: compare it")
+        _log.critical("a tree could not be brought back to its last checkpoint after a power cut: compare it")
 
     def _get_to_know(self, thing: Thing) -> None:
         if thing.homes and thing.homes[0][0] is self._past.parked:
@@ -226,7 +226,7 @@ class _Rewinding:
             if error.errno not in _IN_THE_WAY:
                 raise
             self._stuck.add(thing)
-            _log.warning("inode %d cannot be brought back after a power cut: %s", thing.inode, error)
+            _log.critical("inode %d cannot be brought back after a power cut, compare its tree: %s", thing.inode, error)
             return False
         return True
 
@@ -242,13 +242,15 @@ class _Rewinding:
     # -- putting back -----------------------------------------------------------------------------------------------
 
     def _put_back(self) -> bool:
-        """What is nearest to the root, everywhere it was."""
-        homeless = [thing for thing in self._by_handle.values() if not thing.is_fresh and self._missing(thing)]
-        nearest = min((thing.depth for thing in homeless), default=0)
+        """What is missing nearest to the root. A file may have other names farther away, in directories that are to be
+        put back first."""
+        missing = {thing: self._missing(thing) for thing in self._by_handle.values() if not thing.is_fresh}
+        nearest = min((home[0].depth for homes in missing.values() for home in homes), default=0)
         done = False
-        for thing in homeless:
-            if thing.depth == nearest:
-                done |= self._try(thing, partial(self._bring, thing))
+        for thing, homes in missing.items():
+            near = [home for home in homes if home[0].depth == nearest]
+            if near:
+                done |= self._try(thing, partial(self._bring, thing, near))
         return done or self._discard()
 
     def _discard(self) -> bool:
@@ -271,8 +273,8 @@ class _Rewinding:
         }
         return [home for home in thing.homes if home not in found and home[0] is not self._past.parked]
 
-    def _bring(self, thing: Thing) -> None:
-        for parent, name in self._missing(thing):
+    def _bring(self, thing: Thing, homes: list[Place]) -> None:
+        for parent, name in homes:
             above = self._make_way(parent)
             path = above + b"/" + name if above else name
             waiting = self._parked.pop(thing, None)

@@ -23,7 +23,8 @@ class _Tree:
 
     def step(self) -> str | None:
         (make,) = self._random.choices(
-            [self._mkdir, self._rename, self._exchange, self._rmdir, self._put, self._unlink], [33, 30, 7, 14, 8, 8]
+            [self._mkdir, self._rename, self._exchange, self._rmdir, self._put, self._unlink, self._link],
+            [33, 30, 7, 14, 8, 6, 6],
         )
         return make()
 
@@ -94,8 +95,18 @@ class _Tree:
         del self._kinds[path]
         return f"rmdir {path}"
 
+    def _files(self) -> list[str]:
+        return sorted(path for path, kind in self._kinds.items() if kind == "f")
+
+    def _link(self) -> str | None:
+        files, to = self._files(), self._free()
+        if not files or to is None:
+            return None
+        self._kinds[to] = "f"
+        return f"link {self._random.choice(files)} {to}"
+
     def _unlink(self) -> str | None:
-        files = sorted(path for path, kind in self._kinds.items() if kind == "f")
+        files = self._files()
         if not files:
             return None
         path = self._random.choice(files)

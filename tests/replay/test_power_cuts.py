@@ -86,6 +86,12 @@ def linked(make: Records) -> tuple[list[Record], list[Record]]:
     return before, [*after, make.rename(b"a", b"b"), Write(*make.head(b"c"), 2, content(b"XY"))]
 
 
+def linked_at_two_depths(make: Records) -> tuple[list[Record], list[Record]]:
+    before = [*changed(make, b"a", b"five"), *(make.directory(path) for path in (b"x", b"x/d", b"x/d/e"))]
+    after = [make.rename(b"a", b"b"), make.unlink(b"x/d/e/a"), make.rename(b"x/d/e", b"e"), make.rename(b"x/d", b"e/d")]
+    return [*before, make.link(b"a", b"x/d/e/a")], [*after, make.rename(b"b", b"e/d/b")]
+
+
 def renamed_by_link(make: Records) -> tuple[list[Record], list[Record]]:
     before = [*changed(make, b"a", b"five"), *changed(make, b"b", b"six")]
     return before, [make.link(b"a", b"c"), make.unlink(b"a"), make.link(b"b", b"a"), make.unlink(b"b")]
@@ -233,7 +239,8 @@ def everything(make: Records) -> tuple[list[Record], list[Record]]:
 
 
 SCENES: list[Scene] = [
-    *(chain, rotation, exchanged, exchanged_directories, down_and_up, linked, renamed_by_link),
+    *(chain, rotation, exchanged, exchanged_directories, down_and_up, linked, linked_at_two_depths),
+    renamed_by_link,
     *(changed_by_a_name_that_goes, replaced, unlinked_and_made_again, moved_out_of_what_goes, made_and_moved),
     *(symlinks, attributes, everything),
     *(file_in_a_circle, directories_in_a_circle, name_taken_by_another_meanwhile, made_where_another_was),
