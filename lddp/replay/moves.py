@@ -214,22 +214,21 @@ class Moves:
         assert isinstance(effect, e.MakeDirectoryEffect)
         zone = self._open[item.rule].zone
         name = name_aside(effect.inode)
-        parked = zone.parked_handle(name)
-        match names.state(item.rule, effect.path):
-            case None if is_directory(zone, effect.path):
-                if not parked:
-                    return None
-                # Somebody else has made it since the last look. What was noted of the parked one is not true of it.
-                zone.remove_parked(name)
-                return Note()
-            case "changed":
-                raise _Depends
-            case _:
-                # One that is parked already may have something in it.
-                if parked:
-                    return Note(parked)
-                names.empty.add(effect.inode)
-                return Note(zone.make_parked(name))
+        state = names.state(item.rule, effect.path)
+        if state == "changed":
+            raise _Depends
+        if state is None and is_directory(zone, effect.path):
+            if not zone.parked_handle(name):
+                return None
+            # Somebody else has made it since the last look. What was noted of the parked one is not true of it.
+            zone.remove_parked(name)
+            return Note()
+        try:
+            note = Note(zone.make_parked(name))
+        except FileExistsError:
+            return Note(zone.parked_handle(name))  # there may be something in it
+        names.empty.add(effect.inode)
+        return note
 
     def _note_made(self, item: Item, source: object) -> None:
         """The inode gets another object."""
