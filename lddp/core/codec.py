@@ -26,7 +26,9 @@ from lddp.errors import CorruptError, FormatError, LimitError, NewerFormatError
 VERSION = 1
 VERSION_OF_CONDITIONS = 2
 """Of a Put that asks for SOME_VERSION, which format 1 takes for no condition."""
-VERSIONS = (VERSION, VERSION_OF_CONDITIONS)
+VERSION_OF_INODES = 3
+"""Of what is to change one object and no other (`expected_inode`). Formats 1 and 2 end before that field."""
+VERSIONS = (VERSION, VERSION_OF_CONDITIONS, VERSION_OF_INODES)
 
 CODES: dict[type, int] = {
     r.MakeDirectory: 1,
@@ -52,6 +54,8 @@ CODES: dict[type, int] = {
     r.Barrier: 68,
     r.Receipt: 69,
 }
+_IN_PLACE = frozenset(typing.get_args(r.InPlace))
+"""Records whose last field is `expected_inode`."""
 _TYPES = {code: kind for kind, code in CODES.items()}
 
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
@@ -65,16 +69,21 @@ def encode(record: r.Record) -> bytes:
         check = _CHECKS.get(type(value))
         if check is not None:
             check(value)
+    version = _version_of(record)
+    fields = record[:-1] if version < VERSION_OF_INODES and type(record) in _IN_PLACE else record
     try:
-        body: bytes = _pack((CODES[type(record)], *record))
+        body: bytes = _pack((CODES[type(record)], *fields))
     except (OverflowError, ValueError, TypeError) as error:
         raise FormatError(f"a record cannot be written: {error}") from error
     if len(body) > limits.RECORD_BYTES_MAX:
         raise LimitError(f"a record of {len(body)} bytes; at most {limits.RECORD_BYTES_MAX}: split it")
-    return b"%c" % _version_of(record) + zlib.crc32(body).to_bytes(4, "big") + body
+    return b"%c" % version + zlib.crc32(body).to_bytes(4, "big") + body
 
 
 def _version_of(record: r.Record) -> int:
+    if type(record) in _IN_PLACE and record[-1]:
+        _check_inode(record[-1])
+        return VERSION_OF_INODES
     if type(record) is r.Put and record.expected_version == r.SOME_VERSION:
         return VERSION_OF_CONDITIONS
     return VERSION
@@ -104,7 +113,8 @@ def decode(data: bytes) -> r.Record:
     if kind is None:
         raise NewerFormatError(f"a record of unknown type {fields[0]}: upgrade this node")
     try:
-        record: r.Record = _DECODERS[kind](fields[1:])
+        ended = data[0] < VERSION_OF_INODES and kind in _IN_PLACE
+        record: r.Record = _DECODERS[kind]((*fields[1:], r.ANY_INODE) if ended else fields[1:])
     except (TypeError, ValueError) as error:
         raise FormatError(f"a {kind.__name__} record with a wrong field: {error}") from error
     if _version_of(record) != data[0]:
@@ -265,6 +275,11 @@ def _check_content(value: r.Content) -> None:
             raise FormatError("inline bytes are not as many as the content's size")
     if len(value.pack) not in (0, 16):
         raise FormatError("a pack is named by 16 bytes")
+
+
+def _check_inode(number: Any) -> None:
+    if type(number) is not int or not 0 < number <= limits.INODE_MAX:
+        raise FormatError(f"no object has the number {number!r}")
 
 
 def _check_id(value: r.OperationId) -> None:

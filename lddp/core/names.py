@@ -75,7 +75,7 @@ class Names(Places):
     # -- names ------------------------------------------------------------------------------------------------------
 
     def _link(self, record: r.Link) -> Inode:
-        place, inode = self._existing(record)
+        place, inode = self._meant(record)
         to = self._locate(record, record.to)
         if to.rule.number != place.rule.number:
             raise Refused(errno.EXDEV)

@@ -129,10 +129,11 @@ class Operations(Names):
         place = self._locate(record, record.path)
         inode = place.child
         if inode is None:
-            if record.expected_version not in (r.ANY_VERSION, r.NO_VERSION):
+            if record.expected_version not in (r.ANY_VERSION, r.NO_VERSION) or record.expected_inode:
                 raise Refused(errno.ESTALE)
             attributes = Attributes(record.mode & 0o7777, record.uid, record.gid, record.time_ns)
             return self._new_file(place, attributes, record.content, record.time_ns)
+        self._expect_inode(inode, record)
         if inode.kind is Kind.DIRECTORY and record.expected_version != r.NO_VERSION:
             raise Refused(errno.EISDIR)
         self._expect(inode, record.expected_version)
@@ -198,7 +199,7 @@ class Operations(Names):
             raise Refused(errno.EAGAIN)
 
     def _set_attributes(self, record: r.SetAttributes) -> Inode:
-        place, inode = self._existing(record)
+        place, inode = self._meant(record)
         self._attributes_known(inode)
         for owner in (record.uid, record.gid):
             if owner is not None and not 0 <= owner < 2**32:
@@ -217,7 +218,7 @@ class Operations(Names):
         """Linux has user attributes on files and directories only (xattr(7))."""
         if not record.name or b"\0" in record.name or record.name in EMPTY_XATTR_NAMES:
             raise Refused(errno.EINVAL)  # no kernel takes such a name, so that no zone could
-        place, inode = self._existing(record)
+        place, inode = self._meant(record)
         if record.name.startswith(b"user.") and inode.kind not in (Kind.FILE, Kind.DIRECTORY):
             raise Refused(errno.EPERM)
         self._attributes_known(inode)

@@ -140,9 +140,20 @@ class Places:
             raise Refused(errno.ENOENT)
         return place, place.child
 
+    def _meant(self, record: r.InPlace) -> tuple[Place, Inode]:
+        """What has the name, if that is what the record means: the name may have been given to another object since."""
+        place, inode = self._existing(record)
+        self._expect_inode(inode, record)
+        return place, inode
+
+    @staticmethod
+    def _expect_inode(inode: Inode, record: r.InPlace) -> None:
+        if record.expected_inode not in (r.ANY_INODE, inode.number):
+            raise Refused(errno.ESTALE)
+
     def _file(self, record: r.Write | r.Append | r.Truncate) -> tuple[Place, Inode, Content]:
         """An existing file whose bytes are known."""
-        place, inode = self._existing(record)
+        place, inode = self._meant(record)
         if inode.kind is Kind.DIRECTORY:
             raise Refused(errno.EISDIR)
         if inode.kind is not Kind.FILE:

@@ -4,6 +4,10 @@ A record is an operation (a change a client asks for), an observation (a fact th
 reports), or a control record (rules, migrations, barriers, receipts). All are immutable. Paths are bytes in the
 global namespace, absolute, without empty, `.` or `..` components; names are bytes and need not be UTF-8.
 
+A path names whatever is there when the record's turn comes. Who means an object that it has looked at or opened says so
+by `expected_inode`, the last field of every operation that changes an object in place: ESTALE where the name stands for
+another object by then.
+
 A record's number, counted over the log, is its GSN (global sequence number). Consensus may put many records in one
 log entry; the GSN does not depend on how they were grouped.
 """
@@ -13,6 +17,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
+from lddp.core.values import ANY_INODE as ANY_INODE
 from lddp.core.values import ANY_VERSION as ANY_VERSION
 from lddp.core.values import NO_VERSION as NO_VERSION
 from lddp.core.values import SOME_VERSION as SOME_VERSION
@@ -51,7 +56,7 @@ class Create(NamedTuple):
 class Put(NamedTuple):
     """Replace or create a whole file. `mode`, `uid`, `gid` are used where it is created. `expected_version` is one of
     ANY_VERSION, NO_VERSION and SOME_VERSION, or the version that the file must have;
-    ESTALE where it has another, or is not there."""
+    ESTALE where it has another, or is not there. With an `expected_inode` the name must not be free either."""
 
     id: OperationId
     zone: int
@@ -62,6 +67,7 @@ class Put(NamedTuple):
     gid: int
     content: Content
     expected_version: int = ANY_VERSION
+    expected_inode: int = ANY_INODE
 
 
 class Write(NamedTuple):
@@ -71,6 +77,7 @@ class Write(NamedTuple):
     path: bytes
     offset: int
     content: Content
+    expected_inode: int = ANY_INODE
 
 
 class Append(NamedTuple):
@@ -79,6 +86,7 @@ class Append(NamedTuple):
     time_ns: int
     path: bytes
     content: Content
+    expected_inode: int = ANY_INODE
 
 
 class Truncate(NamedTuple):
@@ -87,6 +95,7 @@ class Truncate(NamedTuple):
     time_ns: int
     path: bytes
     size: int
+    expected_inode: int = ANY_INODE
 
 
 class RenameFlag(IntEnum):
@@ -138,6 +147,7 @@ class Link(NamedTuple):
     time_ns: int
     path: bytes
     to: bytes
+    expected_inode: int = ANY_INODE
 
 
 class Symlink(NamedTuple):
@@ -161,6 +171,7 @@ class SetAttributes(NamedTuple):
     uid: int | None = None
     gid: int | None = None
     mtime_ns: int | None = None
+    expected_inode: int = ANY_INODE
 
 
 class XattrFlag(IntEnum):
@@ -177,6 +188,7 @@ class SetXattr(NamedTuple):
     name: bytes
     value: bytes
     flag: XattrFlag = XattrFlag.NONE
+    expected_inode: int = ANY_INODE
 
 
 class RemoveXattr(NamedTuple):
@@ -185,6 +197,7 @@ class RemoveXattr(NamedTuple):
     time_ns: int
     path: bytes
     name: bytes
+    expected_inode: int = ANY_INODE
 
 
 Operation = (
@@ -204,6 +217,8 @@ Operation = (
     | SetXattr
     | RemoveXattr
 )
+InPlace = Put | Write | Append | Truncate | Link | SetAttributes | SetXattr | RemoveXattr
+"""What changes an object where it is, and so may say which one it means."""
 
 
 # -- observations

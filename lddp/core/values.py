@@ -60,3 +60,5 @@ NO_VERSION = 0
 """The name must be free."""
 SOME_VERSION = -2
 """A file must be there, at any version."""
+ANY_INODE = 0
+"""As `expected_inode`: whatever the name stands for. No object has this number."""

@@ -16,6 +16,7 @@ from lddp.core.records import (
     SOME_VERSION,
     Append,
     Create,
+    InPlace,
     Kind,
     Link,
     MakeDirectory,
@@ -62,6 +63,9 @@ class Node:
     versions: set[int] = field(default_factory=set)
     """GSNs that may be the inode's version: one, unless changes since were only to its names."""
     identity: bytes = b""
+    number: int = 0
+    """What `expected_inode` calls it. What a record makes is numbered by its GSN, 65536-fold; who makes nodes in another
+    way numbers them."""
 
     @property
     def is_directory(self) -> bool:
@@ -261,10 +265,23 @@ class Model:
         def commit(gsn: int) -> None:
             assert found.parent is not None
             self.attach(found.parent, found.name, node, gsn)
+            node.number = gsn << 16
             node.changed(gsn)
             self.touch(found.parent, gsn, operation.time_ns)
 
         return Verdict(frozenset({0}), commit)
+
+    @staticmethod
+    def _mean(node: Node | None, operation: InPlace) -> None:
+        """Whatever else may be wrong with what has the name: it is not what was asked for."""
+        if operation.expected_inode and (node is None or node.number != operation.expected_inode):
+            raise Refused(errno.ESTALE)
+
+    def _meant(self, operation: Write | Append | Truncate | SetAttributes | SetXattr | RemoveXattr) -> Node:
+        found, node = self.existing(operation.path, operation.zone)
+        self._frozen(found)
+        self._mean(node, operation)
+        return node
 
     def _expect(self, node: Node | None, expected: int) -> frozenset[int]:
         if expected == -1:
@@ -281,6 +298,7 @@ class Model:
         found = self.find(operation.path, operation.zone)
         self._frozen(found)
         node = found.node
+        self._mean(node, operation)
         wrong = set(self._expect(node, operation.expected_version))
         if node is not None and node.is_directory:
             wrong.add(errno.EISDIR)
@@ -295,7 +313,7 @@ class Model:
             file = node
             if file is None:
                 assert found.parent is not None
-                file = Node(Kind.FILE, operation.mode, operation.uid, operation.gid, links=0)
+                file = Node(Kind.FILE, operation.mode, operation.uid, operation.gid, links=0, number=gsn << 16)
                 self.attach(found.parent, found.name, file, gsn)
                 self.touch(found.parent, gsn, operation.time_ns)
             file.data, file.sealed, file.pending = data, True, False
@@ -305,8 +323,7 @@ class Model:
         return Verdict(frozenset({0}), commit)
 
     def _change_content(self, operation: Write | Append | Truncate) -> Verdict:
-        found, node = self.existing(operation.path, operation.zone)
-        self._frozen(found)
+        node = self._meant(operation)
         if node.is_directory:
             raise Refused(errno.EISDIR)
         if node.kind is not Kind.FILE:
@@ -402,6 +419,8 @@ class Model:
                 found = self.find(path, operation.zone)
                 if must_exist and found.node is None:
                     wrong.add(errno.ENOENT)
+                elif must_exist and isinstance(operation, Link):
+                    self._mean(found.node, operation)
                 ends.append(found)
             except Refused as refused:
                 wrong |= refused.allowed
@@ -488,8 +507,7 @@ class Model:
         return Verdict(frozenset({0}), commit)
 
     def _set_attributes(self, operation: SetAttributes) -> Verdict:
-        found, node = self.existing(operation.path, operation.zone)
-        self._frozen(found)
+        node = self._meant(operation)
         if not node.attributes_known:
             raise Refused(errno.EAGAIN)
 
@@ -502,7 +520,7 @@ class Model:
                 node.gid = operation.gid
             if operation.mtime_ns is not None:
                 node.mtime_ns = operation.mtime_ns
-            if operation[4:] == (None, None, None, None):
+            if operation[4:8] == (None, None, None, None):
                 node.renamed(gsn)
             else:
                 node.changed(gsn)
@@ -513,8 +531,7 @@ class Model:
         return Verdict(frozenset(allowed), commit)
 
     def _xattr(self, operation: SetXattr | RemoveXattr) -> Verdict:
-        found, node = self.existing(operation.path, operation.zone)
-        self._frozen(found)
+        node = self._meant(operation)
         if operation.name[:5] == b"user." and node.kind not in {Kind.FILE, Kind.DIRECTORY}:
             raise Refused(errno.EPERM)
         if not node.attributes_known:

@@ -32,6 +32,8 @@ from .support import SOURCE, TARGET, content, operation_id
 NAMES = (b"a", b"b", b"c", b"\xff\xfe")
 CURRENT, STALE = -102, -103
 """Placeholders of `expected_version`, resolved when the operation is applied."""
+THIS = -101
+"""Placeholder of `expected_inode`: what the name stands for then."""
 
 names = st.sampled_from(NAMES)
 inner_paths = st.lists(names, min_size=1, max_size=3).map(lambda parts: b"/data/" + b"/".join(parts))
@@ -67,6 +69,8 @@ xattr_names = st.sampled_from([b"user.a", b"user.b"])
 
 _id = st.just(operation_id(0))
 _expected = st.sampled_from([-1, -1, -1, 0, CURRENT, STALE])
+_meant = st.one_of(*[st.just(0)] * 3, *[st.just(THIS)] * 2, st.integers(3, 40).map(lambda gsn: gsn << 16))
+"""Nothing, what has the name, or what an early record may have made: it may have any name by now, or none."""
 _makes = st.one_of(
     st.builds(MakeDirectory, _id, zones, times, paths, modes, owners, owners),
     st.builds(
@@ -82,8 +86,10 @@ _makes = st.one_of(
         st.just(0),
     ),
     st.builds(Symlink, _id, zones, times, paths, st.sampled_from([b"a", b"/x/y", b"\xff"]), owners, owners),
-    st.builds(Put, _id, zones, times, paths, modes, owners, owners, contents, _expected | st.just(SOME_VERSION)),
-    st.builds(Link, _id, zones, times, paths, paths),
+    st.builds(
+        Put, _id, zones, times, paths, modes, owners, owners, contents, _expected | st.just(SOME_VERSION), _meant
+    ),
+    st.builds(Link, _id, zones, times, paths, paths, _meant),
 )
 _removals = st.one_of(
     st.builds(Unlink, _id, zones, times, paths, _expected),
@@ -92,9 +98,9 @@ _removals = st.one_of(
 )
 _renames = st.builds(Rename, _id, zones, times, paths, paths, st.sampled_from([RenameFlag.NONE, *RenameFlag]))
 _changes = st.one_of(
-    st.builds(Write, _id, zones, times, paths, st.integers(0, 12), contents),
-    st.builds(Append, _id, zones, times, paths, contents),
-    st.builds(Truncate, _id, zones, times, paths, st.integers(0, 12)),
+    st.builds(Write, _id, zones, times, paths, st.integers(0, 12), contents, _meant),
+    st.builds(Append, _id, zones, times, paths, contents, _meant),
+    st.builds(Truncate, _id, zones, times, paths, st.integers(0, 12), _meant),
     st.builds(
         SetAttributes,
         _id,
@@ -105,8 +111,11 @@ _changes = st.one_of(
         st.none() | owners,
         st.none() | owners,
         st.none() | times,
+        _meant,
     ),
-    st.builds(SetXattr, _id, zones, times, paths, xattr_names, st.binary(max_size=4), st.sampled_from([*XattrFlag])),
-    st.builds(RemoveXattr, _id, zones, times, paths, xattr_names),
+    st.builds(
+        SetXattr, _id, zones, times, paths, xattr_names, st.binary(max_size=4), st.sampled_from([*XattrFlag]), _meant
+    ),
+    st.builds(RemoveXattr, _id, zones, times, paths, xattr_names, _meant),
 )
 operations: st.SearchStrategy[Operation] = st.one_of(_makes, _makes, _renames, _removals, _changes)

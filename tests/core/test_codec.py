@@ -38,7 +38,7 @@ from lddp.core.records import (
     ZoneFinding,
     ZoneMember,
 )
-from lddp.errors import FormatError, LimitError
+from lddp.errors import FormatError, LimitError, NewerFormatError
 
 from .support import content, create_rule, examples, operation_id
 
@@ -65,6 +65,7 @@ _xattrs = st.dictionaries(_components, st.binary(max_size=20), max_size=3).map(l
 _attributes = st.builds(Attributes, _modes, _u32, _u32, _times, _xattrs)
 _inodes = st.integers(1, 2**63 - 1)
 _stamps = st.integers(0, 2**63 - 1)
+_meant = st.just(0) | _inodes
 _texts = st.text(st.characters(codec="utf-8"), max_size=12)
 _rule_names = st.text("abcdefghij-0123456789", min_size=1, max_size=12)
 
@@ -134,21 +135,23 @@ _all: dict[str, st.SearchStrategy[Record]] = {
         _u32,
         st.integers(0, 2**32 - 1),
     ),
-    "Put": st.builds(Put, *_head, _modes, _u32, _u32, _contents, st.integers(-2, 2**40)),
-    "Write": st.builds(Write, *_head, st.integers(0, 2**40), _inlines),
-    "Append": st.builds(records.Append, *_head, _inlines),
-    "Truncate": st.builds(records.Truncate, *_head, _sizes),
+    "Put": st.builds(Put, *_head, _modes, _u32, _u32, _contents, st.integers(-2, 2**40), _meant),
+    "Write": st.builds(Write, *_head, st.integers(0, 2**40), _inlines, _meant),
+    "Append": st.builds(records.Append, *_head, _inlines, _meant),
+    "Truncate": st.builds(records.Truncate, *_head, _sizes, _meant),
     "Rename": st.builds(Rename, *_head, _paths, st.sampled_from(RenameFlag)),
     "Unlink": st.builds(records.Unlink, *_head, st.integers(-1, 2**40)),
     "RemoveDirectory": st.builds(records.RemoveDirectory, *_head),
     "Remove": st.builds(records.Remove, *_head, st.integers(-1, 2**40)),
-    "Link": st.builds(Link, *_head, _paths),
+    "Link": st.builds(Link, *_head, _paths, _meant),
     "Symlink": st.builds(Symlink, *_head, _components, _u32, _u32),
     "SetAttributes": st.builds(
-        SetAttributes, *_head, st.none() | _modes, st.none() | _u32, st.none() | _u32, st.none() | _times
+        SetAttributes, *_head, st.none() | _modes, st.none() | _u32, st.none() | _u32, st.none() | _times, _meant
     ),
-    "SetXattr": st.builds(SetXattr, *_head, _components, st.binary(max_size=30), st.sampled_from(records.XattrFlag)),
-    "RemoveXattr": st.builds(records.RemoveXattr, *_head, _components),
+    "SetXattr": st.builds(
+        SetXattr, *_head, _components, st.binary(max_size=30), st.sampled_from(records.XattrFlag), _meant
+    ),
+    "RemoveXattr": st.builds(records.RemoveXattr, *_head, _components, _meant),
     "Observation": st.builds(
         Observation,
         _ids,
@@ -247,6 +250,10 @@ def test_spliced_records_are_refused(record: Record, data: st.DataObject) -> Non
         decode(spliced)
 
 
+HEAD = (OperationId(b"s", 1), 0, 5, b"/data/f")
+LETTER = Content(bytes(range(32)), 1, b"x")
+
+
 def test_what_an_older_node_would_misread_has_a_format_of_its_own() -> None:
     """It would put the file whether one is there or not."""
     put = Put(operation_id(1), 0, 5, b"/data/f", 0o644, 0, 0, content(b"x"))
@@ -256,6 +263,62 @@ def test_what_an_older_node_would_misread_has_a_format_of_its_own() -> None:
     conditional[0] = 1
     with pytest.raises(FormatError, match="not of format 1"):
         decode(bytes(conditional))
+
+
+IN_PLACE: list[records.InPlace] = [
+    Put(*HEAD, 0o644, 0, 0, LETTER),
+    Put(*HEAD, 0o644, 0, 0, LETTER, records.SOME_VERSION),
+    Write(*HEAD, 3, LETTER),
+    records.Append(*HEAD, LETTER),
+    records.Truncate(*HEAD, 9),
+    Link(*HEAD, b"/data/g"),
+    SetAttributes(*HEAD, mode=0o600),
+    SetXattr(*HEAD, b"user.a", b"v", records.XattrFlag.CREATE),
+    records.RemoveXattr(*HEAD, b"user.a"),
+]
+WRITTEN_BEFORE_INODES = [
+    "014de7921a9a0392c40173010005c4072f646174612f66cd01a4000096c420000102030405060708090a0b0c0d0e0f10111213141516171819"
+    "1a1b1c1d1e1f01c40178c40000c3ff",
+    "023ae0a28c9a0392c40173010005c4072f646174612f66cd01a4000096c420000102030405060708090a0b0c0d0e0f10111213141516171819"
+    "1a1b1c1d1e1f01c40178c40000c3fe",
+    "01c40f16f0970492c40173010005c4072f646174612f660396c420000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d"
+    "1e1f01c40178c40000c3",
+    "015178cfe7960592c40173010005c4072f646174612f6696c420000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e"
+    "1f01c40178c40000c3",
+    "01e30c9419960692c40173010005c4072f646174612f6609",
+    "015b578cd8960a92c40173010005c4072f646174612f66c4072f646174612f67",
+    "0170f2f6c7990c92c40173010005c4072f646174612f66cd0180c0c0c0",
+    "01548042cf980d92c40173010005c4072f646174612f66c406757365722e61c4017601",
+    "01c93d400a960e92c40173010005c4072f646174612f66c406757365722e61",
+]
+"""The same records as lddp wrote them when there was no `expected_inode`."""
+
+
+@pytest.mark.parametrize("record", IN_PLACE)
+def test_a_record_that_means_one_object_has_a_format_of_its_own(record: records.InPlace) -> None:
+    """An older node would change whatever has the name."""
+    meaning = record._replace(expected_inode=7 << 16)
+    encoded = bytearray(encode(meaning))
+    assert encoded[0] == 3 and exact(decode(bytes(encoded))) == exact(meaning)
+    for older in (1, 2):
+        encoded[0] = older
+        with pytest.raises(FormatError):
+            decode(bytes(encoded))
+    for number in (-1, limits.INODE_MAX + 1, True):
+        with pytest.raises(FormatError):
+            encode(record._replace(expected_inode=number))
+
+
+def test_what_older_versions_wrote_is_read_and_written_as_ever() -> None:
+    for record, text in zip(IN_PLACE, WRITTEN_BEFORE_INODES, strict=True):
+        assert encode(record).hex() == text
+        assert exact(decode(bytes.fromhex(text))) == exact(record)
+
+
+def test_a_later_format_stops_a_node() -> None:
+    encoded = encode(IN_PLACE[0]._replace(expected_inode=1))
+    with pytest.raises(NewerFormatError, match="upgrade this node"):
+        decode(bytes([encoded[0] + 1]) + encoded[1:])
 
 
 def test_every_other_first_byte_is_refused() -> None:

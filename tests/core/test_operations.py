@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +19,7 @@ from lddp.core.records import (
     Create,
     DirectoryReport,
     InodeReport,
+    InPlace,
     Kind,
     Link,
     MakeDirectory,
@@ -30,6 +31,7 @@ from lddp.core.records import (
     Record,
     Remove,
     RemoveDirectory,
+    RemoveXattr,
     Rename,
     RenameFlag,
     SetAttributes,
@@ -44,7 +46,7 @@ from lddp.core.view import View
 from tests.fakes.tables import DictTables
 
 from .model import Model, Node, RuleModel, digest_of, path_errno
-from .strategies import CURRENT, NAMES, STALE, operations
+from .strategies import CURRENT, NAMES, STALE, THIS, operations
 from .support import (
     SOURCE,
     TARGET,
@@ -108,6 +110,7 @@ class Trial:
             rule.root.mode, rule.root.uid, rule.root.gid = inode.mode, inode.uid, inode.gid
             rule.root.mtime_ns = inode.mtime_ns
             rule.root.versions = {inode.version}
+            rule.root.number = inode.number
         found = self.ledger.view.rule("data")
         assert found is not None
         self.rule = found.number
@@ -118,19 +121,18 @@ class Trial:
         self.check()
 
     def resolve(self, operation: Operation) -> Operation:
-        """Gives the operation its id and its expected version."""
+        """Gives the operation its id, its expected version and its expected inode."""
         self.sequence += 1
         operation = operation._replace(id=operation_id(self.sequence))
+        nameless = path_errno(operation.path) or operation.path == b"/"
+        inode = None if nameless else self.ledger.view.resolve(operation.path)
         if isinstance(operation, Put | Unlink | Remove) and operation.expected_version in (CURRENT, STALE):
             version = 7
-            inode = (
-                None
-                if path_errno(operation.path) or operation.path == b"/"
-                else self.ledger.view.resolve(operation.path)
-            )
             if inode is not None:
                 version = inode.version + (1 if operation.expected_version == STALE else 0)
             operation = operation._replace(expected_version=version)
+        if isinstance(operation, InPlace) and operation.expected_inode == THIS:
+            operation = operation._replace(expected_inode=7 if inode is None else inode.number)
         return operation
 
     def apply(self, operation: Operation) -> int:
@@ -229,6 +231,7 @@ class Trial:
                     entry = entry._replace(target=b"t")
                     child.target = b"t"
                     child.mode = None
+                child.number = (gsn + 1) << 16
                 node.children[step.name] = child
                 entries = (entry,)
             else:
@@ -267,6 +270,7 @@ class Trial:
             seen: dict[int, Node] = {}
             for path, node in expected.items():
                 inode = actual[path]
+                assert node.number == inode.number, path
                 assert self.numbers.setdefault(node, inode.number) == inode.number, path
                 assert seen.setdefault(inode.number, node) is node, path
                 compare(path, node, inode)
@@ -647,6 +651,78 @@ def test_one_operation(before: list[Operation], operation: Operation, expected: 
     for one in before:
         assert trial.apply(one) == 0
     assert trial.apply(operation) == expected
+
+
+def in_place(path: bytes, number: int) -> list[Operation]:
+    """Everything that changes an object where it is, and means one with this number."""
+    head = operation_id(0), SOURCE, 7, path
+    return [
+        Put(*head, 0o644, 0, 0, content(b"put"), expected_inode=number),
+        Write(*head, 1, content(b"write"), number),
+        Append(*head, content(b"append"), number),
+        Truncate(*head, 1, number),
+        Link(*head, b"/data/link", number),
+        SetAttributes(*head, mode=0o600, expected_inode=number),
+        SetXattr(*head, b"user.a", b"set", XattrFlag.NONE, number),
+        RemoveXattr(*head, b"user.a", number),
+    ]
+
+
+def test_everything_in_place_can_say_what_it_means() -> None:
+    assert {type(operation) for operation in in_place(b"/data/f", 1)} == set(get_args(InPlace))
+
+
+SINCE: list[tuple[str, list[Operation], int]] = [
+    ("nothing", [], 0),
+    ("changed as a whole", [put(b"/data/f", b"changed")], 0),
+    ("moved away", [rename(b"/data/f", b"/data/g")], errno.ENOENT),
+    ("moved away, and another file is there", [rename(b"/data/f", b"/data/g"), put(b"/data/f")], errno.ESTALE),
+    ("another file moved over it", [put(b"/data/g"), rename(b"/data/g", b"/data/f")], errno.ESTALE),
+    (
+        "exchanged with another file",
+        [put(b"/data/g"), rename(b"/data/f", b"/data/g", RenameFlag.EXCHANGE)],
+        errno.ESTALE,
+    ),
+    ("removed, and a directory is there", [remove(b"/data/f"), mkdir(b"/data/f")], errno.ESTALE),
+    (
+        "removed, and a fifo is there",
+        [remove(b"/data/f"), Create(operation_id(0), SOURCE, 5, b"/data/f", Kind.FIFO, 0o600, 0, 0)],
+        errno.ESTALE,
+    ),
+]
+
+
+@pytest.mark.parametrize(("since", "expected"), [case[1:] for case in SINCE], ids=[case[0] for case in SINCE])
+@pytest.mark.parametrize("which", range(len(get_args(InPlace))))
+def test_a_change_of_what_had_the_name(since: list[Operation], expected: int, which: int) -> None:
+    """Decided by what the name stands for at its turn, and by nothing else of it."""
+    trial = Trial()
+    trial.apply(put(b"/data/f", b"f"))
+    trial.apply(SetXattr(operation_id(0), SOURCE, 5, b"/data/f", b"user.a", b"1"))
+    meant = trial.ledger.view.resolve(b"/data/f")
+    assert meant is not None
+    for one in since:
+        assert trial.apply(one) == 0
+    operation = in_place(b"/data/f", meant.number)[which]
+    if expected == errno.ENOENT and isinstance(operation, Put):
+        expected = errno.ESTALE  # without the expectation it would make the file
+    assert trial.apply(operation) == expected
+
+
+def test_objects_of_one_version_are_told_apart() -> None:
+    """An exchange gives two files one version, and a directory that moves leaves it to them."""
+    trial = Trial()
+    for step in (mkdir(b"/data/a"), mkdir(b"/data/b"), put(b"/data/a/f"), put(b"/data/b/f")):
+        assert trial.apply(step) == 0
+    assert trial.apply(rename(b"/data/a/f", b"/data/b/f", RenameFlag.EXCHANGE)) == 0
+    meant = trial.ledger.view.resolve(b"/data/a/f")
+    assert trial.apply(rename(b"/data/a", b"/data/b", RenameFlag.EXCHANGE)) == 0
+    there = trial.ledger.view.resolve(b"/data/a/f")
+    assert meant is not None and there is not None
+    assert there.version == meant.version and there.number != meant.number
+    change = Put(operation_id(0), SOURCE, 9, b"/data/a/f", 0o644, 0, 0, content(b"y"), meant.version)
+    assert trial.apply(change._replace(expected_inode=meant.number)) == errno.ESTALE
+    assert trial.apply(change) == 0
 
 
 def test_writes_chain_the_digest_and_extend_the_file() -> None:
