@@ -64,8 +64,8 @@ class Node:
     """GSNs that may be the inode's version: one, unless changes since were only to its names."""
     identity: bytes = b""
     number: int = 0
-    """What `expected_inode` calls it. What a record makes is numbered by its GSN, 65536-fold; who makes nodes in another
-    way numbers them."""
+    """What `expected_inode` calls it: the GSN of the record that made it, 65536-fold. Who makes nodes otherwise numbers
+    them."""
 
     @property
     def is_directory(self) -> bool:

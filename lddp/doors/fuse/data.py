@@ -49,6 +49,9 @@ class Data:
 
     async def _open(self, number: int, flags: int) -> bytes:
         tree = self._tree
+        file = tree.files.get(number)
+        if (file is None or not file.opens) and not self._is_named(number):
+            raise refused(errno.ESTALE)  # removed elsewhere: the kernel looks what has the name now
         file = tree.files.hold(number)
         try:
             if flags & os.O_TRUNC and flags & _WRITABLE:
@@ -113,7 +116,7 @@ class Data:
         return self._write(handle.file, span, data)  # type: ignore[return-value]
 
     async def _write(self, file: File, span: wire.Span, data: memoryview) -> bytes:
-        if span.flags & protocol.WRITE_KILL_SUIDGID and self._is_named(file.number):
+        if span.flags & protocol.WRITE_KILL_SUIDGID:
             await self._metadata.kill_privileges(file.number)
         return wire.write_answer(await self._tree.files.write(file, span.offset, data))
 

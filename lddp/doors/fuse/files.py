@@ -22,6 +22,7 @@ from lddp.core.operations import EMPTY_DIGEST
 from lddp.doors.fuse import copying
 from lddp.doors.fuse.dirty import Dirty
 from lddp.doors.fuse.ordering import Orders, refused
+from lddp.errors import OperationError
 
 AT_ONCE_BYTES = 128 * 1024
 """What is written to a file's pages without a thread: such a write is a copy in memory, a thread costs more."""
@@ -29,6 +30,8 @@ IDLE_FILES_MAX = 64
 IDLE_BYTES_MAX = 1 << 20
 """How large a file may be that is kept open after its last close, for the next open of it."""
 TRIES_MAX = 16
+NOT_THERE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL))
+"""What says that the path of a file leads to no file any more."""
 _WRITABLE = os.O_WRONLY | os.O_RDWR
 Got = TypeVar("Got")
 
@@ -53,6 +56,8 @@ class File:
         self.is_committing = False
         self.is_stale = False
         """Whether the log has another content since, from elsewhere."""
+        self.is_orphan = False
+        """Whether it has no name any more, so that no bytes can come from elsewhere."""
         self.lock = asyncio.Lock()
         """Held while bytes are changed, copied or replaced."""
         self.commits = asyncio.Lock()
@@ -71,6 +76,8 @@ class File:
         return self.dirty.touched or self.is_committing
 
     def is_intact(self) -> bool:
+        if self.is_orphan:
+            return True
         if self.is_stale and not self.is_ahead:
             return False
         return self.staged >= 0 or self.base is None or self.base.is_intact()
@@ -175,30 +182,41 @@ class Files:
 
     async def freshen(self, file: File) -> None:
         """Makes the file's bytes those of the log, unless somebody writes to it. `lock` is held."""
-        inode, path = self.inode(file.number)
-        if inode is None:
-            if not file.is_known:
-                raise refused(errno.ESTALE)
-            return
-        known = inode.content.digest if inode.content is not None and not inode.pending else b""
-        if file.is_known and (file.is_ahead or (known and known == file.digest)) and file.is_intact():
-            return
-        if known == EMPTY_DIGEST or (known and not inode.size):
-            file.become_empty(known)
-            return
-        await self._reopen(file, path)
+        for _ in range(TRIES_MAX):
+            inode, path = self.inode(file.number)
+            if inode is None:
+                if not file.is_known:
+                    raise refused(errno.ESTALE)
+                file.is_orphan = True
+                return
+            known = inode.content.digest if inode.content is not None and not inode.pending else b""
+            if file.is_known and (file.is_ahead or (known and known == file.digest)) and file.is_intact():
+                return
+            if known == EMPTY_DIGEST or (known and not inode.size):
+                file.become_empty(known)
+                return
+            if await self._reopen(file, path):
+                return
+        raise refused(errno.ESTALE)
 
-    async def _reopen(self, file: File, path: bytes) -> None:
-        opened = await self._ground.open_file(path)
+    async def _reopen(self, file: File, path: bytes) -> bool:
+        """False where the path is another object's, or nobody's, since it was looked for."""
+        try:
+            opened = await self._ground.open_file(path)
+        except OperationError as error:
+            if error.errno not in NOT_THERE:
+                raise
+            return False
         if opened.entry.inode != file.number:
             opened.close()
-            raise refused(errno.ESTALE)
+            return False
         file.drop()
         inode, _ = self.inode(file.number)
         same = inode is not None and inode.version == opened.entry.version and inode.content is not None
         file.digest = inode.content.digest if inode is not None and same and inode.content is not None else b""
         file.base, file.size, file.is_known = opened, opened.entry.size, True
         file.dirty = Dirty(file.size)
+        return True
 
     # -- reading ------------------------------------------------------------------------------------------------------
 

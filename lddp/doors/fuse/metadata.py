@@ -49,23 +49,22 @@ class Metadata:
 
     async def setattr(self, request: wire.Request) -> bytes:
         change = wire.change(request.body)
-        number, tree = self._number(request), self._tree
-        with tree.ground.view() as view:
-            inode = view.inode(number)
-        if inode is None:
+        number = self._number(request)
+        if not await self._of_the_named(number, change):
             await self._of_the_gone(number, change)
-            return tree.attributes(number)
-        if change.valid & SetAttribute.SIZE:
-            await self._resize(inode, change)
-        await self._set(inode, change)
-        return tree.attributes(number)
+        return self._tree.attributes(number)
+
+    async def _of_the_named(self, number: int, change: wire.Change) -> bool:
+        """False where it has no name, or loses its last one before all of it is done."""
+        with self._tree.ground.view() as view:
+            inode = view.inode(number)
+        if inode is None or (change.valid & SetAttribute.SIZE and not await self._resize(inode, change)):
+            return False
+        return await self._set(inode, change)
 
     async def _of_the_gone(self, number: int, change: wire.Change) -> None:
         """A file without a name is its holders' own."""
-        file = self._tree.files.get(number)
-        last = self._tree.inodes.last(number)
-        if last is None:
-            raise refused(errno.ESTALE)
+        file, last = self._tree.files.get(number), self._last(number)
         if change.valid & SetAttribute.SIZE and file is not None:
             await self._tree.files.truncate(file, change.size)
         fields = self._fields(last, change)
@@ -77,35 +76,47 @@ class Metadata:
             file.mtime_ns = last.mtime_ns
         self._tree.inodes.changed(number, self._tree.ground.time_ns())
 
-    async def _resize(self, inode: Inode, change: wire.Change) -> None:
-        tree, number = self._tree, inode.number
+    def _last(self, number: int) -> Inode:
+        last = self._tree.inodes.last(number)
+        if last is None:
+            raise refused(errno.ESTALE)
+        return last
+
+    async def _resize(self, inode: Inode, change: wire.Change) -> bool:
+        tree, number, size = self._tree, inode.number, change.size
         if inode.kind is not Kind.FILE:
             raise refused(errno.EINVAL)
         file = tree.files.get(number)
         unused = file is None or file.staged < 0
-        if change.size > inode.size:
-            await tree.files.require_room_for(change.size)
-        if unused and not change.valid & SetAttribute.FH and max(inode.size, change.size) >= TRUNCATE_RECORD_FROM_BYTES:
-            await tree.change(number, lambda path, now: r.Truncate(*tree.orders.stamp()[:2], now, path, change.size))
+        if size > inode.size:
+            await tree.files.require_room_for(size)
+        if unused and not change.valid & SetAttribute.FH and max(inode.size, size) >= TRUNCATE_RECORD_FROM_BYTES:
+            if not await tree.change(number, lambda stamp, path: r.Truncate(*stamp, path, size)):
+                return False
         else:
             file = tree.files.hold(number)
             try:
-                await tree.files.truncate(file, change.size)
+                await tree.files.truncate(file, size)
                 if not change.valid & SetAttribute.FH:
                     await tree.committer.commit(file)
             finally:
                 tree.files.let_go(file)
         if change.valid & SetAttribute.KILL_SUIDGID:
             await self.kill_privileges(number)
+        return True
 
     async def kill_privileges(self, number: int) -> None:
-        inode = self._tree.inode(number)
-        mode = without_privileges(inode.mode)
-        if inode.mode >= 0 and mode != inode.mode:
-            stamp = self._tree.orders.stamp
-            await self._tree.change(number, lambda path, now: r.SetAttributes(*stamp()[:2], now, path, mode=mode))
-            # The kernel asked for bytes to be written, and does not know that this changes the mode.
-            await self._tree.tell([wire.inode_notice(self._tree.inodes.node(number), -1)])
+        tree = self._tree
+        with tree.ground.view() as view:
+            inode = view.inode(number)
+        now = self._last(number) if inode is None else inode
+        mode = without_privileges(now.mode)
+        if now.mode < 0 or mode == now.mode:
+            return
+        if not await tree.change(number, lambda stamp, path: r.SetAttributes(*stamp, path, mode=mode)):
+            self._last(number).mode = mode
+        # The kernel asked for bytes to be written, and does not know that this changes the mode.
+        await tree.tell([wire.inode_notice(tree.inodes.node(number), -1)])
 
     def _fields(self, inode: Inode, change: wire.Change) -> Fields:
         valid, now = change.valid, self._tree.ground.time_ns()
@@ -118,7 +129,7 @@ class Metadata:
         gid = change.gid if valid & SetAttribute.GID else None
         return Fields(mode, uid, gid, mtime_ns)
 
-    async def _set(self, inode: Inode, change: wire.Change) -> None:
+    async def _set(self, inode: Inode, change: wire.Change) -> bool:
         tree, number = self._tree, inode.number
         fields = self._fields(inode, change)
         file = tree.files.get(number)
@@ -126,14 +137,16 @@ class Metadata:
             # The bytes must not come after the time that was chosen for them.
             file.mtime_ns = fields.mtime_ns
             await tree.committer.commit(file)
-        if fields != Fields(None, None, None, None):
-            stamp = tree.orders.stamp
-            await tree.change(number, lambda path, now: r.SetAttributes(*stamp()[:2], now, path, *fields))
+        if fields != Fields(None, None, None, None) and not await tree.change(
+            number, lambda stamp, path: r.SetAttributes(*stamp, path, *fields)
+        ):
+            return False
         now_ns = tree.ground.time_ns()
         if change.valid & SetAttribute.ATIME_NOW:
             tree.inodes.accessed(number, now_ns, now_ns)
         elif change.valid & SetAttribute.ATIME:
             tree.inodes.accessed(number, change.atime_ns, now_ns)
+        return True
 
     # -- extended attributes ------------------------------------------------------------------------------------------
 
@@ -153,26 +166,30 @@ class Metadata:
         number = self._number(request)
         with self._tree.ground.view() as view:
             inode = view.inode(number)
-        inode = inode or self._tree.inodes.last(number)
-        if inode is None:
-            raise refused(errno.ESTALE)
-        return inode
+        return self._last(number) if inode is None else inode
 
     async def setxattr(self, request: wire.Request) -> bytes:
         name, value, flags = wire.xattr_given(request.body)
         if not name.startswith(_NAMESPACES):
             raise refused(errno.EOPNOTSUPP)
-        stamp = self._tree.orders.stamp
-        await self._tree.change(
-            self._number(request),
-            lambda path, now: r.SetXattr(*stamp()[:2], now, path, name, value, XattrFlag(flags & 3)),
-        )
+        number, flag = self._number(request), XattrFlag(flags & 3)
+        if not await self._tree.change(number, lambda stamp, path: r.SetXattr(*stamp, path, name, value, flag)):
+            last = self._last(number)
+            xattrs = dict(last.xattrs)
+            if flag is XattrFlag.CREATE and name in xattrs:
+                raise refused(errno.EEXIST)
+            if flag is XattrFlag.REPLACE and name not in xattrs:
+                raise refused(errno.ENODATA)
+            last.xattrs = tuple(sorted({**xattrs, name: value}.items()))
         return b""
 
     async def removexattr(self, request: wire.Request) -> bytes:
-        name = wire.name_in(request.body)
-        stamp = self._tree.orders.stamp
-        await self._tree.change(self._number(request), lambda path, now: r.RemoveXattr(*stamp()[:2], now, path, name))
+        number, name = self._number(request), wire.name_in(request.body)
+        if not await self._tree.change(number, lambda stamp, path: r.RemoveXattr(*stamp, path, name)):
+            last = self._last(number)
+            if name not in dict(last.xattrs):
+                raise refused(errno.ENODATA)
+            last.xattrs = tuple(pair for pair in last.xattrs if pair[0] != name)
         return b""
 
     # -- the rest -----------------------------------------------------------------------------------------------------

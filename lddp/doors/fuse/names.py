@@ -10,15 +10,14 @@ from typing import NamedTuple
 from lddp.core import records as r
 from lddp.core.limits import NAME_BYTES_MAX
 from lddp.core.namespace import Inode
-from lddp.core.records import Kind, OperationId, Record, RenameFlag
+from lddp.core.records import InPlace, Kind, Record, RenameFlag
 from lddp.doors.fuse import wire
 from lddp.doors.fuse.inodes import user_device
-from lddp.doors.fuse.ordering import KINDS, refused
+from lddp.doors.fuse.ordering import KINDS, Stamp, refused
 from lddp.doors.fuse.tree import Tree
 
 _KIND_BY_TYPE = {bits: kind for kind, bits in KINDS.items()}
 _FLAGS = {0: RenameFlag.NONE, 1: RenameFlag.NOREPLACE, 2: RenameFlag.EXCHANGE}
-Stamp = tuple[OperationId, int, int]
 _DIRECTORY = KINDS[Kind.DIRECTORY]
 
 
@@ -121,15 +120,14 @@ class Names:
         node, name = wire.link(request.body)
         tree, directory = self._tree, self._directory(request)
         number = tree.inodes.number(node)
-        async with tree.files.quiet(number), tree.orders.moves.shared():
-            inode, old = tree.files.inode(number)
-            if inode is None:
-                raise refused(errno.ENOENT)
+
+        def record(stamp: Stamp, old: bytes) -> InPlace:
             with tree.ground.view() as view:
-                path = tree.orders.place(view, directory, name)
-            stamp = tree.orders.stamp()
-            await tree.orders.one(r.Link(*stamp, old, path))
-        self._touched(stamp[2], number, directory)
+                return r.Link(*stamp, old, tree.orders.place(view, directory, name))
+
+        async with tree.files.quiet(number):
+            if not await tree.change(number, record, directory):
+                raise refused(errno.ENOENT)
         return tree.entry(tree.inode(number), directory, name)
 
     # -- taking away --------------------------------------------------------------------------------------------------

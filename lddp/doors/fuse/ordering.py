@@ -6,21 +6,26 @@ import asyncio
 import errno
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from lddp.access import ContentWriter
 from lddp.core import records as r
 from lddp.core.namespace import Inode
-from lddp.core.records import OperationId, Outcome, Record
+from lddp.core.records import InPlace, OperationId, Outcome, Record
 from lddp.core.view import View
 from lddp.doors.fuse.gate import Gate
 from lddp.doors.fuse.ground import Ground, Patience, Top
 from lddp.errors import OutcomeUnknownError, UnavailableError
 
+Stamp = tuple[OperationId, int, int]
+"""The first fields of every operation."""
 OWN_MAX = 65_536
 TRY_S = 10.0
 """How long one try waits for an outcome. The next one carries the same id."""
 PAUSE_NOTHING_TAKEN_S = 0.2
+MOVES_MAX = 16
+"""How often an object is followed to another name. Each time another zone was faster than a round of consensus."""
+MOVED = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ESTALE))
+"""What says that an object has not the name any more by which a record went for it."""
 
 
 def refused(number: int) -> OSError:
@@ -40,8 +45,7 @@ class Orders:
         """GSNs of the latest records of this mount."""
         self._own: deque[int] = deque()
 
-    def stamp(self) -> tuple[OperationId, int, int]:
-        """The first fields of every operation."""
+    def stamp(self) -> Stamp:
         return self.ground.next_id(), self.ground.zone_number(), self.ground.time_ns()
 
     # -- paths --------------------------------------------------------------------------------------------------------
@@ -92,24 +96,29 @@ class Orders:
                 if left_s <= 0:
                     raise refused(errno.EIO)
 
+    async def about(self, number: int, records: Callable[[Inode, bytes], Sequence[InPlace]]) -> list[Outcome] | None:
+        """The outcomes of records about one object, made from what it is now and its path. They change that object and
+        no other: where another zone gives the path to another one before their turn comes, they are made again, for
+        the path that the object has then. None where it has none any more: it is for who has it open alone."""
+        outcomes: list[Outcome] = []
+        for _ in range(MOVES_MAX):
+            async with self.moves.shared():
+                with self.ground.view() as view:
+                    inode = view.inode(number)
+                    path = b"" if inode is None else self.path(view, inode)
+                if inode is None:
+                    return None
+                outcomes = await self.many([one._replace(expected_inode=number) for one in records(inode, path)])
+            if not any(outcome.errno in MOVED for outcome in outcomes):
+                break
+        return outcomes
+
     def _remember(self, answers: Sequence[tuple[int, Outcome]]) -> None:
         for index, _ in answers:
             self.own.add(index)
             self._own.append(index)
         while len(self._own) > OWN_MAX:
             self.own.discard(self._own.popleft())
-
-    async def naming(self, records: Sequence[Record], writers: Sequence[ContentWriter]) -> list[Outcome]:
-        """As `many`, for records that name what `writers` took: all are used, or none where one record is refused.
-        Where it raises, they may be ordered yet, and need the bytes then; what nobody needs is swept later."""
-        outcomes = await self.many(records)
-        good = all(not outcome.errno for outcome in outcomes)
-        for writer in writers:
-            if good:
-                writer.used()
-            else:
-                await writer.abort()
-        return outcomes
 
 
 KINDS = {

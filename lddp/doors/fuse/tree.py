@@ -7,16 +7,15 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from lddp.core.namespace import Inode
-from lddp.core.records import Outcome, Record
+from lddp.core.records import InPlace
 from lddp.doors.fuse import wire
 from lddp.doors.fuse.committing import Committer
 from lddp.doors.fuse.files import Files
 from lddp.doors.fuse.ground import Ground, Patience, Top
 from lddp.doors.fuse.inodes import Inodes
-from lddp.doors.fuse.ordering import Orders, refused
+from lddp.doors.fuse.ordering import Orders, Stamp, refused
 
 _log = logging.getLogger(__name__)
-TRIES_MAX = 16
 
 
 async def _tell_nobody(notices: list[Sequence[bytes]]) -> None:
@@ -74,21 +73,24 @@ class Tree:
 
     # -- changes ------------------------------------------------------------------------------------------------------
 
-    async def change(self, number: int, record: Callable[[bytes, int], Record]) -> Outcome:
-        """Orders a record about an inode, given its path and the time; again where the inode has got another path."""
-        for _ in range(TRIES_MAX):
-            async with self.orders.moves.shared():
-                inode, path = self.files.inode(number)
-                if inode is None:
-                    raise refused(errno.ESTALE)
-                now = self.ground.time_ns()
-                (outcome,) = await self.orders.many([record(path, now)])
-            if outcome.errno not in (errno.ENOENT, errno.ENOTDIR):
-                break
-        if outcome.errno:
-            raise refused(outcome.errno)
-        self.inodes.changed(number, now)
-        return outcome
+    async def change(self, number: int, record: Callable[[Stamp, bytes], InPlace], *also: int) -> bool:
+        """Orders a record about an inode, given its path; it changes the inodes `also` as well. False where the inode
+        has no name any more: then the change is its holders' own."""
+        stamp = self.orders.stamp()
+
+        def records(_: Inode, path: bytes) -> list[InPlace]:
+            nonlocal stamp
+            stamp = self.orders.stamp()
+            return [record(stamp, path)]
+
+        outcomes = await self.orders.about(number, records)
+        if outcomes is None:
+            return False
+        if outcomes[0].errno:
+            raise refused(outcomes[0].errno)
+        for one in (number, *also):
+            self.inodes.changed(one, stamp[2])
+        return True
 
     async def commit_all(self) -> None:
         """Everything that was written and not committed yet."""

@@ -87,6 +87,8 @@ class MachineBackend(FakeBackend):
         """Where every upload that has been received waits before it is committed."""
         self.committing = asyncio.Event()
         """One waits there."""
+        self.waiting = asyncio.Event()
+        """Records wait at `gate`."""
         self.witness = False
         self.order: list[Record] = []
         self.add_rule("data", b"/data")
@@ -138,6 +140,7 @@ class MachineBackend(FakeBackend):
         if self.failure is not None:
             raise self.failure
         if self.gate is not None:
+            self.waiting.set()
             await self.gate.wait()
         self.visibly.append(visible)
         answers = []
