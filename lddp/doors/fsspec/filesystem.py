@@ -15,6 +15,7 @@ from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.utils import stringify_path
 
+from lddp.client.batches import Batch
 from lddp.client.client import Client, existing
 from lddp.client.entries import Entry, path_text
 from lddp.client.options import Options, Progress
@@ -264,10 +265,11 @@ class LddpFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no ty
         sync(self.loop, self._rmdir, path)
 
     async def _rmdir(self, path: str) -> None:
-        client, where = await self.client(), self._strip_protocol(path)
-        if not (await client.stat(where)).is_directory:
-            raise file_error(errno.ENOTDIR, f"{where!r} is not a directory; use rm_file")
-        await client.remove(where)
+        (result,) = await (await self.client()).submit(Batch().rmdir(self._strip_protocol(path)))
+        if result.errno == errno.ENOTDIR:
+            raise file_error(errno.ENOTDIR, f"{self._strip_protocol(path)!r} is not a directory; use rm_file")
+        if (error := result.error()) is not None:
+            raise error
 
     async def _mv_file(self, path1: str, path2: str) -> None:
         source, target = self._strip_protocol(path1), self._strip_protocol(path2)

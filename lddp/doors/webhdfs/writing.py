@@ -29,6 +29,8 @@ CREATE_FLAGS = (
     *("SHOULD_REPLICATE", "IGNORE_CLIENT_LOCALITY", "NO_LOCAL_RACK"),
 )
 """All but OVERWRITE say how HDFS is to go about it."""
+LOOKS_MAX = 16
+"""How often a file is looked at again, because another one has got its name before it could be changed."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -111,19 +113,26 @@ async def _order(context: Context, writer: ContentWriter, *records: Record) -> i
 async def append(context: Context) -> web.StreamResponse:
     _check_sizes(context)
     context.changeable()
-    context.require_file()
+    inode = context.require_file().inode
     if not context.parameters.flag("data"):
         return context.back_here()
     writer = context.access.content_writer(context.path, context.request.content_length)
-    await _append(context, writer, await _body(context, writer), "APPEND")
+    await _append(context, inode, writer, await _body(context, writer), "APPEND")
     return done()
 
 
-async def _append(context: Context, writer: ContentWriter, content: Content, what: str) -> None:
-    """Appends what a writer was given. What is refused is dropped."""
+async def _append(context: Context, inode: int, writer: ContentWriter, content: Content, what: str) -> None:
+    """Appends what a writer was given to the file that was there when the request came, as HDFS does. What is refused
+    is dropped."""
     if not content.size:
         return
-    number = await _order(context, writer, r.Append(*context.stamp(), context.path, content))
+    number = await _order(context, writer, r.Append(*context.stamp(), context.path, content, inode))
+    if number == errno.ESTALE:
+        raise RemoteError(
+            remote.NOT_FOUND,
+            f"File does not exist: {context.shown} (inode {inode}): another one has its name since {what} began."
+            " Nothing was appended; try again",
+        )
     if number:
         raise of_errno(number, f"{what} {context.shown}")
 
@@ -133,14 +142,23 @@ async def truncate(context: Context) -> web.StreamResponse:
         raise illegal("newlength", "it is missing")
     size = context.parameters.number("newlength", 0)
     context.changeable()
-    entry = context.require_file()
-    if size > entry.size:
-        raise RemoteError(
-            remote.ILLEGAL_ARGUMENT,
-            f"Cannot truncate to a larger file size. Current size: {entry.size}, truncate size: {size}",
-        )
-    if size < entry.size:
-        await context.change(r.Truncate(*context.stamp(), context.path, size), "TRUNCATE")
+    number = errno.ESTALE
+    for _ in range(LOOKS_MAX):
+        entry = context.require_file()
+        if size > entry.size:
+            raise RemoteError(
+                remote.ILLEGAL_ARGUMENT,
+                f"Cannot truncate to a larger file size. Current size: {entry.size}, truncate size: {size}",
+            )
+        if size == entry.size:
+            return boolean(True)
+        # The file that was looked at: another one may be smaller.
+        (outcome,) = await context.submit(r.Truncate(*context.stamp(), context.path, size, entry.inode))
+        number = outcome.errno
+        if number != errno.ESTALE:
+            break
+    if number:
+        raise of_errno(number, f"TRUNCATE {context.shown}")
     return boolean(True)
 
 
@@ -152,7 +170,7 @@ async def concat(context: Context) -> web.StreamResponse:
     read. What stops it in between leaves bytes twice, never nowhere."""
     sources = context.parameters.paths("sources")
     context.changeable()
-    context.require_file()
+    inode = context.require_file().inode
     if context.path in sources:
         raise RemoteError(remote.ILLEGAL_ARGUMENT, f"concat: the target {context.shown} is one of the sources")
     if len(set(sources)) < len(sources):
@@ -166,7 +184,7 @@ async def concat(context: Context) -> web.StreamResponse:
     except BaseException:
         await writer.abort()
         raise
-    await _append(context, writer, content, "CONCAT")
+    await _append(context, inode, writer, content, "CONCAT")
     pairs = zip(sources, read, strict=True)
     removed = await context.submit(*[r.Unlink(*context.stamp(), source, entry.version) for source, entry in pairs])
     for source, outcome in zip(sources, removed, strict=True):

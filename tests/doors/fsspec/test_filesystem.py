@@ -17,7 +17,7 @@ from lddp.client import Batch, Client, Settings
 from lddp.doors.fsspec import LddpFileSystem
 from lddp.errors import NotAllowedError, OutcomeUnknownError, UsageError
 from tests.doors.served import Served
-from tests.node.zones import TOKEN
+from tests.node.zones import PATIENCE_S, TOKEN
 
 LARGE = os.urandom(300_000)
 """More than a record or a batch carries."""
@@ -116,6 +116,15 @@ def test_names_move_and_go(fs: LddpFileSystem, at: str) -> None:
     assert fs.checksum(f"{at}/t") > version
     with pytest.raises(NotADirectoryError):
         fs.rmdir(f"{at}/t")
+
+
+def test_that_it_is_a_directory_is_decided_with_its_removal(fs: LddpFileSystem, at: str, served: Served) -> None:
+    """A file that gets the name in between stays."""
+    fs.mkdir(f"{at}/made once")
+    fs.rmdir(f"{at}/made once")
+    backend = served.zones.backend("zone-1")
+    (*_, last) = backend.log(1, served.run(backend.barrier(PATIENCE_S)), f"{at}/made once".encode(), 10)
+    assert last["record"] == "RemoveDirectory"
 
 
 def test_a_file_is_read_at_the_version_it_was_opened_at(fs: LddpFileSystem, at: str) -> None:

@@ -229,6 +229,50 @@ async def test_truncate(http: Client, node: MachineBackend) -> None:
     assert (await http("POST", "/data/none?op=TRUNCATE&newlength=0")).error == (404, "FileNotFoundException")
 
 
+def replaced_by_a_smaller_one(node: MachineBackend) -> None:
+    node.apply(r.Create(node.next_id(), 0, 1, b"/data/new", r.Kind.FILE, 0o644, 0, 0))
+    node.apply(r.Append(node.next_id(), 0, 1, b"/data/new", r.Content(bytes(32), 3, b"new")))
+    assert not node.apply(r.Rename(node.next_id(), 0, 1, b"/data/new", b"/data/x")).errno
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"), [(2, b"ne"), (3, b"new"), (4, (400, "IllegalArgumentException"))], ids=str
+)
+async def test_truncate_cuts_the_file_that_it_has_looked_at(
+    http: Client, node: MachineBackend, length: int, expected: object
+) -> None:
+    """Another one, which has its name by then, is looked at before it is cut."""
+    await http.create("/data/x", b"0123456789")
+    node.gate = asyncio.Event()
+    cutting = asyncio.create_task(http("POST", f"/data/x?op=TRUNCATE&newlength={length}"))
+    async with asyncio.timeout(PATIENCE_S):
+        await node.waiting.wait()
+    replaced_by_a_smaller_one(node)
+    node.gate.set()
+    node.gate = None
+    answer = await cutting
+    if isinstance(expected, bytes):
+        assert answer.document == {"boolean": True} and node.content(b"/data/x") == expected
+    else:
+        assert answer.error == expected and node.content(b"/data/x") == b"new"
+
+
+@pytest.mark.parametrize("operation", ["APPEND&data=true", "CONCAT&sources=/data/a"])
+async def test_bytes_are_added_to_the_file_that_was_there(http: Client, node: MachineBackend, operation: str) -> None:
+    """And to no other, however long they took to come; a source stays then."""
+    await http.create("/data/x", b"0123456789")
+    await http.create("/data/a", b"a")
+    node.meeting = asyncio.Barrier(2)
+    adding = asyncio.create_task(http("POST", f"/data/x?op={operation}", b"more"))
+    async with asyncio.timeout(PATIENCE_S):
+        await node.committing.wait()
+    replaced_by_a_smaller_one(node)
+    await node.meeting.wait()
+    assert (await adding).error == (404, "FileNotFoundException")
+    assert node.content(b"/data/x") == b"new" and node.content(b"/data/a") == b"a"
+    assert node.uploads[-1].aborted
+
+
 # -- CONCAT -----------------------------------------------------------------------------------------------------------
 
 
