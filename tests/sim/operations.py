@@ -14,6 +14,7 @@ from lddp.core.records import (
     Content,
     Create,
     CreateRule,
+    InPlace,
     Kind,
     Link,
     MakeDirectory,
@@ -62,12 +63,15 @@ class Maker:
         contents: dict[bytes, bytes],
         path: bytes = PATH,
         existing: Callable[[], list[bytes]] = list,
+        seen: Callable[[bytes, Random], int] = lambda _path, _random: 0,
     ) -> None:
         self.random = random
         self.contents = contents
         self._root = path
         self._existing = existing
         """Paths that a client might see now: half of what is done is done to one of them."""
+        self._seen = seen
+        """The inode that a path has at some node, 0 where there is none: what a client means that has looked there."""
         self._large_share = random.choice([0.0, 0.1, 0.9])
         self._fresh = 0
 
@@ -126,10 +130,20 @@ class Maker:
                 operation = SetXattr(*head, self._path(), b"user.a", b"1", random.choice([*XattrFlag]))
             case _:
                 operation = RemoveXattr(*head, self._path(), b"user.a")
+        if isinstance(operation, InPlace):
+            operation = self._meaning(operation)
         content = getattr(operation, "content", None)
         if content is None or content.inline is not None:
             return operation, {}
         return operation, {content.digest: self.contents[content.digest]}
+
+    def _meaning(self, operation: InPlace) -> Operation:
+        """Often for the object that a node shows under this name or another. By its turn that may have changed."""
+        random = Random(repr(operation.id))  # what else is made does not depend on it
+        if random.random() < 0.6:
+            return operation
+        path = operation.path if random.random() < 0.8 else self._root + b"/" + random.choice(NAMES)
+        return operation._replace(expected_inode=self._seen(path, random))
 
 
 class Operations:
@@ -178,7 +192,7 @@ class Operations:
         await client.send(record, {}, next(m for m in self.world.machines.values() if m.zone != NO_ZONE))
 
     def _maker(self, random: Random) -> Maker:
-        return Maker(random, self.contents, self._path, self._existing)
+        return Maker(random, self.contents, self._path, self._existing, self._seen)
 
     async def _drive(self, client: Client) -> None:
         maker = self._maker(client.random)
@@ -192,6 +206,14 @@ class Operations:
                 await client.do(lambda id_, zone, now_ns=now_ns: maker.make(id_, zone, now_ns))  # type: ignore[misc]
             if pause_s:
                 await asyncio.sleep(client.random.uniform(0.0, 2 * pause_s))
+
+    def _seen(self, path: bytes, random: Random) -> int:
+        nodes = [machine.node for machine in self.world.up if machine.zone != NO_ZONE and machine.node is not None]
+        if not nodes:
+            return 0
+        with random.choice(nodes).environment.read() as tables:
+            inode = View(tables).resolve(path)
+        return 0 if inode is None else inode.number
 
     async def _read_on(self, client: Client) -> None:
         """Asks any node for a read point, again and again."""
