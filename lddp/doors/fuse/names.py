@@ -10,7 +10,7 @@ from typing import NamedTuple
 from lddp.core import records as r
 from lddp.core.limits import NAME_BYTES_MAX
 from lddp.core.namespace import Inode
-from lddp.core.records import InPlace, Kind, Record, RenameFlag
+from lddp.core.records import InPlace, Kind, Outcome, Record, RenameFlag
 from lddp.doors.fuse import wire
 from lddp.doors.fuse.inodes import user_device
 from lddp.doors.fuse.ordering import KINDS, Stamp, refused
@@ -67,16 +67,22 @@ class Names:
         inherited = stat.S_ISGID if stat.S_IFMT(mode) == _DIRECTORY else 0
         return Owner(mode & 0o7777 | inherited, request.uid, parent.gid)
 
-    async def make(self, directory: int, name: bytes, record: Callable[[Stamp, bytes], Record]) -> Inode:
-        """Orders what makes a name; the inode behind it."""
+    async def _order(
+        self, directory: int, name: bytes, record: Callable[[Stamp, bytes], Record]
+    ) -> tuple[Outcome, int]:
+        """Orders what makes a name or takes it away: its outcome, and the time that it carries."""
         tree = self._tree
         async with tree.orders.moves.shared():
             with tree.ground.view() as view:
                 path = tree.orders.place(view, directory, name)
             stamp = tree.orders.stamp()
-            outcome = await tree.orders.one(record(stamp, path))
-        self._touched(stamp[2], outcome.inode, directory)
-        return tree.inode(outcome.inode)
+            return await tree.orders.one(record(stamp, path)), stamp[2]
+
+    async def make(self, directory: int, name: bytes, record: Callable[[Stamp, bytes], Record]) -> Inode:
+        """Orders what makes a name; the inode behind it."""
+        outcome, time_ns = await self._order(directory, name, record)
+        self._touched(time_ns, outcome.inode, directory)
+        return self._tree.inode(outcome.inode)
 
     def _touched(self, time_ns: int, *numbers: int) -> None:
         for number in numbers:
@@ -137,7 +143,7 @@ class Names:
         child = self._existing(directory, name)
         tree.inodes.seen(child)
         async with tree.files.quiet(child.number):
-            time_ns = await self._take(directory, name, lambda stamp, path: r.Unlink(*stamp, path))
+            _, time_ns = await self._order(directory, name, lambda stamp, path: r.Unlink(*stamp, path))
         self._lost(child, time_ns, directory, name)
         return b""
 
@@ -145,18 +151,9 @@ class Names:
         directory, name = self._directory(request), wire.name_in(request.body)
         child = self._existing(directory, name)
         self._tree.inodes.seen(child)
-        time_ns = await self._take(directory, name, lambda stamp, path: r.RemoveDirectory(*stamp, path))
+        _, time_ns = await self._order(directory, name, lambda stamp, path: r.RemoveDirectory(*stamp, path))
         self._lost(child, time_ns, directory, name)
         return b""
-
-    async def _take(self, directory: int, name: bytes, record: Callable[[Stamp, bytes], Record]) -> int:
-        tree = self._tree
-        async with tree.orders.moves.shared():
-            with tree.ground.view() as view:
-                path = tree.orders.place(view, directory, name)
-            stamp = tree.orders.stamp()
-            await tree.orders.one(record(stamp, path))
-        return stamp[2]
 
     def _lost(self, child: Inode, time_ns: int, directory: int, name: bytes) -> None:
         """An inode has lost a name, perhaps its last."""
