@@ -71,7 +71,7 @@ async def meanwhile(ground: MachineGround, calling: Coroutine[Any, Any, Any], el
 def theirs(ground: MachineGround) -> tuple[object, ...]:
     """All of the file that the other zone has put there."""
     entry = ground.entry(b"/data/f")
-    return () if entry is None else (ground.content(b"/data/f"), *entry)
+    return () if entry is None else (ground.files.get(entry.inode), *entry)
 
 
 async def opened(kernel: Kernel, ground: MachineGround, size: int) -> Any:
@@ -137,6 +137,17 @@ async def test_files_of_one_version_are_told_apart(kernel: Kernel, ground: Machi
     assert (ground.content(b"/data/a/f"), ground.content(b"/data/b/f")) == (b"", b"mine")
 
 
+async def test_a_file_that_another_zone_writes_all_the_time_can_be_closed(
+    kernel: Kernel, ground: MachineGround
+) -> None:
+    """The last close wins: whatever version was there, it is the same file."""
+    file = await opened(kernel, ground, 100)
+    await file.write(0, b"mine")
+    await meanwhile(ground, file.close(), lambda ground: put_elsewhere(ground, b"/data/f", b"theirs"))
+    assert ground.content(b"/data/f") == b"mine" + b"a" * 96
+    assert [record.zone for record in ground.order if isinstance(record, r.Put)] == [1, 1, 0]
+
+
 # -- what is not bytes ------------------------------------------------------------------------------------------------
 
 
@@ -170,6 +181,19 @@ async def test_a_change_follows_the_object(kernel: Kernel, ground: MachineGround
     expected = await meanwhile(ground, call(kernel, await prepared(kernel, ground)), moved)
     assert theirs(ground) == expected
     assert is_done(ground.entry(b"/data/g"))
+
+
+async def test_a_change_follows_a_directory(kernel: Kernel, ground: MachineGround) -> None:
+    node = (await kernel.mkdir(b"f", mode=0o755)).inode
+
+    def elsewhere(ground: MachineGround) -> None:
+        rename(ground, b"/data/f", b"/data/g")
+        id = OperationId(b"other", len(ground.order))
+        assert not ground.apply(r.MakeDirectory(id, 1, 5, b"/data/f", 0o750, 0, 0)).errno
+
+    await meanwhile(ground, kernel.setattr(node, S.MODE, mode=0o700), elsewhere)
+    modes = [entry.mode for entry in map(ground.entry, (b"/data/f", b"/data/g")) if entry is not None]
+    assert modes == [0o750, 0o700]
 
 
 @pytest.mark.parametrize("change", CHANGES)
