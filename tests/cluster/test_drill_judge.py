@@ -36,7 +36,8 @@ def history() -> tuple[list[Submitted], Log]:
             "zone": 0,
             "time_ns": number,
         }
-        row |= {"path": path.decode(), "mode": arguments.get("mode"), "uid": 0, "gid": 0, "expected_version": -1}
+        row |= {"path": path.decode(), "mode": arguments.get("mode"), "uid": 0, "gid": 0}
+        row |= {"expected_version": -1, "expected_inode": 0}
         if "data" in arguments:
             data = arguments["data"]
             row["content"] = {"digest": blake3(data).hexdigest(), "size": len(data)}
