@@ -14,6 +14,7 @@ from lddp.consensus.replica import Replica
 from lddp.core import sessions
 from lddp.core.facts import Facts
 from lddp.core.namespace import NUMBER, Inode, Namespace
+from lddp.core.places import Places
 from lddp.core.tables import Table
 from lddp.doors.intake import Intake
 from lddp.migrate.observer import Observer
@@ -95,6 +96,10 @@ def _applied_apart_from_state() -> list[Patch]:
 
 def _no_deduplication() -> list[Patch]:
     return [(sessions, "recall", lambda _tables, _operation: None)]
+
+
+def _whatever_has_the_name() -> list[Patch]:
+    return [(Places, "_expect_inode", lambda _self, _inode, _record: None)]
 
 
 def _stale_read() -> list[Patch]:
@@ -271,6 +276,14 @@ MUTANTS = (
         20,
         "each entry is folded once",
         _applied_apart_from_state,
+    ),
+    Mutant(
+        "changes whatever has the name",
+        "operations",
+        2,
+        50,
+        "answers and files as the model has them",
+        _whatever_has_the_name,
     ),
     Mutant("no de-duplication", "operations", 25, 100, "answers and files as the model has them", _no_deduplication),
     Mutant(
