@@ -27,7 +27,8 @@ VERSION = 1
 VERSION_OF_CONDITIONS = 2
 """Of a Put that asks for SOME_VERSION, which format 1 takes for no condition."""
 VERSION_OF_INODES = 3
-"""Of what is to change one object and no other (`expected_inode`). Formats 1 and 2 end before that field."""
+"""Of what means one object or directory and no other that has its name (`_EXPECTATIONS`). Formats 1 and 2 end before
+these fields."""
 VERSIONS = (VERSION, VERSION_OF_CONDITIONS, VERSION_OF_INODES)
 
 CODES: dict[type, int] = {
@@ -54,8 +55,11 @@ CODES: dict[type, int] = {
     r.Barrier: 68,
     r.Receipt: 69,
 }
-_IN_PLACE = frozenset(typing.get_args(r.InPlace))
-"""Records whose last field is `expected_inode`."""
+_EXPECTATIONS: dict[type, int] = {
+    kind: sum(name in ("expected_inode", "expected_parent", "expected_to_parent") for name in kind._fields)
+    for kind in (*typing.get_args(r.InPlace), *typing.get_args(r.Naming))
+}
+"""How many fields at the end of a record say what it means."""
 _TYPES = {code: kind for kind, code in CODES.items()}
 
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
@@ -70,7 +74,9 @@ def encode(record: r.Record) -> bytes:
         if check is not None:
             check(value)
     version = _version_of(record)
-    fields = record[:-1] if version < VERSION_OF_INODES and type(record) in _IN_PLACE else record
+    fields: tuple[Any, ...] = record
+    if version < VERSION_OF_INODES and type(record) in _EXPECTATIONS:
+        fields = record[: -_EXPECTATIONS[type(record)]]
     try:
         body: bytes = _pack((CODES[type(record)], *fields))
     except (OverflowError, ValueError, TypeError) as error:
@@ -81,8 +87,9 @@ def encode(record: r.Record) -> bytes:
 
 
 def _version_of(record: r.Record) -> int:
-    if type(record) in _IN_PLACE and record[-1]:
-        _check_inode(record[-1])
+    expectations = _EXPECTATIONS.get(type(record))
+    if expectations is not None and any(record[-expectations:]):
+        _check_inodes(record[-expectations:])
         return VERSION_OF_INODES
     if type(record) is r.Put and record.expected_version == r.SOME_VERSION:
         return VERSION_OF_CONDITIONS
@@ -113,8 +120,8 @@ def decode(data: bytes) -> r.Record:
     if kind is None:
         raise NewerFormatError(f"a record of unknown type {fields[0]}: upgrade this node")
     try:
-        ended = data[0] < VERSION_OF_INODES and kind in _IN_PLACE
-        record: r.Record = _DECODERS[kind]((*fields[1:], r.ANY_INODE) if ended else fields[1:])
+        nothing = (r.ANY_INODE,) * _EXPECTATIONS.get(kind, 0) if data[0] < VERSION_OF_INODES else ()
+        record: r.Record = _DECODERS[kind](fields[1:] + nothing)
     except (TypeError, ValueError) as error:
         raise FormatError(f"a {kind.__name__} record with a wrong field: {error}") from error
     if _version_of(record) != data[0]:
@@ -277,9 +284,10 @@ def _check_content(value: r.Content) -> None:
         raise FormatError("a pack is named by 16 bytes")
 
 
-def _check_inode(number: Any) -> None:
-    if type(number) is not int or not 0 < number <= limits.INODE_MAX:
-        raise FormatError(f"no object has the number {number!r}")
+def _check_inodes(numbers: tuple[Any, ...]) -> None:
+    for number in numbers:
+        if type(number) is not int or not 0 <= number <= limits.INODE_MAX:
+            raise FormatError(f"no object has the number {number!r}")
 
 
 def _check_id(value: r.OperationId) -> None:

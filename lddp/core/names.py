@@ -24,13 +24,13 @@ class Names(Places):
             self._names.drop(place.child)
 
     def _unlink(self, record: r.Unlink) -> None:
-        place, inode = self._existing(record)
+        place, inode = self._existing(record, record.expected_parent)
         if inode.kind is Kind.DIRECTORY:
             raise Refused(errno.EISDIR)
         self._remove_name(record, place, inode)
 
     def _remove(self, record: r.Remove) -> None:
-        place, inode = self._existing(record)
+        place, inode = self._existing(record, record.expected_parent)
         if inode.kind is not Kind.DIRECTORY:
             self._remove_name(record, place, inode)
             return
@@ -51,7 +51,7 @@ class Names(Places):
         self._touch_parent(place, record.time_ns)
 
     def _remove_directory(self, record: r.RemoveDirectory) -> None:
-        place, inode = self._existing(record)
+        place, inode = self._existing(record, record.expected_parent)
         if inode.kind is not Kind.DIRECTORY:
             raise Refused(errno.ENOTDIR)
         self._remove_empty(record, place, inode)
@@ -76,7 +76,7 @@ class Names(Places):
 
     def _link(self, record: r.Link) -> Inode:
         place, inode = self._meant(record)
-        to = self._locate(record, record.to)
+        to = self._locate(record, record.to, record.expected_to_parent)
         if to.rule.number != place.rule.number:
             raise Refused(errno.EXDEV)
         if inode.kind is Kind.DIRECTORY:
@@ -95,8 +95,8 @@ class Names(Places):
         return inode
 
     def _rename(self, record: r.Rename) -> Inode:
-        place, inode = self._existing(record)
-        to = self._locate(record, record.to)
+        place, inode = self._existing(record, record.expected_parent)
+        to = self._locate(record, record.to, record.expected_to_parent)
         if to.rule.number != place.rule.number:
             raise Refused(errno.EXDEV)
         if place.parent is None or to.parent is None:

@@ -74,14 +74,14 @@ class Operations(Names):
         self._names.link(place.parent, place.name, inode, self._gsn)
         return inode
 
-    def _free(self, record: r.Operation, path: bytes) -> Place:
-        place = self._locate(record, path)
+    def _free(self, record: r.MakeDirectory | r.Create | r.Symlink) -> Place:
+        place = self._locate(record, record.path, record.expected_parent)
         if place.child is not None:
             raise Refused(errno.EEXIST)
         return place
 
     def _make_directory(self, record: r.MakeDirectory) -> Inode:
-        place = self._free(record, record.path)
+        place = self._free(record)
         attributes = Attributes(record.mode & 0o7777, record.uid, record.gid, record.time_ns)
         inode = self._new(place, Kind.DIRECTORY, attributes)
         self._emit(place.rule, e.MakeDirectoryEffect(inode.number, self._path(inode), attributes))
@@ -93,7 +93,7 @@ class Operations(Names):
             raise Refused(errno.EINVAL)
         if not 0 <= record.rdev <= limits.DEVICE_MAX:
             raise Refused(errno.EINVAL)  # no kernel has such a device, so that no zone could
-        place = self._free(record, record.path)
+        place = self._free(record)
         attributes = Attributes(record.mode & 0o7777, record.uid, record.gid, record.time_ns)
         if record.kind is Kind.FILE:
             return self._new_file(place, attributes, EMPTY, record.time_ns)
@@ -119,7 +119,7 @@ class Operations(Names):
             raise Refused(errno.EINVAL)
         if len(record.target) > limits.SYMLINK_TARGET_BYTES_MAX:
             raise Refused(errno.ENAMETOOLONG)
-        place = self._free(record, record.path)
+        place = self._free(record)
         attributes = Attributes(0o777, record.uid, record.gid, record.time_ns)
         inode = self._new(place, Kind.SYMLINK, attributes, target=record.target, size=len(record.target))
         self._emit_node(place, inode, record.time_ns)

@@ -86,12 +86,13 @@ class Places:
 
     # -- resolving --------------------------------------------------------------------------------------------------
 
-    def _locate(self, record: r.Operation, path: bytes) -> Place:
+    def _locate(self, record: r.Operation, path: bytes, expected_parent: int = r.ANY_INODE) -> Place:
         above, _, name = path.rpartition(b"/")
         known = self._known_parents().get(above)
         if known is not None and known.depth < limits.PATH_COMPONENTS_MAX and len(path) <= limits.PATH_BYTES_MAX:
             _check_name(name)
             parent = self._names.must(known.parent)
+            self._expect_parent(parent, expected_parent)
             return Place(known.rule, parent, name, self._child(record, known.rule, parent, name))
         parts = split(path)
         found = find_rule(self._rules, parts)
@@ -102,12 +103,14 @@ class Places:
             raise Refused(errno.EROFS)
         parent = self._names.must(rule.root)
         if not below:
+            self._expect_parent(None, expected_parent)
             return Place(rule, None, b"", parent)
         for part in below[:-1]:
             child = self._child(record, rule, parent, part)
             if child is None:
                 raise Refused(errno.ENOENT)
             parent = child
+        self._expect_parent(parent, expected_parent)
         if parent.kind is Kind.DIRECTORY:
             self._parents[above] = _Parent(rule, parent.number, len(parts) - 1)
         return Place(rule, parent, below[-1], self._child(record, rule, parent, below[-1]))
@@ -134,8 +137,14 @@ class Places:
     def _unknown(record: r.Operation, rule: Rule) -> int:
         return errno.EAGAIN if record.zone == rule.source else errno.EROFS
 
-    def _existing(self, record: r.Operation) -> tuple[Place, Inode]:
-        place = self._locate(record, record.path)
+    @staticmethod
+    def _expect_parent(parent: Inode | None, expected: int) -> None:
+        """A name is to be made or taken in one directory, not in another one that has its place."""
+        if expected and (parent is None or parent.number != expected):
+            raise Refused(errno.ESTALE)
+
+    def _existing(self, record: r.Operation, expected_parent: int = r.ANY_INODE) -> tuple[Place, Inode]:
+        place = self._locate(record, record.path, expected_parent)
         if place.child is None:
             raise Refused(errno.ENOENT)
         return place, place.child

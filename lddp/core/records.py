@@ -5,8 +5,8 @@ reports), or a control record (rules, migrations, barriers, receipts). All are i
 global namespace, absolute, without empty, `.` or `..` components; names are bytes and need not be UTF-8.
 
 A path names whatever is there when the record's turn comes. Who means an object that it has looked at or opened says so
-by `expected_inode`, the last field of every operation that changes an object in place: ESTALE where the name stands for
-another object by then.
+by `expected_inode`, a last field of every operation that changes an object in place: ESTALE where the name stands for
+another object by then. Who means a directory when it makes or takes a name says so by `expected_parent`.
 
 A record's number, counted over the log, is its GSN (global sequence number). Consensus may put many records in one
 log entry; the GSN does not depend on how they were grouped.
@@ -37,6 +37,7 @@ class MakeDirectory(NamedTuple):
     mode: int
     uid: int
     gid: int
+    expected_parent: int = ANY_INODE
 
 
 class Create(NamedTuple):
@@ -51,6 +52,7 @@ class Create(NamedTuple):
     uid: int
     gid: int
     rdev: int = 0
+    expected_parent: int = ANY_INODE
 
 
 class Put(NamedTuple):
@@ -111,6 +113,8 @@ class Rename(NamedTuple):
     path: bytes
     to: bytes
     flag: RenameFlag = RenameFlag.NONE
+    expected_parent: int = ANY_INODE
+    expected_to_parent: int = ANY_INODE
 
 
 class Unlink(NamedTuple):
@@ -119,6 +123,7 @@ class Unlink(NamedTuple):
     time_ns: int
     path: bytes
     expected_version: int = ANY_VERSION
+    expected_parent: int = ANY_INODE
 
 
 class RemoveDirectory(NamedTuple):
@@ -126,6 +131,7 @@ class RemoveDirectory(NamedTuple):
     zone: int
     time_ns: int
     path: bytes
+    expected_parent: int = ANY_INODE
 
 
 class Remove(NamedTuple):
@@ -137,6 +143,7 @@ class Remove(NamedTuple):
     time_ns: int
     path: bytes
     expected_version: int = ANY_VERSION
+    expected_parent: int = ANY_INODE
 
 
 class Link(NamedTuple):
@@ -148,6 +155,7 @@ class Link(NamedTuple):
     path: bytes
     to: bytes
     expected_inode: int = ANY_INODE
+    expected_to_parent: int = ANY_INODE
 
 
 class Symlink(NamedTuple):
@@ -158,6 +166,7 @@ class Symlink(NamedTuple):
     target: bytes
     uid: int
     gid: int
+    expected_parent: int = ANY_INODE
 
 
 class SetAttributes(NamedTuple):
@@ -219,6 +228,8 @@ Operation = (
 )
 InPlace = Put | Write | Append | Truncate | Link | SetAttributes | SetXattr | RemoveXattr
 """What changes an object where it is, and so may say which one it means."""
+Naming = MakeDirectory | Create | Symlink | Unlink | RemoveDirectory | Remove | Rename
+"""What makes or takes a name, and may say in which directory. `Link` and `Rename` may say it of their second path."""
 
 
 # -- observations

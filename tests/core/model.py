@@ -146,7 +146,8 @@ class Model:
     def unknown(self, rule: RuleModel, zone: int) -> int:
         return errno.EAGAIN if zone == rule.source else errno.EROFS
 
-    def find(self, path: bytes, zone: int) -> Found:
+    def find(self, path: bytes, zone: int, parent_number: int = 0) -> Found:
+        """With a `parent_number`, a name in that directory and in no other."""
         wrong = path_errno(path)
         if wrong:
             raise Refused(wrong)
@@ -155,12 +156,16 @@ class Model:
         rule = self.rule_of(path)
         if rule is None:
             raise Refused(errno.ENOENT)
+        if path == rule.path and parent_number:
+            raise Refused(errno.ESTALE)
         if path == rule.path:
             return Found(rule, None, b"", rule.root)
         parent: Node = rule.root
         components = path[len(rule.path) + 1 :].split(b"/")
         for position, name in enumerate(components):
             last = position == len(components) - 1
+            if last and parent_number and parent.number != parent_number:
+                raise Refused(errno.ESTALE)
             if not parent.is_directory:
                 raise Refused(errno.ENOTDIR)
             child = parent.children.get(name)
@@ -175,8 +180,8 @@ class Model:
             parent = child
         raise AssertionError("a path has components")
 
-    def existing(self, path: bytes, zone: int) -> tuple[Found, Node]:
-        found = self.find(path, zone)
+    def existing(self, path: bytes, zone: int, parent_number: int = 0) -> tuple[Found, Node]:
+        found = self.find(path, zone, parent_number)
         if found.node is None:
             raise Refused(errno.ENOENT)
         return found, found.node
@@ -248,7 +253,7 @@ class Model:
             raise Refused(errno.EROFS)
 
     def _make(self, operation: MakeDirectory | Create | Symlink) -> Verdict:
-        found = self.find(operation.path, operation.zone)
+        found = self.find(operation.path, operation.zone, operation.expected_parent)
         self._frozen(found)
         if found.node is not None:
             raise Refused(errno.EEXIST)
@@ -349,7 +354,7 @@ class Model:
         return Verdict(frozenset({0}), commit)
 
     def _unlink(self, operation: Unlink) -> Verdict:
-        found, node = self.existing(operation.path, operation.zone)
+        found, node = self.existing(operation.path, operation.zone, operation.expected_parent)
         self._frozen(found)
         wrong = set() if operation.expected_version == 0 else set(self._expect(node, operation.expected_version))
         if node.is_directory:
@@ -374,7 +379,7 @@ class Model:
         return frozenset(wrong)
 
     def _remove_directory(self, operation: RemoveDirectory) -> Verdict:
-        found, node = self.existing(operation.path, operation.zone)
+        found, node = self.existing(operation.path, operation.zone, operation.expected_parent)
         self._frozen(found)
         if found.is_root:
             raise Refused(errno.EBUSY)
@@ -392,7 +397,7 @@ class Model:
         return Verdict(frozenset({0}), commit)
 
     def _remove(self, operation: Remove) -> Verdict:
-        found, node = self.existing(operation.path, operation.zone)
+        found, node = self.existing(operation.path, operation.zone, operation.expected_parent)
         self._frozen(found)
         head = operation.id, operation.zone, operation.time_ns, operation.path
         if not node.is_directory:
@@ -410,13 +415,17 @@ class Model:
         """Both ends of a two-path operation; refused with whatever is wrong with either."""
         wrong: set[int] = set()
         ends: list[Found] = []
-        for path, must_exist in ((operation.path, True), (operation.to, False)):
+        parent_number = operation.expected_parent if isinstance(operation, Rename) else 0
+        for path, must_exist, above in (
+            (operation.path, True, parent_number),
+            (operation.to, False, operation.expected_to_parent),
+        ):
             try:
                 if path_errno(path) == 0 and self.rule_of(path) is not self.rule_of(operation.path):
                     wrong.add(errno.EXDEV if self.rule_of(path) else errno.ENOENT)
                     if self.rule_of(operation.path) is None:
                         wrong.add(errno.ENOENT)
-                found = self.find(path, operation.zone)
+                found = self.find(path, operation.zone, above)
                 if must_exist and found.node is None:
                     wrong.add(errno.ENOENT)
                 elif must_exist and isinstance(operation, Link):

@@ -33,7 +33,7 @@ NAMES = (b"a", b"b", b"c", b"\xff\xfe")
 CURRENT, STALE = -102, -103
 """Placeholders of `expected_version`, resolved when the operation is applied."""
 THIS = -101
-"""Placeholder of `expected_inode`: what the name stands for then."""
+"""Placeholder of `expected_inode`: what the name stands for then; of `expected_parent`: the directory that it is in."""
 
 names = st.sampled_from(NAMES)
 inner_paths = st.lists(names, min_size=1, max_size=3).map(lambda parts: b"/data/" + b"/".join(parts))
@@ -72,7 +72,7 @@ _expected = st.sampled_from([-1, -1, -1, 0, CURRENT, STALE])
 _meant = st.one_of(*[st.just(0)] * 3, *[st.just(THIS)] * 2, st.integers(3, 40).map(lambda gsn: gsn << 16))
 """Nothing, what has the name, or what an early record may have made: it may have any name by now, or none."""
 _makes = st.one_of(
-    st.builds(MakeDirectory, _id, zones, times, paths, modes, owners, owners),
+    st.builds(MakeDirectory, _id, zones, times, paths, modes, owners, owners, _meant),
     st.builds(
         Create,
         _id,
@@ -84,19 +84,22 @@ _makes = st.one_of(
         owners,
         owners,
         st.just(0),
+        _meant,
     ),
-    st.builds(Symlink, _id, zones, times, paths, st.sampled_from([b"a", b"/x/y", b"\xff"]), owners, owners),
+    st.builds(Symlink, _id, zones, times, paths, st.sampled_from([b"a", b"/x/y", b"\xff"]), owners, owners, _meant),
     st.builds(
         Put, _id, zones, times, paths, modes, owners, owners, contents, _expected | st.just(SOME_VERSION), _meant
     ),
-    st.builds(Link, _id, zones, times, paths, paths, _meant),
+    st.builds(Link, _id, zones, times, paths, paths, _meant, _meant),
 )
 _removals = st.one_of(
-    st.builds(Unlink, _id, zones, times, paths, _expected),
-    st.builds(RemoveDirectory, _id, zones, times, paths),
-    st.builds(Remove, _id, zones, times, paths, _expected),
+    st.builds(Unlink, _id, zones, times, paths, _expected, _meant),
+    st.builds(RemoveDirectory, _id, zones, times, paths, _meant),
+    st.builds(Remove, _id, zones, times, paths, _expected, _meant),
 )
-_renames = st.builds(Rename, _id, zones, times, paths, paths, st.sampled_from([RenameFlag.NONE, *RenameFlag]))
+_renames = st.builds(
+    Rename, _id, zones, times, paths, paths, st.sampled_from([RenameFlag.NONE, *RenameFlag]), _meant, _meant
+)
 _changes = st.one_of(
     st.builds(Write, _id, zones, times, paths, st.integers(0, 12), contents, _meant),
     st.builds(Append, _id, zones, times, paths, contents, _meant),

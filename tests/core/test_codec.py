@@ -125,7 +125,7 @@ _members = st.lists(
 ).map(tuple)
 _head = (_ids, _zones, _times, _paths)
 _all: dict[str, st.SearchStrategy[Record]] = {
-    "MakeDirectory": st.builds(MakeDirectory, *_head, _modes, _u32, _u32),
+    "MakeDirectory": st.builds(MakeDirectory, *_head, _modes, _u32, _u32, _meant),
     "Create": st.builds(
         Create,
         *_head,
@@ -134,17 +134,18 @@ _all: dict[str, st.SearchStrategy[Record]] = {
         _u32,
         _u32,
         st.integers(0, 2**32 - 1),
+        _meant,
     ),
     "Put": st.builds(Put, *_head, _modes, _u32, _u32, _contents, st.integers(-2, 2**40), _meant),
     "Write": st.builds(Write, *_head, st.integers(0, 2**40), _inlines, _meant),
     "Append": st.builds(records.Append, *_head, _inlines, _meant),
     "Truncate": st.builds(records.Truncate, *_head, _sizes, _meant),
-    "Rename": st.builds(Rename, *_head, _paths, st.sampled_from(RenameFlag)),
-    "Unlink": st.builds(records.Unlink, *_head, st.integers(-1, 2**40)),
-    "RemoveDirectory": st.builds(records.RemoveDirectory, *_head),
-    "Remove": st.builds(records.Remove, *_head, st.integers(-1, 2**40)),
-    "Link": st.builds(Link, *_head, _paths, _meant),
-    "Symlink": st.builds(Symlink, *_head, _components, _u32, _u32),
+    "Rename": st.builds(Rename, *_head, _paths, st.sampled_from(RenameFlag), _meant, _meant),
+    "Unlink": st.builds(records.Unlink, *_head, st.integers(-1, 2**40), _meant),
+    "RemoveDirectory": st.builds(records.RemoveDirectory, *_head, _meant),
+    "Remove": st.builds(records.Remove, *_head, st.integers(-1, 2**40), _meant),
+    "Link": st.builds(Link, *_head, _paths, _meant, _meant),
+    "Symlink": st.builds(Symlink, *_head, _components, _u32, _u32, _meant),
     "SetAttributes": st.builds(
         SetAttributes, *_head, st.none() | _modes, st.none() | _u32, st.none() | _u32, st.none() | _times, _meant
     ),
@@ -265,7 +266,7 @@ def test_what_an_older_node_would_misread_has_a_format_of_its_own() -> None:
         decode(bytes(conditional))
 
 
-IN_PLACE: list[records.InPlace] = [
+MEANING: list[records.InPlace | records.Naming] = [
     Put(*HEAD, 0o644, 0, 0, LETTER),
     Put(*HEAD, 0o644, 0, 0, LETTER, records.SOME_VERSION),
     Write(*HEAD, 3, LETTER),
@@ -275,7 +276,15 @@ IN_PLACE: list[records.InPlace] = [
     SetAttributes(*HEAD, mode=0o600),
     SetXattr(*HEAD, b"user.a", b"v", records.XattrFlag.CREATE),
     records.RemoveXattr(*HEAD, b"user.a"),
+    MakeDirectory(*HEAD, 0o755, 0, 0),
+    Create(*HEAD, Kind.FILE, 0o644, 0, 0),
+    Symlink(*HEAD, b"t", 0, 0),
+    records.Unlink(*HEAD),
+    records.RemoveDirectory(*HEAD),
+    records.Remove(*HEAD, 7),
+    Rename(*HEAD, b"/data/g", RenameFlag.EXCHANGE),
 ]
+EXPECTATIONS = ("expected_inode", "expected_parent", "expected_to_parent")
 WRITTEN_BEFORE_INODES = [
     "014de7921a9a0392c40173010005c4072f646174612f66cd01a4000096c420000102030405060708090a0b0c0d0e0f10111213141516171819"
     "1a1b1c1d1e1f01c40178c40000c3ff",
@@ -290,14 +299,27 @@ WRITTEN_BEFORE_INODES = [
     "0170f2f6c7990c92c40173010005c4072f646174612f66cd0180c0c0c0",
     "01548042cf980d92c40173010005c4072f646174612f66c406757365722e61c4017601",
     "01c93d400a960e92c40173010005c4072f646174612f66c406757365722e61",
+    "01ee404e7a980192c40173010005c4072f646174612f66cd01ed0000",
+    "018faf019d9a0292c40173010005c4072f646174612f6601cd01a4000000",
+    "01868140f4980b92c40173010005c4072f646174612f66c401740000",
+    "01aeffd1b9960892c40173010005c4072f646174612f66ff",
+    "014cf19510950992c40173010005c4072f646174612f66",
+    "01fcb7a1f3960f92c40173010005c4072f646174612f6607",
+    "0178a5d858970792c40173010005c4072f646174612f66c4072f646174612f6702",
 ]
-"""The same records as lddp wrote them when there was no `expected_inode`."""
+"""The same records as lddp wrote them before they could say what they mean."""
 
 
-@pytest.mark.parametrize("record", IN_PLACE)
-def test_a_record_that_means_one_object_has_a_format_of_its_own(record: records.InPlace) -> None:
+@pytest.mark.parametrize(
+    ("record", "field"),
+    [(record, field) for record in MEANING for field in EXPECTATIONS if field in record._fields],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_a_record_that_means_one_object_has_a_format_of_its_own(
+    record: records.InPlace | records.Naming, field: str
+) -> None:
     """An older node would change whatever has the name."""
-    meaning = record._replace(expected_inode=7 << 16)
+    meaning = record._replace(**{field: 7 << 16})
     encoded = bytearray(encode(meaning))
     assert encoded[0] == 3 and exact(decode(bytes(encoded))) == exact(meaning)
     for older in (1, 2):
@@ -306,17 +328,17 @@ def test_a_record_that_means_one_object_has_a_format_of_its_own(record: records.
             decode(bytes(encoded))
     for number in (-1, limits.INODE_MAX + 1, True):
         with pytest.raises(FormatError):
-            encode(record._replace(expected_inode=number))
+            encode(record._replace(**{field: number}))
 
 
 def test_what_older_versions_wrote_is_read_and_written_as_ever() -> None:
-    for record, text in zip(IN_PLACE, WRITTEN_BEFORE_INODES, strict=True):
+    for record, text in zip(MEANING, WRITTEN_BEFORE_INODES, strict=True):
         assert encode(record).hex() == text
         assert exact(decode(bytes.fromhex(text))) == exact(record)
 
 
 def test_a_later_format_stops_a_node() -> None:
-    encoded = encode(IN_PLACE[0]._replace(expected_inode=1))
+    encoded = encode(MEANING[0]._replace(expected_inode=1))
     with pytest.raises(NewerFormatError, match="upgrade this node"):
         decode(bytes([encoded[0] + 1]) + encoded[1:])
 

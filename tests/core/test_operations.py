@@ -23,6 +23,7 @@ from lddp.core.records import (
     Kind,
     Link,
     MakeDirectory,
+    Naming,
     Observation,
     ObservedEntry,
     Operation,
@@ -121,11 +122,10 @@ class Trial:
         self.check()
 
     def resolve(self, operation: Operation) -> Operation:
-        """Gives the operation its id, its expected version and its expected inode."""
+        """Gives the operation its id, its expected version and what it means."""
         self.sequence += 1
         operation = operation._replace(id=operation_id(self.sequence))
-        nameless = path_errno(operation.path) or operation.path == b"/"
-        inode = None if nameless else self.ledger.view.resolve(operation.path)
+        inode = self.at(operation.path)
         if isinstance(operation, Put | Unlink | Remove) and operation.expected_version in (CURRENT, STALE):
             version = 7
             if inode is not None:
@@ -133,7 +133,14 @@ class Trial:
             operation = operation._replace(expected_version=version)
         if isinstance(operation, InPlace) and operation.expected_inode == THIS:
             operation = operation._replace(expected_inode=7 if inode is None else inode.number)
+        for expectation, path in (("expected_parent", "path"), ("expected_to_parent", "to")):
+            if getattr(operation, expectation, 0) == THIS:
+                above = self.at(getattr(operation, path).rpartition(b"/")[0])
+                operation = operation._replace(**{expectation: 7 if above is None else above.number})
         return operation
+
+    def at(self, path: bytes) -> Any:
+        return None if path_errno(path) or path == b"/" else self.ledger.view.resolve(path)
 
     def apply(self, operation: Operation) -> int:
         operation = self.resolve(operation)
@@ -707,6 +714,53 @@ def test_a_change_of_what_had_the_name(since: list[Operation], expected: int, wh
     if expected == errno.ENOENT and isinstance(operation, Put):
         expected = errno.ESTALE  # without the expectation it would make the file
     assert trial.apply(operation) == expected
+
+
+def naming(above: bytes, number: int) -> list[Operation]:
+    """Everything that makes or takes a name in a directory, and means the one with this number."""
+    new, old, full = above + b"/new", above + b"/f", above + b"/d"
+    head = operation_id(0), SOURCE, 7
+    return [
+        MakeDirectory(*head, new, 0o755, 0, 0, number),
+        Create(*head, new, Kind.FILE, 0o600, 0, 0, expected_parent=number),
+        Symlink(*head, new, b"target", 0, 0, number),
+        Unlink(*head, old, expected_parent=number),
+        RemoveDirectory(*head, full, number),
+        Remove(*head, old, expected_parent=number),
+        Rename(*head, old, b"/data/to", expected_parent=number),
+        Rename(*head, b"/data/from", new, expected_to_parent=number),
+        Link(*head, b"/data/from", new, expected_to_parent=number),
+    ]
+
+
+def test_everything_that_names_can_say_in_which_directory() -> None:
+    assert {type(operation) for operation in naming(b"/data", 1)} == {*get_args(Naming), Link}
+
+
+MOVED: list[tuple[str, list[Operation], int]] = [
+    ("nothing", [], 0),
+    ("moved away", [rename(b"/data/a", b"/data/b")], errno.ENOENT),
+    (
+        "moved away, and another directory like it is there",
+        [rename(b"/data/a", b"/data/b"), mkdir(b"/data/a"), put(b"/data/a/f"), mkdir(b"/data/a/d")],
+        errno.ESTALE,
+    ),
+    ("moved away, and an empty one is there", [rename(b"/data/a", b"/data/b"), mkdir(b"/data/a")], errno.ESTALE),
+    ("moved away, and a file is there", [rename(b"/data/a", b"/data/b"), put(b"/data/a")], errno.ESTALE),
+]
+
+
+@pytest.mark.parametrize(("since", "expected"), [case[1:] for case in MOVED], ids=[case[0] for case in MOVED])
+@pytest.mark.parametrize("which", range(len(naming(b"/data", 1))))
+def test_a_name_in_what_had_the_place(since: list[Operation], expected: int, which: int) -> None:
+    trial = Trial()
+    for step in (mkdir(b"/data/a"), put(b"/data/a/f"), mkdir(b"/data/a/d"), put(b"/data/from")):
+        assert trial.apply(step) == 0
+    meant = trial.ledger.view.resolve(b"/data/a")
+    assert meant is not None
+    for step in since:
+        assert trial.apply(step) == 0
+    assert trial.apply(naming(b"/data/a", meant.number)[which]) == expected
 
 
 def test_objects_of_one_version_are_told_apart() -> None:
