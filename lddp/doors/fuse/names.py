@@ -10,7 +10,7 @@ from typing import NamedTuple
 from lddp.core import records as r
 from lddp.core.limits import NAME_BYTES_MAX
 from lddp.core.namespace import Inode
-from lddp.core.records import InPlace, Kind, Outcome, Record, RenameFlag
+from lddp.core.records import InPlace, Kind, Record, RenameFlag
 from lddp.doors.fuse import wire
 from lddp.doors.fuse.inodes import user_device
 from lddp.doors.fuse.ordering import KINDS, Stamp, refused
@@ -19,6 +19,7 @@ from lddp.doors.fuse.tree import Tree
 _KIND_BY_TYPE = {bits: kind for kind, bits in KINDS.items()}
 _FLAGS = {0: RenameFlag.NONE, 1: RenameFlag.NOREPLACE, 2: RenameFlag.EXCHANGE}
 _DIRECTORY = KINDS[Kind.DIRECTORY]
+Made = r.MakeDirectory | r.Create | r.Symlink
 
 
 class Owner(NamedTuple):
@@ -67,20 +68,13 @@ class Names:
         inherited = stat.S_ISGID if stat.S_IFMT(mode) == _DIRECTORY else 0
         return Owner(mode & 0o7777 | inherited, request.uid, parent.gid)
 
-    async def _order(
-        self, directory: int, name: bytes, record: Callable[[Stamp, bytes], Record]
-    ) -> tuple[Outcome, int]:
-        """Orders what makes a name or takes it away: its outcome, and the time that it carries."""
-        tree = self._tree
-        async with tree.orders.moves.shared():
-            with tree.ground.view() as view:
-                path = tree.orders.place(view, directory, name)
-            stamp = tree.orders.stamp()
-            return await tree.orders.one(record(stamp, path)), stamp[2]
-
-    async def make(self, directory: int, name: bytes, record: Callable[[Stamp, bytes], Record]) -> Inode:
+    async def make(self, directory: int, name: bytes, record: Callable[[Stamp, bytes], Made]) -> Inode:
         """Orders what makes a name; the inode behind it."""
-        outcome, time_ns = await self._order(directory, name, record)
+
+        def there(stamp: Stamp, path: bytes) -> Record:
+            return record(stamp, path)._replace(expected_parent=directory)
+
+        outcome, time_ns = await self._tree.orders.naming([(directory, name)], there)
         self._touched(time_ns, outcome.inode, directory)
         return self._tree.inode(outcome.inode)
 
@@ -129,7 +123,8 @@ class Names:
 
         def record(stamp: Stamp, old: bytes) -> InPlace:
             with tree.ground.view() as view:
-                return r.Link(*stamp, old, tree.orders.place(view, directory, name))
+                path = tree.orders.place(view, directory, name)
+            return r.Link(*stamp, old, path, expected_to_parent=directory)
 
         async with tree.files.quiet(number):
             if not await tree.change(number, record, directory):
@@ -142,8 +137,12 @@ class Names:
         tree, directory, name = self._tree, self._directory(request), wire.name_in(request.body)
         child = self._existing(directory, name)
         tree.inodes.seen(child)
+
+        def record(stamp: Stamp, path: bytes) -> Record:
+            return r.Unlink(*stamp, path, expected_parent=directory)
+
         async with tree.files.quiet(child.number):
-            _, time_ns = await self._order(directory, name, lambda stamp, path: r.Unlink(*stamp, path))
+            _, time_ns = await tree.orders.naming([(directory, name)], record)
         self._lost(child, time_ns, directory, name)
         return b""
 
@@ -151,7 +150,11 @@ class Names:
         directory, name = self._directory(request), wire.name_in(request.body)
         child = self._existing(directory, name)
         self._tree.inodes.seen(child)
-        _, time_ns = await self._order(directory, name, lambda stamp, path: r.RemoveDirectory(*stamp, path))
+
+        def record(stamp: Stamp, path: bytes) -> Record:
+            return r.RemoveDirectory(*stamp, path, directory)
+
+        _, time_ns = await self._tree.orders.naming([(directory, name)], record)
         self._lost(child, time_ns, directory, name)
         return b""
 
@@ -180,23 +183,23 @@ class Names:
         both = [child] if replaced is None else [child, replaced]
         for one in both:
             tree.inodes.seen(one)
-        alone = any(one.kind is Kind.DIRECTORY for one in both)
-        passing = tree.orders.moves.exclusive if alone else tree.orders.moves.shared
-        async with tree.files.quiet(*(one.number for one in both)), passing():
-            with tree.ground.view() as view:
-                path = tree.orders.place(view, directory, move.name)
-                to = tree.orders.place(view, target_directory, move.to)
-            stamp = tree.orders.stamp()
-            await tree.orders.one(r.Rename(*stamp, path, to, flag))
-        self._touched(stamp[2], child.number, directory, target_directory)
+        places = (directory, move.name), (target_directory, move.to)
+
+        def record(stamp: Stamp, path: bytes, to: bytes) -> Record:
+            return r.Rename(*stamp, path, to, flag, directory, target_directory)
+
+        async with tree.files.quiet(*(one.number for one in both)):
+            alone = any(one.kind is Kind.DIRECTORY for one in both)
+            _, time_ns = await tree.orders.naming(places, record, alone=alone)
+        self._touched(time_ns, child.number, directory, target_directory)
         tree.inodes.lost_name(child.number, directory, move.name)
         if replaced is not None and replaced.number != child.number:
             if flag is RenameFlag.EXCHANGE:
-                self._touched(stamp[2], replaced.number)
+                self._touched(time_ns, replaced.number)
                 tree.inodes.lost_name(replaced.number, target_directory, move.to)
                 tree.inodes.got_name(replaced.number, directory, move.name)
             else:
-                self._lost(replaced, stamp[2], target_directory, move.to)
+                self._lost(replaced, time_ns, target_directory, move.to)
         tree.inodes.got_name(child.number, target_directory, move.to)
         return b""
 

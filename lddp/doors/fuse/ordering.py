@@ -18,6 +18,8 @@ from lddp.errors import OutcomeUnknownError, UnavailableError
 
 Stamp = tuple[OperationId, int, int]
 """The first fields of every operation."""
+Place = tuple[int, bytes]
+"""A directory, by its inode number, and a name in it."""
 OWN_MAX = 65_536
 TRY_S = 10.0
 """How long one try waits for an outcome. The next one carries the same id."""
@@ -59,20 +61,13 @@ class Orders:
         return b"/".join([self.top.path, *parts])
 
     def place(self, view: View, directory: int, name: bytes) -> bytes:
-        """The path of a name in a directory, given by its inode number. ESTALE where that is gone."""
+        """The path of a name in a directory, given by its inode number. ENOENT where that is gone."""
         inode = view.inode(directory)
         if inode is None:
             raise refused(errno.ENOENT)
         return self.path(view, inode, name)
 
     # -- records ------------------------------------------------------------------------------------------------------
-
-    async def one(self, record: Record) -> Outcome:
-        """The outcome of a record that is to succeed; OSError where the state machine refuses it."""
-        (outcome,) = await self.many([record])
-        if outcome.errno:
-            raise refused(outcome.errno)
-        return outcome
 
     async def many(self, records: Sequence[Record]) -> list[Outcome]:
         """All outcomes, once the records are durable on a majority and this node's namespace shows them."""
@@ -112,6 +107,27 @@ class Orders:
             if not any(outcome.errno in MOVED for outcome in outcomes):
                 break
         return outcomes
+
+    async def naming(
+        self, places: Sequence[Place], record: Callable[..., Record], *, alone: bool = False
+    ) -> tuple[Outcome, int]:
+        """The outcome of a record that makes or takes names in directories, and the time that it carries. It is made
+        from a stamp and the paths of the names, and says which directories it means: where another zone moves these
+        before its turn comes, it is made again, for the paths that they have then. OSError where it is refused, and
+        ENOENT where a directory is gone. `alone`: it moves a directory."""
+        for _ in range(MOVES_MAX):
+            async with self.moves.exclusive() if alone else self.moves.shared():
+                paths, stamp = self._paths(places), self.stamp()
+                (outcome,) = await self.many([record(stamp, *paths)])
+            if outcome.errno not in MOVED or (outcome.errno != errno.ESTALE and self._paths(places) == paths):
+                break
+        if outcome.errno:
+            raise refused(outcome.errno)
+        return outcome, stamp[2]
+
+    def _paths(self, places: Sequence[Place]) -> list[bytes]:
+        with self.ground.view() as view:
+            return [self.place(view, *one) for one in places]
 
     def _remember(self, answers: Sequence[tuple[int, Outcome]]) -> None:
         for index, _ in answers:

@@ -93,6 +93,35 @@ async def test_a_file_that_is_open_here_and_changes_its_name_there(two: Two, siz
     await nodes.assert_equal()
 
 
+STAYING = """
+import os, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+print('there', flush=True)
+signal.sigwait([signal.SIGUSR1])
+os.unlink('f'); os.mkdir('new'); os.rename('g', 'new/h'); os.symlink('f', 's')
+with open('made', 'x') as file:
+    file.write('mine')
+"""
+
+
+async def test_a_program_in_a_directory_that_moves_there(two: Two) -> None:
+    """It works on where its directory has gone, and not in the one that has its place."""
+    _, here, there = two
+    await here.sh("echo theirs > theirs; mkdir d; touch d/f d/g")
+    await two.agreed()
+    staying = await here.start("bash", "-ec", f"cd d; exec {shlex.join([sys.executable, '-c', STAYING])}")
+    assert staying.stdout is not None
+    assert await asyncio.wait_for(staying.stdout.readline(), PATIENCE_S) == b"there\n"
+    await there.sh("mv d e; mkdir d; cp theirs d/f; cp theirs d/g")
+    staying.send_signal(signal.SIGUSR1)
+    assert await here.result(staying) == (0, "", "")
+    await two.agreed()
+    for programs in (here, there):
+        assert await programs.sh("cat d/* e/made; ls d e e/new") == (
+            "theirs\ntheirs\nmined:\nf\ng\n\ne:\nmade\nnew\ns\n\ne/new:\nh\n"
+        )
+
+
 PAGE, PAGES, TIMES = 4096, BIG // 4096, 120
 WRITING = """
 import json, os, sys
