@@ -43,7 +43,7 @@ class Story:
         one.gsn = len(self.log) + 1
         row: dict[str, Any] = {"index": one.gsn, "record": RECORDS[one.name], "id": one.id, "zone": 0}
         row |= {"time_ns": one.gsn, "path": one.path.decode(), "mode": one.arguments.get("mode"), "uid": 0, "gid": 0}
-        row |= {"expected_version": -1, "expected_inode": 0}
+        row |= {"expected_version": -1, "expected_inode": 0, "expected_parent": 0}
         if "data" in one.arguments:
             data = one.arguments["data"]
             row["content"] = {"digest": blake3(data).hexdigest(), "size": len(data)}

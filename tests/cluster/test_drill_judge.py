@@ -37,7 +37,7 @@ def history() -> tuple[list[Submitted], Log]:
             "time_ns": number,
         }
         row |= {"path": path.decode(), "mode": arguments.get("mode"), "uid": 0, "gid": 0}
-        row |= {"expected_version": -1, "expected_inode": 0}
+        row |= {"expected_version": -1, "expected_inode": 0, "expected_parent": 0}
         if "data" in arguments:
             data = arguments["data"]
             row["content"] = {"digest": blake3(data).hexdigest(), "size": len(data)}

@@ -130,20 +130,22 @@ class Maker:
                 operation = SetXattr(*head, self._path(), b"user.a", b"1", random.choice([*XattrFlag]))
             case _:
                 operation = RemoveXattr(*head, self._path(), b"user.a")
-        if isinstance(operation, InPlace):
-            operation = self._meaning(operation)
+        operation = self._meaning(operation)
         content = getattr(operation, "content", None)
         if content is None or content.inline is not None:
             return operation, {}
         return operation, {content.digest: self.contents[content.digest]}
 
-    def _meaning(self, operation: InPlace) -> Operation:
-        """Often for the object that a node shows under this name or another. By its turn that may have changed."""
+    def _meaning(self, operation: Operation) -> Operation:
+        """Often for the object or directory that a node shows under this name or another. By its turn that may have
+        changed."""
         random = Random(repr(operation.id))  # what else is made does not depend on it
         if random.random() < 0.6:
             return operation
         path = operation.path if random.random() < 0.8 else self._root + b"/" + random.choice(NAMES)
-        return operation._replace(expected_inode=self._seen(path, random))
+        if isinstance(operation, InPlace):
+            return operation._replace(expected_inode=self._seen(path, random))
+        return operation._replace(expected_parent=self._seen(path.rpartition(b"/")[0], random))
 
 
 class Operations:
@@ -245,6 +247,8 @@ class Operations:
         answers = {call.id: call.applied for call in self.world.checks.calls}
         for gsn, data in enumerate(self.world.checks.records(), 1):
             record = decode(data)
+            if isinstance(record, CreateRule) and record.path == PATH and not root.number:
+                root.number = gsn << 16
             if not isinstance(record, Operation) or record.id in seen:
                 continue
             seen.add(record.id)
