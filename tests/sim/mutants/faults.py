@@ -102,6 +102,10 @@ def _whatever_has_the_name() -> list[Patch]:
     return [(Places, "_expect_inode", lambda _self, _inode, _record: None)]
 
 
+def _whatever_has_the_place() -> list[Patch]:
+    return [(Places, "_expect_parent", lambda _self, _parent, _expected: None)]
+
+
 def _stale_read() -> list[Patch]:
     make = LeaderReads.__init__
 
@@ -284,6 +288,14 @@ MUTANTS = (
         50,
         "answers and files as the model has them",
         _whatever_has_the_name,
+    ),
+    Mutant(
+        "names in whatever has the place",
+        "operations",
+        6,
+        50,
+        "answers and files as the model has them",
+        _whatever_has_the_place,
     ),
     Mutant("no de-duplication", "operations", 25, 100, "answers and files as the model has them", _no_deduplication),
     Mutant(
