@@ -44,6 +44,7 @@ CODES: dict[type, int] = {
     r.SetXattr: 13,
     r.RemoveXattr: 14,
     r.Remove: 15,
+    r.Guarded: 16,
     r.Observation: 32,
     r.CreateRule: 64,
     r.RemoveRule: 65,
@@ -53,6 +54,7 @@ CODES: dict[type, int] = {
     r.Receipt: 69,
 }
 _TYPES = {code: kind for kind, code in CODES.items()}
+_OPERATIONS = frozenset(typing.get_args(r.Operation))
 
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 
@@ -61,12 +63,16 @@ Decoder = Callable[[Any], Any]
 
 def encode(record: r.Record) -> bytes:
     """Bytes of a record. LimitError where it, or a field of it, is larger than it may be."""
-    for value in (record, *record):
+    fields: tuple[Any, ...] = tuple(record)
+    operation = record.operation if type(record) is r.Guarded else None
+    for value in (record, *fields, *(operation or ())):
         check = _CHECKS.get(type(value))
         if check is not None:
             check(value)
+    if operation is not None:
+        fields = ((CODES[type(operation)], *operation), *fields[1:])
     try:
-        body: bytes = _pack((CODES[type(record)], *record))
+        body: bytes = _pack((CODES[type(record)], *fields))
     except (OverflowError, ValueError, TypeError) as error:
         raise FormatError(f"a record cannot be written: {error}") from error
     if len(body) > limits.RECORD_BYTES_MAX:
@@ -133,6 +139,16 @@ def _enum(kind: type[IntEnum]) -> Decoder:
         return members[value]
 
     return check
+
+
+def _operation(value: Any) -> Any:
+    """An operation inside of a record, as [code, *fields]."""
+    if type(value) is not tuple or not value or type(value[0]) is not int:
+        raise TypeError("an operation expected")
+    kind = _TYPES.get(value[0])
+    if kind not in _OPERATIONS:
+        raise ValueError(f"{value[0]} is no operation")
+    return _DECODERS[kind](value[1:])
 
 
 def _optional(inner: Decoder) -> Decoder:
@@ -207,6 +223,8 @@ def _is_plain(hint: Any) -> bool:
 def _decoder(hint: Any) -> Decoder:
     origin = typing.get_origin(hint)
     arguments = typing.get_args(hint)
+    if hint == r.Operation:
+        return _operation
     if origin in (typing.Union, types.UnionType):
         (inner,) = [argument for argument in arguments if argument is not type(None)]
         return _optional(_decoder(inner))

@@ -206,6 +206,23 @@ Operation = (
 )
 
 
+class Guarded(NamedTuple):
+    """An operation of a row, of which each is asked for as if those before it had been done. ECANCELED unless `after`
+    was; ESTALE unless `path` leads to the inode `at` in the directory `above`, and `to` likewise. These are inode
+    numbers, or less than 0: what the operation of this sequence, negated, and of the same session has made. 0: any."""
+
+    operation: Operation
+    after: OperationId | None = None
+    above: int = 0
+    at: int = 0
+    to_above: int = 0
+    to_at: int = 0
+
+    @property
+    def id(self) -> OperationId:
+        return self.operation.id
+
+
 # -- observations
 class ObservedEntry(NamedTuple):
     """One name in an observed directory and what it stands for.
@@ -357,7 +374,7 @@ class Receipt(NamedTuple):
 
 
 Control = CreateRule | RemoveRule | SetRuleOptions | ChangeMigration | Barrier | Receipt
-Record = Operation | Observation | Control
+Record = Operation | Guarded | Observation | Control
 
 
 class Outcome(NamedTuple):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lddp.admin.backend import Document, Event
 from lddp.core.codec import decode
 from lddp.core.namespace import NUMBER
-from lddp.core.records import Record
+from lddp.core.records import Guarded, Record
 from lddp.core.tables import Table
 from lddp.errors import FormatError, OperationError
 from lddp.node.describe import event_kind, record_document
@@ -94,6 +94,7 @@ class History:
 
 
 def _concerns(record: Record, path: bytes) -> bool:
+    record = record.operation if isinstance(record, Guarded) else record
     below = path.rstrip(b"/") + b"/"
     for name in ("path", "to"):
         value = getattr(record, name, None)
