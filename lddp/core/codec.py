@@ -146,7 +146,7 @@ def _operation(value: Any) -> Any:
     if type(value) is not tuple or not value or type(value[0]) is not int:
         raise TypeError("an operation expected")
     kind = _TYPES.get(value[0])
-    if kind not in _OPERATIONS:
+    if kind is None or kind not in _OPERATIONS:
         raise ValueError(f"{value[0]} is no operation")
     return _DECODERS[kind](value[1:])
 

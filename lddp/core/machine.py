@@ -143,7 +143,7 @@ class StateMachine:
                 made = sessions.recall(self.tables, record.id._replace(sequence=-number))
                 if made is None or made[1].errno:
                     return errno.ECANCELED
-                number = made[1].inode  # noqa: PLW2901  # said by the operation that made it
+                number = made[1].inode
             expected.append(number)
         return self._operations.guard(record.operation, *expected)
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from lddp.doors.fuse import mounting
 from lddp.doors.fuse.filesystem import Filesystem
 from lddp.doors.fuse.following import Following
-from lddp.doors.fuse.ground import Ground, Patience, Top
+from lddp.doors.fuse.ground import Ground, Patience, Top, WriteMode
 from lddp.doors.fuse.session import Session
 from lddp.doors.fuse.tree import Tree
 from lddp.errors import UnavailableError, quoted
@@ -45,10 +45,12 @@ class Mount:
         tree.ground.follow(self._following.changed)
 
     @classmethod
-    async def start(cls, ground: Ground, top: Top, mountpoint: bytes, patience: Patience) -> Mount:
+    async def start(
+        cls, ground: Ground, top: Top, mountpoint: bytes, patience: Patience, mode: WriteMode = WriteMode.SYNC
+    ) -> Mount:
         """Mounts; returns once the kernel has been greeted, so that programs can be let loose. Raises UsageError,
         ZoneError and UnavailableError."""
-        tree = Tree(ground, top, patience, VALID_NS)
+        tree = Tree(ground, top, patience, VALID_NS, mode)
         loop = asyncio.get_running_loop()
         descriptor = await loop.run_in_executor(None, mounting.mount, mountpoint, b"lddp:" + os.fsencode(top.name))
         mount = cls(top, mountpoint, patience, tree, descriptor)

@@ -1,0 +1,94 @@
+"""One operation that was promised and is not ordered yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeGuard
+
+from lddp.core import records as r
+from lddp.core.places import Place
+from lddp.core.records import OperationId
+from lddp.doors.fuse.later import Later
+
+_Content = r.Put | r.Write | r.Append | r.Truncate
+_ByInode = _Content | r.SetAttributes | r.SetXattr | r.RemoveXattr
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """What one of its paths means: a name in a directory, and the inode there that is meant (0: whatever is there).
+    `above` is 0 where it is the inode that is meant, by whatever name."""
+
+    above: int
+    name: bytes
+    at: int
+
+    @property
+    def inodes(self) -> set[int]:
+        return {self.above, self.at} - {0}
+
+
+@dataclass(slots=True, eq=False)
+class Queued:
+    """`number` is its place in the order. The paths of `record` are right at that place, as far as is known; numbers of
+    inodes are those of the mount."""
+
+    record: r.Operation
+    number: int
+    spots: tuple[Spot, ...]
+    directories: tuple[int, ...]
+    """Whose names it changes, or that have what it changes."""
+    size: int
+    made: int = 0
+    writers: list[Later] = field(default_factory=list)
+    is_sent: bool = False
+    was_sent: bool = False
+    tries: int = 0
+    """How often the log has refused it for its own sake."""
+    refused: int = 0
+    """What is expected of the log at present."""
+    decided: int = 0
+    """What the log said at last."""
+
+    @property
+    def concerned(self) -> set[int]:
+        """Those whose opens hear of it when it is refused."""
+        return {self.made, *self.directories, *(number for spot in self.spots for number in spot.inodes)} - {0}
+
+    @property
+    def is_content(self) -> bool:
+        return isinstance(self.record, _Content)
+
+    def with_id(self, id: OperationId) -> r.Operation:
+        changed: r.Operation = self.record._replace(id=id)
+        return changed
+
+    def at_paths(self, paths: list[bytes]) -> r.Operation:
+        changed: r.Operation = (
+            self.record._replace(path=paths[0], to=paths[1])
+            if has_two_paths(self.record)
+            else self.record._replace(path=paths[0])
+        )
+        return changed
+
+
+def has_two_paths(record: r.Operation) -> TypeGuard[r.Rename | r.Link]:
+    return isinstance(record, r.Rename | r.Link)
+
+
+def spots_of(record: r.Operation, places: list[Place]) -> tuple[Spot, ...]:
+    """What the paths of an operation mean to who asks for it, by the namespace's own numbers."""
+    met = [(0 if one.parent is None else one.parent.number, one.name, one.child) for one in places]
+    numbers = [(above, name, 0 if child is None else child.number) for above, name, child in met]
+    match record:
+        case r.Rename():
+            (above, name, at), (to_above, to_name, to_at) = numbers
+            # A plain rename replaces what is there when its turn comes, as a later one would.
+            is_exchange = record.flag is r.RenameFlag.EXCHANGE
+            return Spot(above, name, at), Spot(to_above, to_name, to_at if is_exchange else 0)
+        case r.Link():
+            (_, _, at), (to_above, to_name, _) = numbers
+            return Spot(0, b"", at), Spot(to_above, to_name, 0)
+        case _:
+            ((above, name, at),) = numbers
+            return (Spot(0, b"", at),) if isinstance(record, _ByInode) and at else (Spot(above, name, at),)
