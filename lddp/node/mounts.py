@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lddp.admin.backend import Document
-from lddp.config import MountConfig
+from lddp.config import MountConfig, WriteMode
 from lddp.core.rules import Rule
 from lddp.core.view import View
 from lddp.errors import LddpError, OperationError, UnavailableError, UsageError, ZoneError, quoted
@@ -77,7 +77,9 @@ class Mounts:
             "rule": mount.top.name,
             **named("mountpoint", mount.mountpoint),
             "soft_timeout_s": mount.patience.soft_s,
+            "write_mode": mount.write_mode,
             "calls": mount.session.in_flight,
+            "queued": mount.queued,
         }
 
     async def told(self, timeout_s: float) -> None:
@@ -90,7 +92,7 @@ class Mounts:
                     f"the kernel was not told of all changes at {quoted(mount.mountpoint)} in {timeout_s:g} s"
                 ) from None
 
-    async def mount(self, name: str, mountpoint: bytes, soft_s: float | None) -> Document:
+    async def mount(self, name: str, mountpoint: bytes, soft_s: float | None, mode: WriteMode) -> Document:
         """Raises UsageError, ZoneError, OperationError(ENOENT) for a rule that does not exist."""
         async with self._change:
             with self._node.gateway.view() as view:
@@ -104,7 +106,7 @@ class Mounts:
             from lddp.doors.fuse.mount import Mount
 
             top = Top(rule.number, rule.name, rule.path, rule.root)
-            mount = await Mount.start(NodeGround(self._node), top, mountpoint, Patience(soft_s))
+            mount = await Mount.start(NodeGround(self._node), top, mountpoint, Patience(soft_s), mode)
             self._mounts[mountpoint] = mount
             task = asyncio.get_running_loop().create_task(self._watch(mount))
             self._watching.add(task)
@@ -156,7 +158,8 @@ class Mounts:
         while left:
             for mountpoint, wanted in list(left.items()):
                 try:
-                    await self.mount(wanted.rule, os.fsencode(mountpoint), wanted.soft_timeout_s or None)
+                    soft_s = wanted.soft_timeout_s or None
+                    await self.mount(wanted.rule, os.fsencode(mountpoint), soft_s, wanted.write_mode)
                     del left[mountpoint]
                 except LddpError as error:
                     if told.get(mountpoint) != str(error):

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -46,15 +45,6 @@ class Top:
     name: str
     path: bytes
     root: int
-
-
-class WriteMode(StrEnum):
-    """When a call that changes metadata returns."""
-
-    SYNC = "sync"
-    """Once its record is in the log."""
-    PIPELINED = "pipelined"
-    """Once its outcome is certain here and it is queued; fsync waits for the log."""
 
 
 @dataclass(frozen=True, slots=True)

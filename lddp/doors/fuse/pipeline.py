@@ -76,7 +76,7 @@ class Pipeline:
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._sender: asyncio.Task[None] | None = None
         self._late: set[asyncio.Task[None]] = set()
-        self._is_broken = False
+        self._is_broken = self._is_closed = False
         ground.follow(self._folded)
 
     def __len__(self) -> int:
@@ -94,9 +94,15 @@ class Pipeline:
             if outcome.errno == errno.EAGAIN:
                 # Not known here: what is below a directory of the source that is not listed yet.
                 await self.barrier()
-                (outcome,) = await self.orders.now([record])
+                (outcome,) = await self._now(record)
             outcomes.append(outcome)
         return outcomes
+
+    async def _now(self, record: Record) -> list[Outcome]:
+        try:
+            return await asyncio.wait_for(self.orders.now([record]), self._patience.soft_s)
+        except TimeoutError:
+            raise refused(errno.EIO) from None
 
     def _ask(self, record: Record) -> Outcome:
         assert not isinstance(record, r.Guarded | r.Observation | r.Control), "a mount asks for operations"
@@ -162,10 +168,21 @@ class Pipeline:
             return  # the namespace is shown as it is
         self._folds.append((before, self._gsn, set(numbers)))
         self._is_moved = True
+        # At once, so that who is told of the inodes next knows what they are called here.
+        with self.ground.view() as view:
+            self._look(view.tables)
 
     def catch_up(self, tables: Tables) -> None:
         """Brings the queue to where this transaction is."""
-        if not self._is_moved and not self._is_stale:
+        self._look(tables)
+        if self._is_stale or self._settled > SETTLED_MAX:
+            self._again(tables)
+            self._forget_numbers()
+            self._tell_waiters()
+
+    def _look(self, tables: Tables) -> None:
+        """Finds out what of the queue is in the log, and whether the rest is still to be believed."""
+        if not self._is_moved:
             return
         self._is_moved = False
         while self._queue and self._queue[0].is_sent:
@@ -179,9 +196,7 @@ class Pipeline:
         if not self._queue:
             self.speculation.start()
             self._is_stale, self._settled = False, 0
-        elif self._is_stale or self._settled > SETTLED_MAX:
-            self._again(tables)
-        self._forget_numbers()
+            self._forget_numbers()
         self._tell_waiters()
 
     def _settle(self, outcome: Outcome) -> None:
@@ -337,6 +352,9 @@ class Pipeline:
 
     async def close(self) -> None:
         """Whatever is queued still is lost, and said to be."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         self.ground.unfollow(self._folded)
         tasks = [*self._late]
         if self._sender is not None and not self._sender.done():

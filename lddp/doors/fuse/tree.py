@@ -6,13 +6,14 @@ import errno
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+from lddp.config import WriteMode
 from lddp.core.namespace import Inode
 from lddp.core.records import Outcome, Record
 from lddp.doors.fuse import wire
 from lddp.doors.fuse.committing import Committer
 from lddp.doors.fuse.errors import Errors, Opened
 from lddp.doors.fuse.files import Files
-from lddp.doors.fuse.ground import Ground, Patience, Top, WriteMode
+from lddp.doors.fuse.ground import Ground, Patience, Top
 from lddp.doors.fuse.inodes import Inodes
 from lddp.doors.fuse.ordering import Orders, refused
 from lddp.doors.fuse.pipeline import Pipeline

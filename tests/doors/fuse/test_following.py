@@ -49,7 +49,7 @@ class Told:
 async def told(ground: MachineGround, kernel: Kernel) -> AsyncIterator[Told]:
     told = Told(ground)
     following = Following(kernel.filesystem.tree, told.take)
-    ground.follow(following.changed)
+    kernel.tree.ground.follow(following.changed)
     task = asyncio.create_task(following.run())
     yield told
     task.cancel()
