@@ -65,12 +65,12 @@ class Mounts:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._mounts: dict[bytes, Mount] = {}
+        self.mounts: dict[bytes, Mount] = {}
         self._watching: set[asyncio.Task[None]] = set()
         self._change = asyncio.Lock()
 
     def documents(self) -> list[Document]:
-        return [self._document(mount) for _, mount in sorted(self._mounts.items())]
+        return [self._document(mount) for _, mount in sorted(self.mounts.items())]
 
     def _document(self, mount: Mount) -> Document:
         return {
@@ -84,7 +84,7 @@ class Mounts:
 
     async def told(self, timeout_s: float) -> None:
         """Returns when every mount shows what the node has folded. Raises UnavailableError after the time."""
-        for mount in [mount for mount in self._mounts.values() if not mount.is_told]:
+        for mount in [mount for mount in self.mounts.values() if not mount.is_told]:
             try:
                 await asyncio.wait_for(mount.told(), timeout_s)
             except TimeoutError:
@@ -107,7 +107,7 @@ class Mounts:
 
             top = Top(rule.number, rule.name, rule.path, rule.root)
             mount = await Mount.start(NodeGround(self._node), top, mountpoint, Patience(soft_s), mode)
-            self._mounts[mountpoint] = mount
+            self.mounts[mountpoint] = mount
             task = asyncio.get_running_loop().create_task(self._watch(mount))
             self._watching.add(task)
             task.add_done_callback(self._watching.discard)
@@ -130,14 +130,14 @@ class Mounts:
     async def _watch(self, mount: Mount) -> None:
         """Anybody who may can unmount it, by umount(8)."""
         await mount.ended()
-        self._mounts.pop(mount.mountpoint, None)
+        self.mounts.pop(mount.mountpoint, None)
         await mount.close()
         _log.info("rule %s is not mounted at %s any more", mount.top.name, os.fsdecode(mount.mountpoint))
 
     async def unmount(self, mountpoint: bytes, *, lazily: bool) -> Document:
         async with self._change:
             mountpoint = os.path.normpath(mountpoint)
-            mount = self._mounts.get(mountpoint)
+            mount = self.mounts.get(mountpoint)
             if mount is None:
                 raise OperationError(errno.ENOENT, f"nothing of this node is mounted at {quoted(mountpoint)}")
             document = self._document(mount)
@@ -148,7 +148,7 @@ class Mounts:
                     error.errno or errno.EIO,
                     f"{quoted(mountpoint)} cannot be unmounted ({error.strerror}); end what uses it, or unmount lazily",
                 ) from None
-            self._mounts.pop(mountpoint, None)
+            self.mounts.pop(mountpoint, None)
             return document
 
     async def run(self) -> None:
@@ -171,7 +171,7 @@ class Mounts:
     async def stop(self) -> None:
         """Unmounts all, also from under programs that use them."""
         failed = self._node.member.failed.done()
-        for mount in list(self._mounts.values()):
+        for mount in list(self.mounts.values()):
             try:
                 # A node that has failed orders nothing any more.
                 await (mount.stop(lazily=True, commit_s=0) if failed else mount.stop(lazily=True))

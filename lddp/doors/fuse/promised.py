@@ -26,7 +26,7 @@ class Promised(Ground):
     """Implements Ground by the numbers of the mount; for what it does not say itself it asks the node."""
 
     def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         self._ground = pipeline.ground
         self._listeners: dict[Listener, Listener] = {}
 
@@ -39,19 +39,19 @@ class Promised(Ground):
     def _views(self) -> Iterator[tuple[View, View]]:
         """What is promised, and what is in the log."""
         with self._ground.view() as below:
-            self._pipeline.catch_up(below.tables)
-            with self._pipeline.speculation.over(below.tables) as view:
+            self.pipeline.catch_up(below.tables)
+            with self.pipeline.speculation.over(below.tables) as view:
                 yield view, below
 
     def follow(self, listener: Listener) -> None:
         """With the numbers of the mount. What is not as it was promised is told as well."""
-        to_shown = self._pipeline.speculation.aliases.to_shown
+        to_shown = self.pipeline.speculation.aliases.to_shown
 
         def translated(numbers: set[int]) -> None:
             listener(set(map(to_shown, numbers)))
 
         self._listeners[listener] = translated
-        self._pipeline.changed = listener
+        self.pipeline.changed = listener
         self._ground.follow(translated)
 
     def unfollow(self, listener: Listener) -> None:
@@ -60,7 +60,7 @@ class Promised(Ground):
     # -- bytes --------------------------------------------------------------------------------------------------------
 
     def content_writer(self, path: bytes, size: int | None) -> ContentWriter:
-        return Later(self._ground.content_writer(path, size), self._pipeline.committed)
+        return Later(self._ground.content_writer(path, size), self.pipeline.committed)
 
     async def open_file(self, path: bytes) -> OpenFile:
         """The zone's file, once there is one."""
@@ -71,7 +71,7 @@ class Promised(Ground):
         found = self._there(wanted)
         for _ in range(TRIES_MAX):
             if found is None:
-                await self._pipeline.barrier()
+                await self.pipeline.barrier()
                 found = self._there(wanted, with_content=False)
             if found is None:
                 break
@@ -85,12 +85,12 @@ class Promised(Ground):
 
     def _there(self, wanted: Inode, *, with_content: bool = True) -> tuple[int, bytes] | None:
         """Number and path of an inode in the log, if it is there; `with_content`: with the bytes that are promised."""
-        real = self._pipeline.speculation.aliases.real.get(wanted.number, wanted.number)
+        real = self.pipeline.speculation.aliases.real.get(wanted.number, wanted.number)
         with self._ground.view() as view:
             inode = view.inode(real)
             if inode is None or (with_content and inode.content != wanted.content):
                 return None
-            return real, self._pipeline.orders.path(view, inode)
+            return real, self.pipeline.orders.path(view, inode)
 
     def _shown(self, entry: Entry, number: int) -> Entry:
         """By the mount's number, and its version where the bytes are those of the mount's version."""

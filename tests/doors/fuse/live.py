@@ -149,7 +149,9 @@ class MountedTrio(Trio):
         await self.nodes[SOURCE].backend.unmount(bytes(self.point), lazily=lazily)
 
     async def settled(self) -> None:
-        """Both zones show all that is in the log."""
+        """Both zones show all that is in the log, which has all that the mount has promised."""
+        if self.mode is WriteMode.PIPELINED and self.is_mounted():
+            await self.programs.run("sync", ".")
         gsn = self.nodes[SOURCE].gateway.gsn
         for name in (SOURCE, TARGET):
             await self.nodes[name].backend.wait(gsn, PATIENCE_S)
