@@ -91,9 +91,15 @@ def kept(zone: Path) -> int:
     return len(names)
 
 
-def mount(nodes: Ecosystem, point: Path, mode: WriteMode) -> None:
+def mount(nodes: Ecosystem, name: str, point: Path, mode: WriteMode) -> None:
+    nodes.create_rule(RULE, [str(node["zone"]) for node in nodes.nodes.values()])
+    nodes.client(name).get("/v1/wait", {"index": str(nodes.status("node-1")["log"]["index"]), "timeout": "60"})
     body = {"rule": RULE, "mountpoint": str(point), "write_mode": mode.value}
-    nodes.client("node-1").change("POST", "/v1/mounts", body=body)
+    nodes.client(name).change("POST", "/v1/mounts", body=body)
+
+
+def zone_of(nodes: Ecosystem, name: str) -> Path:
+    return nodes.root(str(nodes.nodes[name]["zone"])) / RULE
 
 
 def wait_for(nodes: Ecosystem, names: list[str]) -> None:
@@ -110,8 +116,7 @@ def test_a_killed_node_loses_nothing_before_the_barrier_and_keeps_the_beginning(
     point = tmp_path / "mnt"
     point.mkdir()
     with ecosystem(tmp_path / "lab", "--nodes", "3") as nodes:
-        nodes.create_rule(RULE, [str(node["zone"]) for node in nodes.nodes.values()])
-        mount(nodes, point, mode)
+        mount(nodes, "node-1", point, mode)
         try:
             with working(point) as program:
                 lines = read_until(program, str(KILLED_AFTER))
@@ -124,8 +129,29 @@ def test_a_killed_node_loses_nothing_before_the_barrier_and_keeps_the_beginning(
         synced = lines[: len(lines) - lines[::-1].index("synced")].count("synced")
         others = ["node-2", "node-3"]
         wait_for(nodes, others)
-        counts = {name: kept(nodes.root(str(nodes.nodes[name]["zone"])) / RULE) for name in others}
+        counts = {name: kept(zone_of(nodes, name)) for name in others}
         least = {WriteMode.SYNC: done[-1] + 1, WriteMode.PIPELINED: (synced - 1) * SYNCED_EVERY + 1}
         assert len(set(counts.values())) == 1
         assert least[mode] <= counts["node-2"] <= done[-1] + 2
         assert not mounting.ours(os.fsencode(point))
+
+
+def test_a_killed_leader_is_not_noticed(tmp_path: Path) -> None:
+    """By a program in a pipelined mount of another node."""
+    point = tmp_path / "mnt"
+    point.mkdir()
+    with ecosystem(tmp_path / "lab", "--nodes", "3") as nodes:
+        leader = nodes.leader()
+        others = [name for name in nodes.nodes if name != leader]
+        mount(nodes, others[0], point, WriteMode.PIPELINED)
+        try:
+            with working(point) as program:
+                read_until(program, str(SYNCED_EVERY + SYNCED_EVERY // 2))
+                os.kill(nodes.described["pids"][leader], signal.SIGKILL)
+                last = SYNCED_EVERY * 6
+                assert "synced" in read_until(program, str(last))
+            wait_for(nodes, others)
+            counts = {kept(zone_of(nodes, name)) for name in others}
+        finally:
+            abort(point)
+        assert len(counts) == 1 and counts.pop() > last
