@@ -12,6 +12,7 @@ then is an error of the inodes concerned (errors.py), which `fsync` and `close` 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -40,6 +41,11 @@ QUEUED_MAX = 4096
 QUEUED_BYTES_MAX = 16 << 20
 BATCH_MAX = 512
 BATCH_BYTES_MAX = 2 << 20
+GATHER_S_MIN = 0.02
+GATHER_S_MAX = 0.25
+GATHER_TURNS = 3
+"""How long a batch is gathered while nobody waits for it: so many times as long as the last one took to be ordered.
+The node cannot answer the kernel while it syncs its log, so that a batch of one for each call would be no queue."""
 SETTLED_MAX = 4096
 """After so many the speculation is made again, over what the log has of them."""
 TRIES_MAX = 16
@@ -75,6 +81,8 @@ class Pipeline:
         self._is_moved = self._is_stale = False
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._sender: asyncio.Task[None] | None = None
+        self._gather_s = GATHER_S_MIN
+        self._pressed = asyncio.Event()
         self._late: set[asyncio.Task[None]] = set()
         self._is_broken = self._is_closed = False
         ground.follow(self._folded)
@@ -110,7 +118,7 @@ class Pipeline:
         with self.ground.view() as view:
             self.catch_up(view.tables)
             queued, outcome = self.speculation.ask(view.tables, record, size)
-        if queued is not None:
+        if queued is not None and not (self._queue and self._queue[-1].takes_in(queued)):
             content = getattr(record, "content", None)
             later = None if content is None else self.writers.pop(id(content), None)
             if later is not None:
@@ -120,6 +128,8 @@ class Pipeline:
                 self._makers[queued.made] = queued
             self._queue.append(queued)
             self._bytes += size
+            if self._is_enough:
+                self._pressed.set()
             self._start()
         return outcome
 
@@ -143,6 +153,7 @@ class Pipeline:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiter = (number, future)
         self._waiters.append(waiter)
+        self._pressed.set()
         try:
             await asyncio.wait_for(future, self._patience.soft_s)
         except TimeoutError:
@@ -282,10 +293,26 @@ class Pipeline:
             self._sender.add_done_callback(self._sent)
 
     async def _send(self) -> None:
-        while batch := self._batch():
-            queued, records = batch
-            answers = await self.orders.answers(records)
-            self._answered(queued, answers)
+        clock = asyncio.get_running_loop().time
+        while True:
+            await self._gather()
+            batch = self._batch()
+            if batch is None:
+                return
+            began = clock()
+            self._answered(batch[0], await self.orders.answers(batch[1]))
+            self._gather_s = min(GATHER_S_MAX, max(GATHER_S_MIN, GATHER_TURNS * (clock() - began)))
+
+    async def _gather(self) -> None:
+        """Until somebody waits for what is queued, or it is enough for a batch, or for a while."""
+        self._pressed.clear()
+        if self._queue and not self._waiters and not self._is_enough:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._pressed.wait(), self._gather_s)
+
+    @property
+    def _is_enough(self) -> bool:
+        return len(self._queue) >= BATCH_MAX or self._bytes >= BATCH_BYTES_MAX
 
     def _batch(self) -> tuple[list[Queued], list[Record]] | None:
         """The beginning of the queue, as records; everything that was sent before has been decided."""

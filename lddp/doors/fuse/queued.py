@@ -11,6 +11,7 @@ from lddp.core.records import OperationId
 from lddp.doors.fuse.later import Later
 
 _Content = r.Put | r.Write | r.Append | r.Truncate
+_SET = ("mode", "uid", "gid", "mtime_ns")
 _ByInode = _Content | r.SetAttributes | r.SetXattr | r.RemoveXattr
 
 
@@ -58,6 +59,18 @@ class Queued:
     @property
     def is_content(self) -> bool:
         return isinstance(self.record, _Content)
+
+    def takes_in(self, later: Queued) -> bool:
+        """Whether what was asked for right after this is part of it now: programs set mode, owner and times of one
+        object one after the other."""
+        mine, other = self.record, later.record
+        if not isinstance(mine, r.SetAttributes) or not isinstance(other, r.SetAttributes):
+            return False
+        if self.is_sent or self.was_sent or self.spots != later.spots:
+            return False
+        fields = {name: value for name in _SET if (value := getattr(other, name)) is not None}
+        self.record = mine._replace(time_ns=other.time_ns, **fields)
+        return True
 
     def with_id(self, id: OperationId) -> r.Operation:
         changed: r.Operation = self.record._replace(id=id)

@@ -115,6 +115,26 @@ async def test_many_operations_go_into_the_log_at_once(kernel: Kernel, ground: M
     assert len(ground.visibly) <= 2
 
 
+async def test_attributes_that_are_set_one_after_the_other_are_one_record(
+    kernel: Kernel, ground: MachineGround
+) -> None:
+    gate = hold(ground)
+    one, two = await kernel.mkdir(b"one"), await kernel.mkdir(b"two")
+    for directory in (one, two):
+        await kernel.setattr(directory.inode, SetAttribute.UID | SetAttribute.GID, uid=5, gid=6)
+        await kernel.setattr(directory.inode, SetAttribute.MODE, mode=0o711)
+        found = await kernel.setattr(directory.inode, SetAttribute.MTIME, mtime_ns=7)
+        assert (found.uid, found.gid, found.mode & 0o7777, found.mtime_ns) == (5, 6, 0o711, 7)
+    await until(lambda: pipeline(kernel)._queue[-1].is_sent)
+    await kernel.setattr(two.inode, SetAttribute.MTIME, mtime_ns=8)  # the one before is on its way
+    gate.set()
+    await kernel.tree.barrier()
+    assert [kind for kind, _ in ordered(ground)] == ["MakeDirectory"] * 2 + ["SetAttributes"] * 3
+    for name, mtime_ns in ((b"/data/one", 7), (b"/data/two", 8)):
+        entry = ground.entry(name)
+        assert entry is not None and (entry.uid, entry.gid, entry.mode, entry.mtime_ns) == (5, 6, 0o711, mtime_ns)
+
+
 async def test_what_was_ordered_is_made_upon_while_more_is_queued(
     kernel: Kernel, ground: MachineGround, monkeypatch: pytest.MonkeyPatch
 ) -> None:
