@@ -32,16 +32,13 @@ class Promised(Ground):
 
     @contextmanager
     def view(self) -> Iterator[View]:
-        with self._views() as (view, _):
-            yield view
-
-    @contextmanager
-    def _views(self) -> Iterator[tuple[View, View]]:
-        """What is promised, and what is in the log."""
         with self._ground.view() as below:
             self.pipeline.catch_up(below.tables)
-            with self.pipeline.speculation.over(below.tables) as view:
-                yield view, below
+            view, end = self.pipeline.speculation.over(below.tables)
+            try:
+                yield view
+            finally:
+                end()
 
     def follow(self, listener: Listener) -> None:
         """With the numbers of the mount. What is not as it was promised is told as well."""
@@ -94,8 +91,10 @@ class Promised(Ground):
 
     def _shown(self, entry: Entry, number: int) -> Entry:
         """By the mount's number, and its version where the bytes are those of the mount's version."""
-        with self._views() as (view, below):
-            mine, real = view.inode(number), below.inode(entry.inode)
+        with self.view() as view:
+            mine = view.inode(number)
+        with self._ground.view() as below:
+            real = below.inode(entry.inode)
         same = real is not None and real.version == entry.version and mine is not None and mine.content == real.content
         return entry._replace(inode=number, version=mine.version if mine is not None and same else entry.version)
 

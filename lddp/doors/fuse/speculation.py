@@ -7,8 +7,8 @@ has given another one, for as long as anybody in the mount knows it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from lddp.core import records as r
 from lddp.core.namespace import Inode, Namespace
@@ -122,19 +122,15 @@ class Speculation:
         """Nothing is queued over what the log has brought."""
         self._layer = None
 
-    @contextmanager
-    def over(self, below: Tables) -> Iterator[Ahead]:
-        """The namespace with what is queued, over this transaction. Operations are given within."""
+    def over(self, below: Tables) -> tuple[Ahead, Callable[[], None]]:
+        """The namespace with what is queued, over this transaction; and what is to be called before that ends."""
         layer, aliases = self._layer, self.aliases
         if layer is None:
-            yield Ahead(below, aliases.real, aliases.to_shown)
-            return
-        before = layer.overlay.base
-        layer.overlay.put_over(below)
-        try:
-            yield Ahead(layer.overlay, layer.real, aliases.to_shown)
-        finally:
-            layer.overlay.put_over(before)
+            return Ahead(below, aliases.real, aliases.to_shown), _nothing
+        overlay = layer.overlay
+        end = partial(overlay.put_over, overlay.base)  # a view within another one leaves that one as it was
+        overlay.put_over(below)
+        return Ahead(overlay, layer.real, aliases.to_shown), end
 
     def _made_layer(self, below: Tables) -> _Layer:
         if self._layer is None:
@@ -210,6 +206,10 @@ class Speculation:
         else:
             below = layer.namespace.path_of(inode.parent, inode.name) if inode.name else b""
         return self._top + b"/" + below if below else self._top
+
+
+def _nothing() -> None:
+    return None
 
 
 def guarded(queued: Queued, record: r.Operation, after: Queued | None, reference: Callable[[int], int]) -> r.Record:
