@@ -363,6 +363,26 @@ async def test_other_zones_changes_are_seen_while_something_is_queued(kernel: Ke
     assert ground.entry(b"/data/d/mine") is not None
 
 
+async def test_what_only_the_log_can_say_is_asked_of_it(ground: MachineGround) -> None:
+    """Names below a directory of the source that is not listed yet."""
+    ground.apply(r.RemoveRule(OperationId(b"admin", 100), 1, "data"))
+    members = (r.ZoneMember(ground.zone_number(), "onprem", b"/srv/data"),)
+    ground.apply(r.CreateRule(OperationId(b"admin", 101), 1, "data", b"/data", ground.zone_number(), members))
+    kernel = Kernel(ground, mode=WriteMode.PIPELINED)
+    assert await refusal(kernel.mkdir(b"d")) == errno.EAGAIN
+    assert isinstance(ground.order[-1], r.MakeDirectory) and not len(pipeline(kernel))
+    await kernel.filesystem.close()
+
+
+async def test_a_rule_that_is_removed_takes_what_was_promised_with_it(kernel: Kernel, ground: MachineGround) -> None:
+    gate, handle = hold(ground), await kernel.opendir()
+    await write(kernel, b"f", b"x")
+    ground.apply(r.RemoveRule(OperationId(b"admin", 100), 1, "data"))
+    gate.set()
+    assert await refusal(kernel.fsyncdir(handle)) in (errno.ESTALE, errno.ENOENT)
+    assert not len(pipeline(kernel)) and await refusal(kernel.mkdir(b"d")) == errno.ENOENT
+
+
 # -- the log's moods --------------------------------------------------------------------------------------------------
 
 
