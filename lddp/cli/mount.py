@@ -27,8 +27,8 @@ def _absolute(path: str) -> str:
 )
 @click.option(
     "--write-mode",
-    type=click.Choice(list(WriteMode)),
-    default=WriteMode.SYNC,
+    type=click.Choice([mode.value for mode in WriteMode]),
+    default=WriteMode.SYNC.value,
     show_default=True,
     help="When a change returns: once it is in the log, or once it is queued, with fsync as the barrier.",
 )
