@@ -61,7 +61,7 @@ class History:
     def documents(self, first: int, last: int, path: bytes, limit: int) -> list[Document]:
         found: list[Document] = []
         for gsn, record in self.records(first, last):
-            if path and not _concerns(record, path):
+            if path and not concerns(record, path):
                 continue
             found.append(record_document(gsn, record))
             if len(found) >= limit:
@@ -93,7 +93,8 @@ class History:
             node.gateway.on_applied.remove(poke)
 
 
-def _concerns(record: Record, path: bytes) -> bool:
+def concerns(record: Record, path: bytes) -> bool:
+    """Whether a record is about a path or what is below it."""
     record = record.operation if isinstance(record, Guarded) else record
     below = path.rstrip(b"/") + b"/"
     for name in ("path", "to"):

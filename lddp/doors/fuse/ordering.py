@@ -1,4 +1,4 @@
-"""Records of a mount, ordered before the call that asks for them returns."""
+"""Records of a mount, ordered before the call that asks for them returns; or promised, where it is pipelined."""
 
 from __future__ import annotations
 
