@@ -197,12 +197,12 @@ async def test_a_change_from_another_zone_shows(nodes: MountedTrio) -> None:
 
 
 @asynccontextmanager
-async def trio_mount_at_target(nodes: MountedTrio) -> AsyncIterator[Programs]:
+async def trio_mount_at_target(nodes: MountedTrio, mode: WriteMode = WriteMode.SYNC) -> AsyncIterator[Programs]:
     point = nodes.directory / "there"
     point.mkdir()
     backend = nodes.nodes[TARGET].backend
     await backend.wait(nodes.nodes[SOURCE].gateway.gsn, PATIENCE_S)
-    await backend.mount(RULE, bytes(point), None, WriteMode.SYNC)
+    await backend.mount(RULE, bytes(point), None, mode)
     try:
         yield Programs(point)
         await backend.unmount(bytes(point), lazily=False)

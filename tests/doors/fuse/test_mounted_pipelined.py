@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from lddp.core.records import Outcome, Record
 from lddp.doors.fuse.mount import Mount
 from lddp.doors.fuse.promised import Promised
 from tests.doors.fuse.live import PATIENCE_S, MountedTrio, can_mount, needs, trio
-from tests.doors.fuse.test_mounted import CALLS, DATABASES, PROGRAMS
+from tests.doors.fuse.test_mounted import CALLS, DATABASES, PROGRAMS, trio_mount_at_target
 from tests.node.trio import SOURCE, TARGET, WITNESS
 
 pytestmark = can_mount
@@ -123,3 +124,56 @@ async def test_the_kernel_hears_of_what_was_refused(nodes: MountedTrio) -> None:
     held.let.set()
     assert await nodes.programs.sh("sync d && exit 1; ls d/f; sync d; ls -d e") == "theirs\ne\n"
     await nodes.assert_equal()
+
+
+CONFLICTS = """
+import os, random, sys
+chosen = random.Random(int(sys.argv[1]))
+def path():
+    return '/'.join(chosen.choice('abc') for _ in range(chosen.randrange(1, 4)))
+def write(name):
+    with open(name, 'w') as file:
+        file.write('x' * chosen.randrange(60))
+def fsync(name):
+    descriptor = os.open(name, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+calls = [os.mkdir, os.mkdir, write, write, os.unlink, os.rmdir, os.listdir, lambda name: os.rename(name, path()),
+         lambda name: os.chmod(name, 0o700), lambda name: os.link(name, path()), os.stat]
+done = 0
+for number in range(400):
+    try:
+        chosen.choice(calls)(path())
+        done += 1
+    except OSError:
+        pass
+    if chosen.random() < 0.03:
+        try:
+            fsync(path())
+        except OSError:
+            pass
+try:
+    fsync('.')
+except OSError:
+    pass
+print(done)
+"""
+
+
+async def test_programs_in_two_zones_at_once(nodes: MountedTrio) -> None:
+    """They make and take away the same names. In the end both mounts show what both zones have."""
+    async with trio_mount_at_target(nodes, WriteMode.PIPELINED) as there:
+        for seed in (1, 3):
+            command = [sys.executable, "-c", CONFLICTS]
+            working = [
+                asyncio.create_task(programs.run(*command, str(seed + place)))
+                for place, programs in enumerate((nodes.programs, there))
+            ]
+            assert all(int(done) > 20 for done in await asyncio.gather(*working))
+        await there.sh("sync . || sync .")
+        await nodes.programs.sh("sync . || sync .")
+        await nodes.settled()
+        mounted = await nodes.assert_equal()
+        assert await there.snapshot() == mounted
