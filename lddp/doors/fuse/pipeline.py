@@ -189,7 +189,7 @@ class Pipeline:
         if self._is_stale or self._settled > SETTLED_MAX:
             self._again(tables)
             self._forget_numbers()
-            self._tell_waiters()
+            self._seen()
 
     def _look(self, tables: Tables) -> None:
         """Finds out what of the queue is in the log, and whether the rest is still to be believed."""
@@ -204,8 +204,12 @@ class Pipeline:
             self._settle(found[1])
         gsn = read_gsn(tables)
         self._look_at_folds(gsn)
+        self._seen()
+
+    def _seen(self) -> None:
+        """The queue is what it was found to be."""
         if not self._queue:
-            self.speculation.start()
+            self.speculation.start()  # from here on the log is believed
             self._is_stale, self._settled = False, 0
             self._forget_numbers()
         self._tell_waiters()

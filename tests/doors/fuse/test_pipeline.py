@@ -305,6 +305,23 @@ async def test_what_goes_on_is_in_order_after_a_refusal(kernel: Kernel, ground: 
     assert by_inode == done
 
 
+async def test_nothing_is_believed_longer_than_something_is_queued(kernel: Kernel, ground: MachineGround) -> None:
+    directory = await kernel.mkdir(b"x")
+    await kernel.tree.barrier()
+    gate = hold(ground)
+    await kernel.mkdir(b"f", directory.inode)
+    elsewhere(ground, r.MakeDirectory, b"/data/x/f", 0o755, 0, 0)
+    gate.set()
+    await kernel.tree.barrier()
+    elsewhere(ground, r.RemoveDirectory, b"/data/x/f")
+    elsewhere(ground, r.RemoveDirectory, b"/data/x")
+    elsewhere(ground, r.MakeDirectory, b"/data/x", 0o755, 0, 0)
+    handle = await kernel.opendir()
+    await kernel.mkdir(b"g", (await kernel.lookup(b"x")).inode)
+    await kernel.fsyncdir(handle)
+    assert ground.entry(b"/data/x/g") is not None
+
+
 async def test_other_zones_moves_are_followed(kernel: Kernel, ground: MachineGround) -> None:
     directory = await kernel.mkdir(b"d")
     await kernel.tree.barrier()
