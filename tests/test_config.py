@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lddp.config import Address, HttpAddress, MountConfig, NodeConfig, Role, load, parse
+from lddp.config import Address, HttpAddress, MountConfig, NodeConfig, Role, WriteMode, load, parse
 from lddp.config.checks import ENTRY_BYTES_CEILING
 from lddp.core.limits import ENTRY_BYTES_MAX, ZONES_MAX
 from lddp.errors import ConfigError
@@ -50,11 +50,13 @@ def refusal(text: str, **environment: str) -> str:
 
 def test_mounts_are_named_by_their_mountpoints() -> None:
     text = BASE + '[mounts."/mnt/a"]\nrule = "photos"\n[mounts."b"]\nrule = "notes"\nsoft_timeout_s = 5\n'
+    text += 'write_mode = "pipelined"\n'
     mounts = read(text).mounts
     assert mounts == {
         Path("/mnt/a"): MountConfig(rule="photos"),
-        Path("/etc/lddp/b"): MountConfig(rule="notes", soft_timeout_s=5.0),
+        Path("/etc/lddp/b"): MountConfig(rule="notes", soft_timeout_s=5.0, write_mode=WriteMode.PIPELINED),
     }
+    assert "must be one of sync, pipelined" in refusal(text.replace('"pipelined"', '"async"'))
     assert "'mounts./mnt/a.rule' is missing" in refusal(BASE + '[mounts."/mnt/a"]\n')
     assert "unknown key 'mounts./mnt/a.soft'" in refusal(BASE + '[mounts."/mnt/a"]\nrule = "a"\nsoft = true\n')
 

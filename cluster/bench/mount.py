@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,11 @@ from cluster.bench.context import Context
 from cluster.bench.disk import work_place
 from cluster.bench.nodes import Ecosystem, ecosystem
 from cluster.bench.report import progress
+from lddp.config import WriteMode
 
 RULE = "mounted"
 FILES = 400
+PIPELINED_FILES = 2000
 FILE_BYTES = 4096
 BIG_BYTES = 256 << 20
 STEP_BYTES = 1 << 20
@@ -33,12 +36,17 @@ def run(context: Context) -> None:
     for number in range(context.rounds):
         progress(f"mount, round {number + 1} of {context.rounds}")
         with work_place(context.scratch) as disk, ecosystem(disk / "lddp", "--nodes", "3") as nodes:
-            bare, point = disk / "bare", disk / "mnt"
-            bare.mkdir()
-            point.mkdir()
-            _mount(nodes, point)
-            found.append((_measure(point), _measure(bare)))
-            nodes.client("node-1").change("DELETE", "/v1/mounts", {"mountpoint": str(point), "lazy": "true"})
+            bare, point, queue = disk / "bare", disk / "mnt", disk / "pipelined"
+            for place in (bare, point, queue):
+                place.mkdir()
+            nodes.create_rule(RULE, [str(node["zone"]) for node in nodes.nodes.values()])
+            _mount(nodes, point, WriteMode.SYNC)
+            _mount(nodes, queue, WriteMode.PIPELINED)
+            archive = _archive(disk)
+            ours = _measure(point, archive) | _pipelined(queue / "pipelined", archive)
+            found.append((ours, _measure(bare, archive) | _pipelined(bare / "pipelined", archive)))
+            for place in (point, queue):
+                nodes.client("node-1").change("DELETE", "/v1/mounts", {"mountpoint": str(place), "lazy": "true"})
     for what, (unit, _, low) in found[0][0].items():
         ours, theirs = [one[what][1] for one, _ in found], [two[what][1] for _, two in found]
         if low is None:
@@ -46,14 +54,15 @@ def run(context: Context) -> None:
         else:
             context.report.at_least("mount", what, unit, ours, "bare", theirs, low)
     context.report.note(
-        "mount: three nodes with a zone each on one disk, hard and sync; a create is open, write of 4 KiB and close,"
-        " two records; writing ends with fsync, whose bytes are on two zones then; reading begins with the file closed."
+        "mount: three nodes with a zone each on one disk; a create is open, write of 4 KiB and close: two records;"
+        f" creating and unpacking end with fsync of the directory, in the pipelined mode after {PIPELINED_FILES} files;"
+        " writing ends with fsync, whose bytes are on two zones then; reading begins with the file closed."
     )
 
 
-def _mount(nodes: Ecosystem, point: Path) -> None:
-    nodes.create_rule(RULE, [str(node["zone"]) for node in nodes.nodes.values()])
-    nodes.client("node-1").change("POST", "/v1/mounts", body={"rule": RULE, "mountpoint": str(point)})
+def _mount(nodes: Ecosystem, point: Path, mode: WriteMode) -> None:
+    body = {"rule": RULE, "mountpoint": str(point), "write_mode": mode.value}
+    nodes.client("node-1").change("POST", "/v1/mounts", body=body)
 
 
 def _rate(count: float, work: Callable[[], object]) -> float:
@@ -67,17 +76,9 @@ def _create(path: Path) -> None:
         file.write(bytes(FILE_BYTES))
 
 
-def _measure(top: Path) -> Measured:
-    found: Measured = {}
-    one, many = top / "one", top / "many"
-    one.mkdir()
-    many.mkdir()
-    found["creates, 1 thread"] = "/s", _rate(FILES, lambda: [_create(one / str(n)) for n in range(FILES)]), None
-    with ThreadPoolExecutor(16) as threads:
-        for number in range(16):
-            (many / str(number)).mkdir()
-        paths = [many / str(number % 16) / str(number) for number in range(FILES * 2)]
-        found["creates, 16 threads"] = "/s", _rate(FILES * 2, lambda: list(threads.map(_create, paths))), None
+def _measure(top: Path, archive: Path) -> Measured:
+    found = _creates(top, FILES, "creates") | _unpack(top, archive, "tar -x")
+    one = top / "one"
     found["stat"] = "/s", _rate(STATS, lambda: [os.stat(one / str(n % FILES)) for n in range(STATS)]), None
     big = top / "big"
     found["write, sequential"] = "MB/s", _rate(BIG_BYTES / 1e6, lambda: _write(big)), 0.3
@@ -85,6 +86,65 @@ def _measure(top: Path) -> Measured:
     found["read, sequential, again"] = "MB/s", _rate(BIG_BYTES / 1e6, lambda: _read(big)), 0.9
     found["read, random 4 KiB"] = "/s", _rate(RANDOM_READS, lambda: _read_randomly(big)), 0.5
     return found
+
+
+def _creates(top: Path, files: int, what: str) -> Measured:
+    found: Measured = {}
+    one, many = top / "one", top / "many"
+    one.mkdir()
+    many.mkdir()
+
+    def by_one() -> None:
+        for number in range(files):
+            _create(one / str(number))
+        _sync(top)
+
+    found[f"{what}, 1 thread"] = "/s", _rate(files, by_one), None
+    with ThreadPoolExecutor(16) as threads:
+        for number in range(16):
+            (many / str(number)).mkdir()
+        paths = [many / str(number % 16) / str(number) for number in range(files * 2)]
+
+        def by_many() -> None:
+            list(threads.map(_create, paths))
+            _sync(top)
+
+        found[f"{what}, 16 threads"] = "/s", _rate(files * 2, by_many), None
+    return found
+
+
+def _archive(disk: Path) -> Path:
+    """Many small files, as one file."""
+    source, archive = disk / "source", disk / "source.tar"
+    for number in range(FILES):
+        directory = source / str(number % 20)
+        directory.mkdir(parents=True, exist_ok=True)
+        _create(directory / str(number))
+    subprocess.run(["tar", "-cf", archive, "-C", source, "."], check=True)
+    return archive
+
+
+def _unpack(top: Path, archive: Path, what: str) -> Measured:
+    """By one thread, until fsync of the directory is back."""
+    target = top / "unpacked"
+    target.mkdir()
+
+    def work() -> None:
+        subprocess.run(["tar", "-xf", archive, "-C", target], check=True)
+        _sync(target)
+
+    return {f"{what}, files": ("/s", _rate(FILES, work), None)}
+
+
+def _pipelined(top: Path, archive: Path) -> Measured:
+    top.mkdir()
+    return _creates(top, PIPELINED_FILES, "pipelined creates") | _unpack(top, archive, "pipelined tar -x")
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
 
 
 def _write(path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from lddp.access import Access
+from lddp.config import WriteMode
 from lddp.core.records import MigrationAction, OperationId, Outcome
 
 Document = dict[str, Any]
@@ -118,10 +119,11 @@ class Backend(Access, Protocol):
     # -- FUSE mounts of this node, on its own machine
 
     def mounts(self) -> list[Document]:
-        """rule, mountpoint, soft_timeout_s (None: hard), calls (that are being served)."""
+        """rule, mountpoint, soft_timeout_s (None: hard), write_mode, calls (that are being served), queued (changes
+        that are promised and not ordered yet)."""
         ...
 
-    async def mount(self, rule: str, mountpoint: bytes, soft_s: float | None) -> Document:
+    async def mount(self, rule: str, mountpoint: bytes, soft_s: float | None, mode: WriteMode) -> Document:
         """Raises OperationError(ENOENT) for a rule that does not exist, UsageError for a mountpoint that cannot be one,
         ZoneError where the machine refuses."""
         ...

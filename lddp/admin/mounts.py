@@ -8,9 +8,11 @@ import os
 from aiohttp import web
 
 from lddp.admin.request import BACKEND, json_answer, json_body, query_of
-from lddp.config import is_loopback
+from lddp.config import WriteMode, is_loopback
 from lddp.errors import NotAllowedError, UsageError
 from lddp.serving.paths import bytes_in
+
+_KEYS = ("rule", "mountpoint", "mountpoint_base64", "soft_timeout_s", "write_mode")
 
 
 def require_local(request: web.Request) -> None:
@@ -31,13 +33,13 @@ async def list_mounts(request: web.Request) -> web.Response:
 
 
 async def mount(request: web.Request) -> web.Response:
-    """POST /v1/mounts {"rule", "mountpoint", "soft_timeout_s"}; `soft_timeout_s` null or left out: hard."""
+    """POST /v1/mounts {"rule", "mountpoint", "soft_timeout_s", "write_mode"}; without `soft_timeout_s`: hard."""
     query_of(request, "timeout")
     require_local(request)
     document = await json_body(request)
     for key in document:
-        if key not in ("rule", "mountpoint", "mountpoint_base64", "soft_timeout_s"):
-            raise UsageError(f"a mount has no '{key}'; known are rule, mountpoint, mountpoint_base64, soft_timeout_s")
+        if key not in _KEYS:
+            raise UsageError(f"a mount has no '{key}'; known are {', '.join(_KEYS)}")
     rule, soft_s = document.get("rule"), document.get("soft_timeout_s")
     if not isinstance(rule, str) or not rule:
         raise UsageError("a mount needs 'rule', the name of a rule")
@@ -45,8 +47,11 @@ async def mount(request: web.Request) -> web.Response:
         raise UsageError("'soft_timeout_s' must be a number of seconds, or null")
     if soft_s is not None and not (math.isfinite(soft_s) and soft_s > 0):
         raise UsageError("'soft_timeout_s' must be above 0")
+    mode = document.get("write_mode", WriteMode.SYNC)
+    if mode not in list(WriteMode):
+        raise UsageError(f"'write_mode' must be one of {', '.join(WriteMode)}")
     backend = request.app[BACKEND]
-    made = await backend.mount(rule, _mountpoint(bytes_in(document, "mountpoint")), soft_s)
+    made = await backend.mount(rule, _mountpoint(bytes_in(document, "mountpoint")), soft_s, WriteMode(mode))
     return json_answer(made, backend.applied(), 201)
 
 

@@ -7,6 +7,7 @@ import os
 import click
 
 from lddp.cli.options import Session, client_options, write_line
+from lddp.config import WriteMode
 
 
 def _absolute(path: str) -> str:
@@ -24,15 +25,23 @@ def _absolute(path: str) -> str:
     show_default=True,
     help="With --soft: after how many s.",
 )
+@click.option(
+    "--write-mode",
+    type=click.Choice([mode.value for mode in WriteMode]),
+    default=WriteMode.SYNC.value,
+    show_default=True,
+    help="When a change returns: once it is in the log, or once it is queued, with fsync as the barrier.",
+)
 @client_options
-def mount(session: Session, rule: str, mountpoint: str, soft: bool, timeo: float) -> None:
+def mount(session: Session, rule: str, mountpoint: str, soft: bool, timeo: float, write_mode: str) -> None:
     """Mount the tree of RULE at MOUNTPOINT, an empty directory of this machine.
 
     The node that is asked serves the mount, so it must run on this machine and have a zone of the rule. The mount stays
     until `lddp unmount MOUNTPOINT`, `umount` or the node's end; what is to be mounted at every start belongs into the
     node's configuration.
     """
-    body = {"rule": rule, "mountpoint": _absolute(mountpoint), "soft_timeout_s": timeo if soft else None}
+    soft_s = timeo if soft else None
+    body = {"rule": rule, "mountpoint": _absolute(mountpoint), "soft_timeout_s": soft_s, "write_mode": write_mode}
     made = session.client.change("POST", "/v1/mounts", None, body)
     if session.as_json:
         session.document(made)

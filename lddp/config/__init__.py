@@ -24,6 +24,7 @@ from lddp.config.values import (
     Role,
     TlsConfig,
     WebHdfsConfig,
+    WriteMode,
     ZoneConfig,
 )
 
@@ -39,6 +40,7 @@ __all__ = [
     "Role",
     "TlsConfig",
     "WebHdfsConfig",
+    "WriteMode",
     "ZoneConfig",
     "is_loopback",
     "load",

@@ -26,6 +26,7 @@ from lddp.config.values import (
     Role,
     TlsConfig,
     WebHdfsConfig,
+    WriteMode,
     ZoneConfig,
 )
 from lddp.errors import ConfigError
@@ -199,6 +200,13 @@ def _role(value: object, key: str, place: _Place) -> Role:
         raise ConfigError(f"{place.name}: '{key}' must be one of {', '.join(Role)}, not {value!r}") from None
 
 
+def _write_mode(value: object, key: str, place: _Place) -> WriteMode:
+    try:
+        return WriteMode(_text(value, key, place))
+    except ValueError:
+        raise ConfigError(f"{place.name}: '{key}' must be one of {', '.join(WriteMode)}, not {value!r}") from None
+
+
 def _address(value: object, key: str, place: _Place) -> Address:
     text = _text(value, key, place)
     if text.startswith("unix:"):
@@ -241,6 +249,7 @@ _READERS: dict[str, Callable[[object, str, _Place], Any]] = {
     "float": _seconds,
     "Path": _path,
     "Role": _role,
+    "WriteMode": _write_mode,
     "Address": _address,
     "HttpAddress": _http,
 }

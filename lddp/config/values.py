@@ -139,6 +139,15 @@ class WebHdfsConfig:
     reaches the node's HTTP port may then read and change everything through WebHDFS: for trusted networks only."""
 
 
+class WriteMode(StrEnum):
+    """When a call that changes metadata in a FUSE mount returns."""
+
+    SYNC = "sync"
+    """Once its record is in the log."""
+    PIPELINED = "pipelined"
+    """Once its outcome is certain here and it is queued; fsync waits for the log."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountConfig:
     """One FUSE mount that the node brings about at every start; the table's name is the mountpoint's path."""
@@ -148,6 +157,9 @@ class MountConfig:
     soft_timeout_s: float = 0.0
     """Seconds after which a call fails with EIO while the log takes nothing, as without a majority. 0: it waits for as
     long as that lasts, unless its program is killed."""
+    write_mode: WriteMode = WriteMode.SYNC
+    """When a change of names or attributes returns: `sync`, once it is in the log, or `pipelined`, once it is queued.
+    The latter is for many small files by few programs; what a killed node had queued is lost unless it was fsynced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

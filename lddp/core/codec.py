@@ -47,6 +47,7 @@ CODES: dict[type, int] = {
     r.SetXattr: 13,
     r.RemoveXattr: 14,
     r.Remove: 15,
+    r.Guarded: 16,
     r.Observation: 32,
     r.CreateRule: 64,
     r.RemoveRule: 65,
@@ -61,6 +62,7 @@ _EXPECTATIONS: dict[type, int] = {
 }
 """How many fields at the end of a record say what it means."""
 _TYPES = {code: kind for kind, code in CODES.items()}
+_OPERATIONS = frozenset(typing.get_args(r.Operation))
 
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 
@@ -69,14 +71,17 @@ Decoder = Callable[[Any], Any]
 
 def encode(record: r.Record) -> bytes:
     """Bytes of a record. LimitError where it, or a field of it, is larger than it may be."""
-    for value in (record, *record):
+    fields: tuple[Any, ...] = tuple(record)
+    operation = record.operation if type(record) is r.Guarded else None
+    for value in (record, *fields, *(operation or ())):
         check = _CHECKS.get(type(value))
         if check is not None:
             check(value)
     version = _version_of(record)
-    fields: tuple[Any, ...] = record
-    if version < VERSION_OF_INODES and type(record) in _EXPECTATIONS:
-        fields = record[: -_EXPECTATIONS[type(record)]]
+    if operation is not None:
+        fields = ((CODES[type(operation)], *operation), *fields[1:])
+    elif version < VERSION_OF_INODES and type(record) in _EXPECTATIONS:
+        fields = fields[: -_EXPECTATIONS[type(record)]]
     try:
         body: bytes = _pack((CODES[type(record)], *fields))
     except (OverflowError, ValueError, TypeError) as error:
@@ -152,6 +157,16 @@ def _enum(kind: type[IntEnum]) -> Decoder:
     return check
 
 
+def _operation(value: Any) -> Any:
+    """An operation inside of a record, as [code, *fields]."""
+    if type(value) is not tuple or not value or type(value[0]) is not int:
+        raise TypeError("an operation expected")
+    kind = _TYPES.get(value[0])
+    if kind is None or kind not in _OPERATIONS:
+        raise ValueError(f"{value[0]} is no operation")
+    return _DECODERS[kind](value[1:])
+
+
 def _optional(inner: Decoder) -> Decoder:
     def check(value: Any) -> Any:
         return None if value is None else inner(value)
@@ -224,6 +239,8 @@ def _is_plain(hint: Any) -> bool:
 def _decoder(hint: Any) -> Decoder:
     origin = typing.get_origin(hint)
     arguments = typing.get_args(hint)
+    if hint == r.Operation:
+        return _operation
     if origin in (typing.Union, types.UnionType):
         (inner,) = [argument for argument in arguments if argument is not type(None)]
         return _optional(_decoder(inner))

@@ -81,7 +81,7 @@ class StateMachine:
             self.milestones = {self.gsn: {number: self.digest(rule.name) for number, rule in self._by_number.items()}}
         return outcome, effects
 
-    def _apply_once(self, record: r.Operation | r.Control) -> tuple[Outcome, list[e.ScopedEffect]]:
+    def _apply_once(self, record: r.Operation | r.Guarded | r.Control) -> tuple[Outcome, list[e.ScopedEffect]]:
         earlier = sessions.recall(self.tables, record.id)
         if earlier is not None:
             self.decided = earlier[0]
@@ -91,7 +91,7 @@ class StateMachine:
             sessions.remember(self.tables, record.id, self.gsn, outcome)
         return outcome, effects
 
-    def _dispatch(self, record: r.Operation | r.Control) -> tuple[Outcome, list[e.ScopedEffect]]:
+    def _dispatch(self, record: r.Operation | r.Guarded | r.Control) -> tuple[Outcome, list[e.ScopedEffect]]:
         match record:
             case r.CreateRule():
                 return self._create_rule(record)
@@ -127,8 +127,29 @@ class StateMachine:
                 | r.RemoveXattr()
             ):
                 return self._operations.apply(record, self.gsn)
+            case r.Guarded():
+                refused = self._guard(record)
+                return (Outcome(refused), []) if refused else self._operations.apply(record.operation, self.gsn)
             case _:
                 assert_never(record)
+
+    def _guard(self, record: r.Guarded) -> int:
+        """Whether what the operation supposes is so; an errno where it is not."""
+        if record.after is not None and not self._is_done(record.after):
+            return errno.ECANCELED
+        expected = []
+        for number in (record.above, record.at, record.to_above, record.to_at):
+            if number < 0:
+                made = sessions.recall(self.tables, record.id._replace(sequence=-number))
+                if made is None or made[1].errno:
+                    return errno.ECANCELED
+                number = made[1].inode
+            expected.append(number)
+        return self._operations.guard(record.operation, *expected)
+
+    def _is_done(self, operation: r.OperationId) -> bool:
+        earlier = sessions.recall(self.tables, operation)
+        return earlier is not None and not earlier[1].errno
 
     def flush(self) -> None:
         """Writes the cached state; the tables then hold all that was applied."""

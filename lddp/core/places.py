@@ -143,6 +143,24 @@ class Places:
         if expected and (parent is None or parent.number != expected):
             raise Refused(errno.ESTALE)
 
+    def places(self, record: r.Operation) -> list[Place]:
+        """Where the paths of an operation lead. Refused where one does not."""
+        paths = (record.path, record.to) if isinstance(record, r.Rename | r.Link) else (record.path,)
+        return [self._locate(record, path) for path in paths]
+
+    def guard(self, record: r.Operation, *expected: int) -> int:
+        """ESTALE where a path leads to another inode than expected: (directory, inode) of each path, 0 for any."""
+        try:
+            places = self.places(record)
+        except Refused as refusal:
+            return refusal.number
+        for place, above, at in zip(places, expected[::2], expected[1::2], strict=False):
+            if above and (place.parent is None or place.parent.number != above):
+                return errno.ESTALE
+            if at and (place.child is None or place.child.number != at):
+                return errno.ESTALE
+        return 0
+
     def _existing(self, record: r.Operation, expected_parent: int = r.ANY_INODE) -> tuple[Place, Inode]:
         place = self._locate(record, record.path, expected_parent)
         if place.child is None:

@@ -14,7 +14,6 @@ log entry; the GSN does not depend on how they were grouped.
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import NamedTuple
 
 from lddp.core.values import ANY_INODE as ANY_INODE
@@ -24,7 +23,10 @@ from lddp.core.values import SOME_VERSION as SOME_VERSION
 from lddp.core.values import Attributes as Attributes
 from lddp.core.values import Content as Content
 from lddp.core.values import Kind as Kind
+from lddp.core.values import MigrationAction as MigrationAction
 from lddp.core.values import OperationId as OperationId
+from lddp.core.values import RenameFlag as RenameFlag
+from lddp.core.values import XattrFlag as XattrFlag
 from lddp.core.values import Xattrs as Xattrs
 
 
@@ -98,12 +100,6 @@ class Truncate(NamedTuple):
     path: bytes
     size: int
     expected_inode: int = ANY_INODE
-
-
-class RenameFlag(IntEnum):
-    NONE = 0
-    NOREPLACE = 1
-    EXCHANGE = 2
 
 
 class Rename(NamedTuple):
@@ -183,12 +179,6 @@ class SetAttributes(NamedTuple):
     expected_inode: int = ANY_INODE
 
 
-class XattrFlag(IntEnum):
-    NONE = 0
-    CREATE = 1
-    REPLACE = 2
-
-
 class SetXattr(NamedTuple):
     id: OperationId
     zone: int
@@ -230,6 +220,23 @@ InPlace = Put | Write | Append | Truncate | Link | SetAttributes | SetXattr | Re
 """What changes an object where it is, and so may say which one it means."""
 Naming = MakeDirectory | Create | Symlink | Unlink | RemoveDirectory | Remove | Rename
 """What makes or takes a name, and may say in which directory. `Link` and `Rename` may say it of their second path."""
+
+
+class Guarded(NamedTuple):
+    """An operation of a row, of which each is asked for as if those before it had been done. ECANCELED unless `after`
+    was; ESTALE unless `path` leads to the inode `at` in the directory `above`, and `to` likewise. These are inode
+    numbers, or less than 0: what the operation of this sequence, negated, and of the same session has made. 0: any."""
+
+    operation: Operation
+    after: OperationId | None = None
+    above: int = 0
+    at: int = 0
+    to_above: int = 0
+    to_at: int = 0
+
+    @property
+    def id(self) -> OperationId:
+        return self.operation.id
 
 
 # -- observations
@@ -331,19 +338,6 @@ class SetRuleOptions(NamedTuple):
     options: bytes
 
 
-class MigrationAction(IntEnum):
-    CREATE = 1
-    START = 2
-    PAUSE = 3
-    RESUME = 4
-    STOP = 5
-    LIVE = 6
-    COMPLETE = 7
-    ABORT = 8
-    FAIL = 9
-    RESET = 10
-
-
 class ChangeMigration(NamedTuple):
     """Moves a migration to another state; EINVAL where its state does not allow the action."""
 
@@ -383,7 +377,7 @@ class Receipt(NamedTuple):
 
 
 Control = CreateRule | RemoveRule | SetRuleOptions | ChangeMigration | Barrier | Receipt
-Record = Operation | Observation | Control
+Record = Operation | Guarded | Observation | Control
 
 
 class Outcome(NamedTuple):

@@ -17,6 +17,31 @@ class Kind(IntEnum):
     BLOCK_DEVICE = 6
 
 
+class RenameFlag(IntEnum):
+    NONE = 0
+    NOREPLACE = 1
+    EXCHANGE = 2
+
+
+class XattrFlag(IntEnum):
+    NONE = 0
+    CREATE = 1
+    REPLACE = 2
+
+
+class MigrationAction(IntEnum):
+    CREATE = 1
+    START = 2
+    PAUSE = 3
+    RESUME = 4
+    STOP = 5
+    LIVE = 6
+    COMPLETE = 7
+    ABORT = 8
+    FAIL = 9
+    RESET = 10
+
+
 Xattrs = tuple[tuple[bytes, bytes], ...]
 """(name, value) pairs in ascending order of name."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lddp.access import ContentWriter, Decided, Entry, OpenFile
 from lddp.admin.backend import Document, Event, Metric, RuleRequest
+from lddp.config import WriteMode
 from lddp.core import records as r
 from lddp.core.records import MigrationAction, OperationId, Outcome, Record, ZoneMember
 from lddp.core.rules import NO_SOURCE, read_receipt, receipt_gsns
@@ -135,9 +136,9 @@ class NodeBackend:
     def mounts(self) -> list[Document]:
         return self._node.mounts.documents()
 
-    async def mount(self, rule: str, mountpoint: bytes, soft_s: float | None) -> Document:
+    async def mount(self, rule: str, mountpoint: bytes, soft_s: float | None, mode: WriteMode) -> Document:
         self._require_zone()
-        return await self._node.mounts.mount(rule, mountpoint, soft_s)
+        return await self._node.mounts.mount(rule, mountpoint, soft_s, mode)
 
     async def unmount(self, mountpoint: bytes, *, lazily: bool) -> Document:
         return await self._node.mounts.unmount(mountpoint, lazily=lazily)

@@ -113,6 +113,8 @@ def receipt_document(
 
 def record_document(gsn: int, record: r.Record) -> Document:
     """One record of the log, without its bytes."""
+    if isinstance(record, r.Guarded):
+        record = record.operation
     document: dict[str, Any] = {"index": gsn, "record": type(record).__name__}
     if isinstance(record, r.Observation):
         document["zone"] = record.zone

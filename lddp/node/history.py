@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lddp.admin.backend import Document, Event
 from lddp.core.codec import decode
 from lddp.core.namespace import NUMBER
-from lddp.core.records import Record
+from lddp.core.records import Guarded, Record
 from lddp.core.tables import Table
 from lddp.errors import FormatError, OperationError
 from lddp.node.describe import event_kind, record_document
@@ -61,7 +61,7 @@ class History:
     def documents(self, first: int, last: int, path: bytes, limit: int) -> list[Document]:
         found: list[Document] = []
         for gsn, record in self.records(first, last):
-            if path and not _concerns(record, path):
+            if path and not concerns(record, path):
                 continue
             found.append(record_document(gsn, record))
             if len(found) >= limit:
@@ -93,7 +93,9 @@ class History:
             node.gateway.on_applied.remove(poke)
 
 
-def _concerns(record: Record, path: bytes) -> bool:
+def concerns(record: Record, path: bytes) -> bool:
+    """Whether a record is about a path or what is below it."""
+    record = record.operation if isinstance(record, Guarded) else record
     below = path.rstrip(b"/") + b"/"
     for name in ("path", "to"):
         value = getattr(record, name, None)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lddp.admin.backend import Document
-from lddp.config import MountConfig
+from lddp.config import MountConfig, WriteMode
 from lddp.core.rules import Rule
 from lddp.core.view import View
 from lddp.errors import LddpError, OperationError, UnavailableError, UsageError, ZoneError, quoted
@@ -65,24 +65,26 @@ class Mounts:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._mounts: dict[bytes, Mount] = {}
+        self.mounts: dict[bytes, Mount] = {}
         self._watching: set[asyncio.Task[None]] = set()
         self._change = asyncio.Lock()
 
     def documents(self) -> list[Document]:
-        return [self._document(mount) for _, mount in sorted(self._mounts.items())]
+        return [self._document(mount) for _, mount in sorted(self.mounts.items())]
 
     def _document(self, mount: Mount) -> Document:
         return {
             "rule": mount.top.name,
             **named("mountpoint", mount.mountpoint),
             "soft_timeout_s": mount.patience.soft_s,
+            "write_mode": mount.write_mode,
             "calls": mount.session.in_flight,
+            "queued": mount.queued,
         }
 
     async def told(self, timeout_s: float) -> None:
         """Returns when every mount shows what the node has folded. Raises UnavailableError after the time."""
-        for mount in [mount for mount in self._mounts.values() if not mount.is_told]:
+        for mount in [mount for mount in self.mounts.values() if not mount.is_told]:
             try:
                 await asyncio.wait_for(mount.told(), timeout_s)
             except TimeoutError:
@@ -90,7 +92,7 @@ class Mounts:
                     f"the kernel was not told of all changes at {quoted(mount.mountpoint)} in {timeout_s:g} s"
                 ) from None
 
-    async def mount(self, name: str, mountpoint: bytes, soft_s: float | None) -> Document:
+    async def mount(self, name: str, mountpoint: bytes, soft_s: float | None, mode: WriteMode) -> Document:
         """Raises UsageError, ZoneError, OperationError(ENOENT) for a rule that does not exist."""
         async with self._change:
             with self._node.gateway.view() as view:
@@ -104,8 +106,8 @@ class Mounts:
             from lddp.doors.fuse.mount import Mount
 
             top = Top(rule.number, rule.name, rule.path, rule.root)
-            mount = await Mount.start(NodeGround(self._node), top, mountpoint, Patience(soft_s))
-            self._mounts[mountpoint] = mount
+            mount = await Mount.start(NodeGround(self._node), top, mountpoint, Patience(soft_s), mode)
+            self.mounts[mountpoint] = mount
             task = asyncio.get_running_loop().create_task(self._watch(mount))
             self._watching.add(task)
             task.add_done_callback(self._watching.discard)
@@ -128,14 +130,14 @@ class Mounts:
     async def _watch(self, mount: Mount) -> None:
         """Anybody who may can unmount it, by umount(8)."""
         await mount.ended()
-        self._mounts.pop(mount.mountpoint, None)
+        self.mounts.pop(mount.mountpoint, None)
         await mount.close()
         _log.info("rule %s is not mounted at %s any more", mount.top.name, os.fsdecode(mount.mountpoint))
 
     async def unmount(self, mountpoint: bytes, *, lazily: bool) -> Document:
         async with self._change:
             mountpoint = os.path.normpath(mountpoint)
-            mount = self._mounts.get(mountpoint)
+            mount = self.mounts.get(mountpoint)
             if mount is None:
                 raise OperationError(errno.ENOENT, f"nothing of this node is mounted at {quoted(mountpoint)}")
             document = self._document(mount)
@@ -146,7 +148,7 @@ class Mounts:
                     error.errno or errno.EIO,
                     f"{quoted(mountpoint)} cannot be unmounted ({error.strerror}); end what uses it, or unmount lazily",
                 ) from None
-            self._mounts.pop(mountpoint, None)
+            self.mounts.pop(mountpoint, None)
             return document
 
     async def run(self) -> None:
@@ -156,7 +158,8 @@ class Mounts:
         while left:
             for mountpoint, wanted in list(left.items()):
                 try:
-                    await self.mount(wanted.rule, os.fsencode(mountpoint), wanted.soft_timeout_s or None)
+                    soft_s = wanted.soft_timeout_s or None
+                    await self.mount(wanted.rule, os.fsencode(mountpoint), soft_s, wanted.write_mode)
                     del left[mountpoint]
                 except LddpError as error:
                     if told.get(mountpoint) != str(error):
@@ -168,7 +171,7 @@ class Mounts:
     async def stop(self) -> None:
         """Unmounts all, also from under programs that use them."""
         failed = self._node.member.failed.done()
-        for mount in list(self._mounts.values()):
+        for mount in list(self.mounts.values()):
             try:
                 # A node that has failed orders nothing any more.
                 await (mount.stop(lazily=True, commit_s=0) if failed else mount.stop(lazily=True))

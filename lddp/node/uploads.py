@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from lddp.content.disk import STEP_BYTES
 from lddp.content.frames import UPLOAD_BYTES
+from lddp.core.limits import INLINE_BYTES_MAX
 from lddp.core.records import Content
 from lddp.core.rules import Rule
 from lddp.errors import UnavailableError
@@ -65,6 +66,8 @@ class Upload:
 
     async def commit(self) -> Content:
         await self._idle()
+        if self._writer.size + self._waiting <= INLINE_BYTES_MAX:
+            return self._commit(self._taken())  # goes with its record, and never touches the disk
         content = await self._node.store.disk.run(self._commit, self._taken())
         if content.inline is None and content.size:
             await self._spread(content)

@@ -25,6 +25,15 @@ class Overlay:
         self._fresh: dict[Table, list[bytes]] = {table: [] for table in Table}
         """Keys of changed rows: in order, and those that came after the last scan."""
 
+    @property
+    def base(self) -> Tables:
+        return self._base
+
+    def put_over(self, base: Tables) -> None:
+        """Goes on over another transaction: where that shows more, what was changed here is seen first."""
+        self._base = base
+        self._base_get = base.get
+
     def __len__(self) -> int:
         """Rows changed."""
         return sum(map(len, self._rows.values()))

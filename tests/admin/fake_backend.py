@@ -13,6 +13,7 @@ from blake3 import blake3
 
 from lddp.access import Decided, Entry, OpenFile
 from lddp.admin.backend import Backend, Document, Event, Metric, RuleRequest
+from lddp.config import WriteMode
 from lddp.core import records as r
 from lddp.core.records import Content, Kind, MigrationAction, OperationId, Outcome, Record
 from lddp.errors import LddpError, OperationError, UnavailableError, UsageError
@@ -436,11 +437,11 @@ class FakeBackend:
     def mounts(self) -> list[Document]:
         return [{"rule": rule, "mountpoint": point.decode()} for point, rule in self.mounted.items()]
 
-    async def mount(self, rule: str, mountpoint: bytes, soft_s: float | None) -> Document:
+    async def mount(self, rule: str, mountpoint: bytes, soft_s: float | None, mode: WriteMode) -> Document:
         if rule not in self.rule_documents:
             raise OperationError(errno.ENOENT, f"there is no rule {rule!r}")
         self.mounted[mountpoint] = rule
-        return {"rule": rule, "mountpoint": mountpoint.decode(), "soft_timeout_s": soft_s}
+        return {"rule": rule, "mountpoint": mountpoint.decode(), "soft_timeout_s": soft_s, "write_mode": mode}
 
     async def unmount(self, mountpoint: bytes, *, lazily: bool) -> Document:
         if mountpoint not in self.mounted:

@@ -15,9 +15,11 @@ from tests.admin.fake_backend import FakeBackend
 async def test_mount_list_unmount(http: aiohttp.ClientSession, backend: FakeBackend) -> None:
     backend.rule_documents["photos"] = {"name": "photos"}
     body = {"rule": "photos", "mountpoint": "/mnt/photos/", "soft_timeout_s": 2.5}
-    async with http.post("/v1/mounts", json=body) as response:
-        assert response.status == 201
-        assert await response.json() == {"rule": "photos", "mountpoint": "/mnt/photos", "soft_timeout_s": 2.5}
+    for mode in ({}, {"write_mode": "pipelined"}):
+        async with http.post("/v1/mounts", json=body | mode) as response:
+            assert response.status == 201
+            expected = body | {"mountpoint": "/mnt/photos", "write_mode": "sync"} | mode
+            assert await response.json() == expected
     async with http.get("/v1/mounts") as response:
         assert await response.json() == {"mounts": [{"rule": "photos", "mountpoint": "/mnt/photos"}]}
     async with http.delete("/v1/mounts?mountpoint=/mnt/photos&lazy=true") as response:
@@ -37,6 +39,9 @@ async def test_mount_list_unmount(http: aiohttp.ClientSession, backend: FakeBack
         {"rule": "photos", "mountpoint": "/mnt", "soft_timeout_s": 0},
         {"rule": "photos", "mountpoint": "/mnt", "soft_timeout_s": True},
         {"rule": "photos", "mountpoint": "/mnt", "options": "suid"},
+        {"rule": "photos", "mountpoint": "/mnt", "write_mode": "async"},
+        {"rule": "photos", "mountpoint": "/mnt", "write_mode": None},
+        {"rule": "photos", "mountpoint": "/mnt", "write_mode": ["sync"]},
     ],
 )
 async def test_what_is_no_mount(http: aiohttp.ClientSession, body: dict[str, Any]) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
+from typing import get_args
+
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -178,6 +182,9 @@ _all: dict[str, st.SearchStrategy[Record]] = {
         st.lists(st.builds(ZoneFinding, _zones, _digests, _u32, _u32, _sizes), max_size=3).map(tuple),
     ),
 }
+_operations = st.one_of(*(_all[kind.__name__] for kind in get_args(records.Operation)))
+_numbers = st.integers(-(2**62), 2**62)
+_all["Guarded"] = st.builds(records.Guarded, _operations, st.none() | _ids, _numbers, _numbers, _numbers, _numbers)
 _records = st.one_of(*_all.values())
 
 
@@ -194,7 +201,7 @@ def test_every_record_type_is_tried() -> None:
         for name, thing in vars(records).items()
         if isinstance(thing, type) and issubclass(thing, tuple) and "id" in getattr(thing, "_fields", ())
     }
-    assert named == set(_all)
+    assert named | {"Guarded"} == set(_all)
 
 
 @pytest.mark.parametrize("name", sorted(_all))
@@ -429,3 +436,17 @@ def test_beyond_the_limit(record: Record) -> None:
     """The limit is found at the latest when the record is read: no node ever applies such a record."""
     with pytest.raises(LimitError):
         decode(encode(record))
+
+
+def test_what_is_guarded_is_an_operation_within_its_limits() -> None:
+    inner = records.SetXattr(operation_id(1), 0, 5, b"/data/f", b"user.a", b"x")
+    with pytest.raises(LimitError):
+        encode(records.Guarded(inner._replace(value=b"x" * (limits.XATTR_VALUE_BYTES_MAX + 1))))
+    for wrong in (b"", (1,), (69, 1), (16, 1), (99,)):
+        with pytest.raises(FormatError):
+            decode(_framed((16, wrong, None, 0, 0, 0, 0)))
+
+
+def _framed(fields: tuple[object, ...]) -> bytes:
+    body: bytes = msgpack.packb(fields)
+    return b"\1" + zlib.crc32(body).to_bytes(4, "big") + body

@@ -7,7 +7,7 @@ from typing import NamedTuple, get_args
 
 from lddp.core import effects as e
 from lddp.core.codec import CODES, encode
-from lddp.core.records import Observation
+from lddp.core.records import Guarded, Observation
 from tests.crash.cases import CASES, Make, first_records
 from tests.crash.expected import Fold
 
@@ -18,8 +18,8 @@ class Kinds(NamedTuple):
 
 
 def wanted() -> Kinds:
-    """All that there are. Observations are records too."""
-    return Kinds(set(CODES) | {Observation}, set(get_args(e.Effect)))
+    """All that there are. Observations are records too; what guards an operation has no effects of its own."""
+    return Kinds(set(CODES) - {Guarded} | {Observation}, set(get_args(e.Effect)))
 
 
 def had() -> Kinds:

@@ -68,3 +68,17 @@ def test_many_new_keys_are_found_in_order() -> None:
             overlay.put(Table.META, number.to_bytes(2, "big"), b"x")
         assert [int.from_bytes(key, "big") for key, _ in overlay.scan(Table.META)] == list(range(1, 101))
         assert len(overlay) == 100
+
+
+def test_what_was_changed_is_seen_over_a_newer_transaction() -> None:
+    first, second = stored({b"a": b"1", b"b": b"1"}), stored({b"a": b"2", b"b": b"2", b"c": b"2"})
+    with first.read() as before, second.read() as after:
+        overlay = Overlay(before)
+        overlay.put(Table.META, b"a", b"mine")
+        overlay.delete(Table.META, b"b")
+        overlay.put_over(after)
+        assert overlay.base is after
+        assert list(overlay.scan(Table.META)) == [(b"a", b"mine"), (b"c", b"2")]
+        assert overlay.get(Table.META, b"c") == b"2" and overlay.get(Table.META, b"b") is None
+        overlay.put_over(before)
+        assert list(overlay.scan(Table.META)) == [(b"a", b"mine")]

@@ -8,5 +8,8 @@ files.py       open files: the zone's own bytes, or a private copy while somebod
 committing.py  from a private copy to records of the log
 ordering.py    records through the gateway, hard or soft, about an object whatever its name is by then
 following.py   what other zones change, told to the kernel
+pipeline.py    the pipelined mode: a queue, and how it goes into the log; queued.py is one operation of it
+speculation.py the namespace with what is queued; promised.py shows it to the rest
+errors.py      what was promised and refused, until it is told
 mount.py       all of these together, from mount(2) to the end
 """

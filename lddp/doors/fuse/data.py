@@ -63,7 +63,7 @@ class Data:
             self._let_go(file)
             raise
         self._last += 1
-        self._handles[self._last] = Handle(file, flags)
+        self._handles[self._last] = Handle(file, flags, tree.errors.open(number))
         keep = tree.inodes.keeps_pages(number, file.digest) and bool(file.digest)
         return wire.open_answer(self._last, protocol.FOPEN_KEEP_CACHE if keep else 0)
 
@@ -83,7 +83,7 @@ class Data:
         if not file.is_known:
             file.become_empty(EMPTY_DIGEST)
         self._last += 1
-        self._handles[self._last] = Handle(file, made.flags)
+        self._handles[self._last] = Handle(file, made.flags, tree.errors.open(inode.number), has_made=True)
         entry = tree.entry(inode, directory, made.name)
         tree.inodes.keeps_pages(inode.number, EMPTY_DIGEST)
         return entry + wire.open_answer(self._last)
@@ -137,14 +137,28 @@ class Data:
 
     def flush(self, request: wire.Request) -> Answer:
         handle = self._handle(wire.handle(request.body))
-        return self._commit(handle.file) if handle.writes and handle.file.is_ahead else b""  # type: ignore[return-value]
+        if not handle.writes:
+            return b""
+        if handle.file.is_ahead:
+            return self._close(handle)  # type: ignore[return-value]
+        self._tree.report(handle.opened)
+        return b""
 
-    def fsync(self, request: wire.Request) -> Answer:
+    async def _close(self, handle: Handle) -> bytes:
+        """A file that existed is in the log then, for whoever opens it elsewhere. One that this open has made is queued
+        where its making was."""
+        await self._tree.committer.commit(handle.file)
+        if not handle.has_made:
+            await self._tree.barrier()
+        self._tree.report(handle.opened)
+        return b""
+
+    async def fsync(self, request: wire.Request) -> bytes:
         handle = self._handle(wire.handle(request.body))
-        return self._commit(handle.file) if handle.file.is_ahead else b""  # type: ignore[return-value]
-
-    async def _commit(self, file: File) -> bytes:
-        await self._tree.committer.commit(file)
+        if handle.file.is_ahead:
+            await self._tree.committer.commit(handle.file)
+        await self._tree.barrier()
+        self._tree.report(handle.opened)
         return b""
 
     def release(self, request: wire.Request) -> bytes:

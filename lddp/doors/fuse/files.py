@@ -21,6 +21,7 @@ from lddp.core.namespace import Inode
 from lddp.core.operations import EMPTY_DIGEST
 from lddp.doors.fuse import copying
 from lddp.doors.fuse.dirty import Dirty
+from lddp.doors.fuse.errors import Opened
 from lddp.doors.fuse.ordering import Orders, refused
 from lddp.errors import OperationError
 
@@ -102,6 +103,9 @@ class File:
 class Handle:
     file: File
     flags: int
+    opened: Opened
+    has_made: bool = False
+    """Whether this open has made the file."""
 
     @property
     def writes(self) -> bool:

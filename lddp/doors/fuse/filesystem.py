@@ -73,4 +73,5 @@ class Filesystem:
     async def close(self) -> None:
         """Nothing is committed here: `Tree.commit_all` comes first."""
         await self._data.close()
+        await self.tree.close()
         self.tree.files.close()

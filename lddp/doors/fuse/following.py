@@ -57,6 +57,7 @@ class Following:
             with self._tree.ground.view() as view:
                 seen, self._seen = self._seen, view.gsn
                 notices = [notice for number in numbers for notice in self._notices(view, number, seen)]
+                self._tree.orders.told(numbers)
             if notices:
                 await self._tell(notices)
             if not self._ahead:
@@ -71,7 +72,7 @@ class Following:
                 tree.inodes.lost_name(number, directory, name)
                 notices.append(wire.entry_notice(tree.inodes.node(directory), name))
         # Of what is gone: the kernel took the last name away itself.
-        own = not notices if inode is None else inode.version > seen and inode.version in tree.orders.own
+        own = not notices if inode is None else tree.orders.is_own(inode, seen)
         if not own:
             tree.inodes.changed(number, tree.ground.time_ns())
             # Attributes only, or what is cached of the bytes as well.

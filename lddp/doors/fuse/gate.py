@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 
@@ -39,3 +39,23 @@ class Gate:
                 yield
             finally:
                 self.is_alone = False
+
+
+class RoomGate(Gate):
+    """A gate before a queue: who passes has waited until there is room."""
+
+    def __init__(self, room: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self._room = room
+
+    @asynccontextmanager
+    async def shared(self) -> AsyncIterator[None]:
+        await self._room()
+        async with super().shared():
+            yield
+
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[None]:
+        await self._room()
+        async with super().exclusive():
+            yield

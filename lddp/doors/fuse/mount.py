@@ -9,10 +9,12 @@ import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 
+from lddp.config import WriteMode
 from lddp.doors.fuse import mounting
 from lddp.doors.fuse.filesystem import Filesystem
 from lddp.doors.fuse.following import Following
 from lddp.doors.fuse.ground import Ground, Patience, Top
+from lddp.doors.fuse.ordering import refused
 from lddp.doors.fuse.session import Session
 from lddp.doors.fuse.tree import Tree
 from lddp.errors import UnavailableError, quoted
@@ -45,10 +47,12 @@ class Mount:
         tree.ground.follow(self._following.changed)
 
     @classmethod
-    async def start(cls, ground: Ground, top: Top, mountpoint: bytes, patience: Patience) -> Mount:
+    async def start(
+        cls, ground: Ground, top: Top, mountpoint: bytes, patience: Patience, mode: WriteMode = WriteMode.SYNC
+    ) -> Mount:
         """Mounts; returns once the kernel has been greeted, so that programs can be let loose. Raises UsageError,
         ZoneError and UnavailableError."""
-        tree = Tree(ground, top, patience, VALID_NS)
+        tree = Tree(ground, top, patience, VALID_NS, mode)
         loop = asyncio.get_running_loop()
         descriptor = await loop.run_in_executor(None, mounting.mount, mountpoint, b"lddp:" + os.fsencode(top.name))
         mount = cls(top, mountpoint, patience, tree, descriptor)
@@ -67,10 +71,14 @@ class Mount:
 
     async def stop(self, *, lazily: bool = False, commit_s: float = COMMIT_S) -> None:
         """Commits what is still to be, if that takes no more than `commit_s`, and unmounts. OSError(EBUSY) where
-        programs have files open there; `lazily` takes it from under them."""
+        programs have files open there, and ETIMEDOUT where what was promised could not be ordered; `lazily` unmounts
+        nevertheless."""
         self._commit_s = commit_s
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.tree.commit_all(), commit_s)
+        await self._commit()
+        if self.queued:
+            if not lazily:
+                raise refused(errno.ETIMEDOUT)
+            self._commit_s = 0.0  # it has been waited for
         loop = asyncio.get_running_loop()
         if not self.session.ended.done():
             try:
@@ -87,6 +95,15 @@ class Mount:
             if error.errno != errno.EBUSY or not lazily:
                 raise
             mounting.unmount(self.mountpoint, lazily=True)
+
+    @property
+    def write_mode(self) -> WriteMode:
+        return WriteMode.SYNC if self.tree.pipeline is None else WriteMode.PIPELINED
+
+    @property
+    def queued(self) -> int:
+        """Changes that are promised and not in the log yet."""
+        return 0 if self.tree.pipeline is None else len(self.tree.pipeline)
 
     @property
     def is_told(self) -> bool:
@@ -109,9 +126,12 @@ class Mount:
             self._closing = asyncio.get_running_loop().create_task(self._close())
         await asyncio.shield(self._closing)
 
-    async def _close(self) -> None:
-        with contextlib.suppress(TimeoutError):
+    async def _commit(self) -> None:
+        with contextlib.suppress(TimeoutError, OSError):  # what is not committed is logged at the end
             await asyncio.wait_for(self.tree.commit_all(), self._commit_s)
+
+    async def _close(self) -> None:
+        await self._commit()
         self.tree.ground.unfollow(self._following.changed)
         self._task.cancel()
         await asyncio.wait([self._task])

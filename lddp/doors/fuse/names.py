@@ -12,6 +12,7 @@ from lddp.core.limits import NAME_BYTES_MAX
 from lddp.core.namespace import Inode
 from lddp.core.records import InPlace, Kind, Record, RenameFlag
 from lddp.doors.fuse import wire
+from lddp.doors.fuse.errors import Opened
 from lddp.doors.fuse.inodes import user_device
 from lddp.doors.fuse.ordering import KINDS, Stamp, refused
 from lddp.doors.fuse.tree import Tree
@@ -32,6 +33,7 @@ class Names:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._listings: dict[int, list[tuple[bytes, int, int]]] = {}
+        self._opened: dict[int, Opened] = {}
         self._handle = 0
 
     def _directory(self, request: wire.Request) -> int:
@@ -206,8 +208,9 @@ class Names:
     # -- listing ------------------------------------------------------------------------------------------------------
 
     def opendir(self, request: wire.Request) -> bytes:
-        self._tree.inode(self._directory(request))
+        directory = self._tree.inode(self._directory(request)).number
         self._handle += 1
+        self._opened[self._handle] = self._tree.errors.open(directory)
         return wire.open_answer(self._handle)
 
     def _listing(self, directory: int, handle: int, offset: int) -> list[tuple[bytes, int, int]]:
@@ -256,8 +259,15 @@ class Names:
         return bytes(data)
 
     def releasedir(self, request: wire.Request) -> bytes:
-        self._listings.pop(wire.handle(request.body), None)
+        handle = wire.handle(request.body)
+        self._listings.pop(handle, None)
+        self._opened.pop(handle, None)
         return b""
 
-    def fsyncdir(self, request: wire.Request) -> bytes:
-        return b""  # every change of a name was durable before it returned
+    async def fsyncdir(self, request: wire.Request) -> bytes:
+        """Without promises every change of a name was durable before it returned."""
+        await self._tree.barrier()
+        opened = self._opened.get(wire.handle(request.body))
+        if opened is not None:
+            self._tree.report(opened)
+        return b""

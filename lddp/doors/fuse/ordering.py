@@ -1,4 +1,4 @@
-"""Records of a mount, ordered before the call that asks for them returns."""
+"""Records of a mount, ordered before the call that asks for them returns; or promised, where it is pipelined."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import errno
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from lddp.core import records as r
 from lddp.core.namespace import Inode
@@ -34,15 +35,27 @@ def refused(number: int) -> OSError:
     return OSError(number, os.strerror(number))
 
 
+class Promises(Protocol):
+    """What answers before the log does."""
+
+    gate: Gate
+    contested: set[int]
+
+    async def promise(self, records: Sequence[Record]) -> list[Outcome]: ...
+
+    def is_own(self, inode: Inode, seen: int) -> bool: ...
+
+
 class Orders:
     """Submits records and waits for them. `moves` is passed by every change, and alone by what moves directories: the
     path of a record is then still right when its turn in the log comes, as far as this mount is concerned."""
 
-    def __init__(self, ground: Ground, top: Top, patience: Patience) -> None:
+    def __init__(self, ground: Ground, top: Top, patience: Patience, promises: Promises | None = None) -> None:
         self.ground = ground
         self.top = top
         self._patience = patience
-        self.moves = Gate()
+        self._promises = promises
+        self.moves = Gate() if promises is None else promises.gate
         self.own: set[int] = set()
         """GSNs of the latest records of this mount."""
         self._own: deque[int] = deque()
@@ -70,7 +83,16 @@ class Orders:
     # -- records ------------------------------------------------------------------------------------------------------
 
     async def many(self, records: Sequence[Record]) -> list[Outcome]:
+        """All outcomes, once the records are durable on a majority and this node's namespace shows them; or once they
+        are promised, where the mount is pipelined."""
+        return await (self.now(records) if self._promises is None else self._promises.promise(records))
+
+    async def now(self, records: Sequence[Record]) -> list[Outcome]:
         """All outcomes, once the records are durable on a majority and this node's namespace shows them."""
+        return [outcome for _, outcome in await self.answers(records)]
+
+    async def answers(self, records: Sequence[Record]) -> list[tuple[int, Outcome]]:
+        """As `now`, with the GSNs."""
         left_s = self._patience.soft_s
         clock = asyncio.get_running_loop().time
         while True:
@@ -80,7 +102,7 @@ class Orders:
                 answers = await self.ground.submit_many(records, try_s, visible=False)
                 self._remember(answers)
                 await self.ground.folded(max(index for index, _ in answers), TRY_S)
-                return [outcome for _, outcome in answers]
+                return answers
             except OutcomeUnknownError:
                 pass  # the same records again
             except UnavailableError:
@@ -131,10 +153,26 @@ class Orders:
 
     def _remember(self, answers: Sequence[tuple[int, Outcome]]) -> None:
         for index, _ in answers:
-            self.own.add(index)
-            self._own.append(index)
+            self.remember(index)
+
+    def remember(self, index: int) -> None:
+        if index in self.own:
+            return
+        self.own.add(index)
+        self._own.append(index)
         while len(self._own) > OWN_MAX:
             self.own.discard(self._own.popleft())
+
+    def is_own(self, inode: Inode, seen: int) -> bool:
+        """Whether this mount has asked for what changed an inode last, since GSN `seen`."""
+        if self._promises is not None:
+            return self._promises.is_own(inode, seen)
+        return inode.version > seen and inode.version in self.own
+
+    def told(self, numbers: set[int]) -> None:
+        """The kernel knows how these inodes are."""
+        if self._promises is not None:
+            self._promises.contested -= numbers
 
 
 KINDS = {

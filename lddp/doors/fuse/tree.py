@@ -6,14 +6,18 @@ import errno
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+from lddp.config import WriteMode
 from lddp.core.namespace import Inode
 from lddp.core.records import InPlace
 from lddp.doors.fuse import wire
 from lddp.doors.fuse.committing import Committer
+from lddp.doors.fuse.errors import Errors, Opened
 from lddp.doors.fuse.files import Files
 from lddp.doors.fuse.ground import Ground, Patience, Top
 from lddp.doors.fuse.inodes import Inodes
 from lddp.doors.fuse.ordering import Orders, Stamp, refused
+from lddp.doors.fuse.pipeline import Pipeline
+from lddp.doors.fuse.promised import Promised
 
 _log = logging.getLogger(__name__)
 
@@ -25,17 +29,27 @@ async def _tell_nobody(notices: list[Sequence[bytes]]) -> None:
 class Tree:
     """The mounted rule: its namespace, its open files, and the way to the log."""
 
-    def __init__(self, ground: Ground, top: Top, patience: Patience, valid_ns: int) -> None:
-        self.ground = ground
+    def __init__(
+        self, ground: Ground, top: Top, patience: Patience, valid_ns: int, mode: WriteMode = WriteMode.SYNC
+    ) -> None:
+        self.errors = Errors()
+        self.pipeline = Pipeline(ground, top, patience, self.errors) if mode is WriteMode.PIPELINED else None
+        self.ground = ground = ground if self.pipeline is None else Promised(self.pipeline)
         self.top = top
         self.valid_ns = valid_ns
         """How long the kernel may believe what it was told of names and attributes."""
         self.inodes = Inodes(top.root)
-        self.orders = Orders(ground, top, patience)
+        self.orders = Orders(ground, top, patience, self.pipeline)
         self.files = Files(self.orders)
         self.tell: Callable[[list[Sequence[bytes]]], Awaitable[None]] = _tell_nobody
         """Tells the kernel something that it did not ask for."""
         self.committer = Committer(self.orders, self.files, self.inodes)
+        if self.pipeline is not None:
+            self.pipeline.is_known = self.is_known
+
+    def is_known(self, number: int) -> bool:
+        """Whether the kernel or an open file has it."""
+        return number in self.inodes or self.files.get(number) is not None
 
     # -- what is shown ------------------------------------------------------------------------------------------------
 
@@ -92,11 +106,28 @@ class Tree:
             self.inodes.changed(one, stamp[2])
         return True
 
+    async def barrier(self) -> None:
+        """Returns when what was promised so far is in the log, or was refused."""
+        if self.pipeline is not None:
+            await self.pipeline.barrier()
+
+    def report(self, opened: Opened) -> None:
+        """OSError where something that was promised to who has this open was refused; once."""
+        number = self.errors.look(opened)
+        if number:
+            raise refused(number)
+
     async def commit_all(self) -> None:
-        """Everything that was written and not committed yet."""
+        """Everything that was written and not committed yet, and everything that was promised."""
         for file in self.files:
             if file.is_ahead:
                 try:
                     await self.committer.commit(file)
                 except OSError as error:
                     _log.error("inode %d of %s was not committed: %s", file.number, self.top.name, error.strerror)
+        await self.barrier()
+
+    async def close(self) -> None:
+        """What is promised still is lost."""
+        if self.pipeline is not None:
+            await self.pipeline.close()

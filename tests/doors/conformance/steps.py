@@ -26,6 +26,7 @@ class Need(Enum):
     DOTS = "`.` and `..` in a path as they are"
     EXCHANGE = "exchanging two names"
     EXCLUSIVE = "making a file only where there is none"
+    EXCLUSIVE_ANYWHERE = "an error at once where another zone has made the file a moment before"
     LINK = "another name of a file"
     LIST_NO_FILE = "listing what is a file is an error"
     LONG_PATH = "a path of more than 3,000 bytes"
@@ -134,7 +135,7 @@ class TwoCreators(Step):
     datas: tuple[bytes, bytes]
 
     def own_needs(self) -> set[Need]:
-        return {Need.EXCLUSIVE}
+        return {Need.EXCLUSIVE, Need.EXCLUSIVE_ANYWHERE}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno as e
 
+from lddp.config import WriteMode
 from lddp.doors.webhdfs import remote
 from lddp.doors.webhdfs.remote import JavaClass
 from tests.doors.conformance.steps import (
@@ -29,6 +30,8 @@ from tests.doors.conformance.steps import (
 
 NS_IN_MS = 1_000_000
 HTTP, FSSPEC, WEBHDFS, CLI, FUSE, DIRECTORY = "http", "fsspec", "webhdfs", "cli", "fuse", "directory"
+PIPELINED = "fuse-pipelined"
+MOUNTS = {WriteMode.SYNC: FUSE, WriteMode.PIPELINED: PIPELINED}
 
 _KERNEL = {
     Need.CONDITION: "a file has no version there",
@@ -102,6 +105,7 @@ CANNOT: dict[str, dict[Need, str]] = {
         Need.XATTR: "there is no command for it",
     },
     FUSE: _KERNEL,
+    PIPELINED: _KERNEL | {Need.EXCLUSIVE_ANYWHERE: "other zones are heard of at the barrier"},
     DIRECTORY: _KERNEL,
 }
 

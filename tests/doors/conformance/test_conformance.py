@@ -18,7 +18,7 @@ from tests.doors.conformance.directory import Directory
 from tests.doors.conformance.doors import Api, Commands, Door, Fsspec, WebHdfs
 from tests.doors.conformance.mounted import Mounted
 from tests.doors.conformance.steps import Case, Mkdir, Need, Put, Read, RemoveTree, Step, TwoCreators, answer_of
-from tests.doors.conformance.table import CANNOT, CLI, DIRECTORY, FSSPEC, FUSE, HTTP, WEBHDFS
+from tests.doors.conformance.table import CANNOT, CLI, DIRECTORY, FSSPEC, HTTP, MOUNTS, WEBHDFS
 from tests.doors.fuse.live import WHY_NOT
 from tests.doors.served import Served, in_memory
 from tests.node.trees import describe
@@ -56,8 +56,9 @@ def world() -> Iterator[World]:
         served = Served(directory)
         here, there = (_doors(served, served.zones.url(name)) for name in ("zone-1", "zone-2"))
         if not WHY_NOT:
-            here[FUSE] = Mounted(served, "zone-1", directory / "mounted-1")
-            there[FUSE] = Mounted(served, "zone-2", directory / "mounted-2")
+            for mode, name in MOUNTS.items():
+                here[name] = Mounted(served, "zone-1", directory / f"{name}-1", mode)
+                there[name] = Mounted(served, "zone-2", directory / f"{name}-2", mode)
         api = here[HTTP]
         assert isinstance(api, Api)
         plain = directory / "plain"
@@ -112,10 +113,16 @@ def creators(doors: tuple[Door, Door], step: TwoCreators, settle: Callable[[], N
     made = [data for data, (number, _) in zip(step.datas, found, strict=True) if number == 0]
     if sorted(number for number, _ in found) != [0, errno.EEXIST]:
         return f"{found}: not one of them has made it"
-    if doors[0].name == FUSE:
+    if isinstance(doors[0], Mounted):
         settle()
     shown = [differs(door, Read(step.path, answer=made[0])) for door in doors]
     return "; ".join(f"at zone {number}: {what}" for number, what in enumerate(shown, 1) if what)
+
+
+def ordered(door: Door) -> None:
+    """What was done through it is in the log."""
+    if isinstance(door, Mounted):
+        door.settle()
 
 
 def perform(
@@ -130,7 +137,12 @@ def perform(
             performer = stand_in
         if performer is None:
             continue
-        difference = creators(doors, step, settle) if isinstance(step, TwoCreators) else differs(performer, step)
+        if performer is not doors[0]:
+            ordered(doors[0])
+        if isinstance(step, TwoCreators):
+            difference = creators(doors if performer is doors[0] else (performer, performer), step, settle)
+        else:
+            difference = differs(performer, step)
         if difference:
             found.append(f"step {place}, {str(relative)[:120]}: {difference}")
     return found
@@ -159,16 +171,17 @@ def on_a_plain_directory(world: World, case: Case) -> Path:
     return top
 
 
-@pytest.mark.parametrize("name", [HTTP, FSSPEC, WEBHDFS, CLI, FUSE])
+@pytest.mark.parametrize("name", [HTTP, FSSPEC, WEBHDFS, CLI, *MOUNTS.values()])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_case(world: World, name: str, case: Case) -> None:
     if Need.XATTR in needs(case) and not world.has_xattrs:
         pytest.skip("this filesystem has no extended attributes")
-    if name == FUSE and WHY_NOT:
+    if name in MOUNTS.values() and WHY_NOT:
         pytest.skip(WHY_NOT)
     assert outcome(world.api, Mkdir(b"/data/case"))[0] == 0
     try:
         assert perform(case, world.doors[name], world.api, b"/data/case", world.served.settle) == []
+        ordered(world.doors[name][0])
         world.served.settle()
         trees = [describe(world.served.zones.root(zone) / "case") for zone in world.served.zones.zones]
         assert trees[1] == trees[0]
@@ -182,7 +195,7 @@ def test_a_case(world: World, name: str, case: Case) -> None:
 
 
 def test_the_table_says_no_more_than_what_is_needed() -> None:
-    assert set(CANNOT) == {HTTP, FSSPEC, WEBHDFS, CLI, FUSE, DIRECTORY}
+    assert set(CANNOT) == {HTTP, FSSPEC, WEBHDFS, CLI, *MOUNTS.values(), DIRECTORY}
     needed = frozenset[Need]().union(*map(needs, CASES))
     assert needed == set(Need)
     assert all(reason for row in CANNOT.values() for reason in row.values())

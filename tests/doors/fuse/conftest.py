@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lddp.config import WriteMode
 from tests.doors.fuse.kernel import Kernel, MachineGround
 
 
@@ -13,9 +14,10 @@ def ground(tmp_path: Path) -> MachineGround:
     return MachineGround(tmp_path)
 
 
-@pytest.fixture
-async def kernel(ground: MachineGround) -> AsyncIterator[Kernel]:
-    kernel = Kernel(ground)
+@pytest.fixture(params=WriteMode)
+async def kernel(ground: MachineGround, request: pytest.FixtureRequest) -> AsyncIterator[Kernel]:
+    """In the pipelined mode with a barrier after each call: what is asked of the ground is the same then."""
+    kernel = Kernel(ground, mode=request.param, waits=True)
     yield kernel
     await kernel.filesystem.close()
     assert not ground.still_open()

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lddp.config import WriteMode
 from lddp.core import records as r
 from lddp.core.records import Outcome
 from lddp.core.view import View
@@ -81,6 +82,11 @@ def shown(data: bytes) -> Shown:
     return Shown(inode, size, mode, links, uid, gid, *times)
 
 
+def plain(record: r.Record) -> r.Record:
+    """What is asked for, however it is guarded."""
+    return record.operation if isinstance(record, r.Guarded) else record
+
+
 class Refused(Exception):
     def __init__(self, number: int) -> None:
         super().__init__(errno.errorcode.get(number, str(number)))
@@ -96,15 +102,30 @@ async def until(condition: Callable[[], bool]) -> None:
 class Kernel:
     """Calls a filesystem as the kernel does. Methods return what the call gives, and raise Refused."""
 
-    def __init__(self, ground: MachineGround, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        ground: MachineGround,
+        patience: Patience | None = None,
+        mode: WriteMode = WriteMode.SYNC,
+        *,
+        waits: bool = False,
+    ) -> None:
+        """`waits`: after each call until what was promised is in the log."""
         with ground.view() as view:
             rule = view.rule("data")
         assert rule is not None
         top = Top(rule.number, rule.name, rule.path, rule.root)
         self.ground = ground
-        self.filesystem = Filesystem(Tree(ground, top, patience or Patience(), 0))
+        self.filesystem = Filesystem(Tree(ground, top, patience or Patience(), 0, mode))
+        self.tree = self.filesystem.tree
+        self._waits = waits
         self._unique = 0
         self.uid, self.gid = 1000, 1001
+
+    def real(self, number: int) -> int:
+        """How the log knows what has this number in the mount."""
+        pipeline = self.tree.pipeline
+        return number if pipeline is None else pipeline.speculation.aliases.real.get(number, number)
 
     def request(self, opcode: Opcode, node: int, body: bytes) -> wire.Request:
         self._unique += 2
@@ -115,6 +136,8 @@ class Kernel:
             answer = self.filesystem.handle(self.request(opcode, node, body))
             if isinstance(answer, Coroutine):
                 answer = await answer
+            if self._waits:
+                await self.tree.barrier()
         except (OSError, LddpError) as error:
             raise Refused(error.errno or errno.EIO) from error
         return answer if isinstance(answer, bytes) else b"".join(answer)
@@ -154,6 +177,16 @@ class Kernel:
                 data = data[24 + (length + 7) // 8 * 8 :]
         await self(Opcode.RELEASEDIR, node, struct.pack("<QIIQ", handle, 0, 0, 0))
         return found
+
+    async def unlink(self, name: bytes, node: int = protocol.ROOT) -> None:
+        assert await self(Opcode.UNLINK, node, name + b"\0") == b""
+
+    async def opendir(self, node: int = protocol.ROOT) -> int:
+        (handle,) = struct.unpack_from("<Q", await self(Opcode.OPENDIR, node, bytes(8)))
+        return int(handle)
+
+    async def fsyncdir(self, handle: int, node: int = protocol.ROOT) -> None:
+        assert await self(Opcode.FSYNCDIR, node, struct.pack("<QII", handle, 0, 0)) == b""
 
     # -- files --------------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from lddp.admin.backend import MemberRequest, RuleRequest
-from lddp.config import MountConfig, NodeConfig
+from lddp.config import MountConfig, NodeConfig, WriteMode
 from lddp.doors.fuse import mounting
 from lddp.errors import LddpError
 from tests.node.trio import SOURCE, TARGET, Trio
@@ -114,11 +114,12 @@ class Programs:
 class MountedTrio(Trio):
     """Three nodes; the rule has trees at two of them and is mounted at the first."""
 
-    def __init__(self, directory: Path, configured: bool = False) -> None:
+    def __init__(self, directory: Path, configured: bool = False, mode: WriteMode = WriteMode.SYNC) -> None:
         super().__init__(directory)
         self.point = directory / "mnt"
         self.point.mkdir()
         self._configured = configured
+        self.mode = mode
         self.programs = Programs(self.point)
 
     def config(self, name: str) -> NodeConfig:
@@ -127,7 +128,7 @@ class MountedTrio(Trio):
             return config
         from dataclasses import replace
 
-        return replace(config, mounts={self.point: MountConfig(rule=RULE)})
+        return replace(config, mounts={self.point: MountConfig(rule=RULE, write_mode=self.mode)})
 
     @property
     def zones(self) -> list[Path]:
@@ -142,13 +143,15 @@ class MountedTrio(Trio):
         assert not outcome.errno
 
     async def mount(self, soft_s: float | None = None) -> None:
-        await self.nodes[SOURCE].backend.mount(RULE, bytes(self.point), soft_s)
+        await self.nodes[SOURCE].backend.mount(RULE, bytes(self.point), soft_s, self.mode)
 
     async def unmount(self, *, lazily: bool = False) -> None:
         await self.nodes[SOURCE].backend.unmount(bytes(self.point), lazily=lazily)
 
     async def settled(self) -> None:
-        """Both zones show all that is in the log."""
+        """Both zones show all that is in the log, which has all that the mount has promised."""
+        if self.mode is WriteMode.PIPELINED and self.is_mounted():
+            await self.programs.run("sync", ".")
         gsn = self.nodes[SOURCE].gateway.gsn
         for name in (SOURCE, TARGET):
             await self.nodes[name].backend.wait(gsn, PATIENCE_S)
@@ -177,8 +180,10 @@ class MountedTrio(Trio):
 
 
 @asynccontextmanager
-async def trio(directory: Path, *, mounted: bool = True, configured: bool = False) -> AsyncIterator[MountedTrio]:
-    nodes = MountedTrio(directory, configured)
+async def trio(
+    directory: Path, *, mounted: bool = True, configured: bool = False, mode: WriteMode = WriteMode.SYNC
+) -> AsyncIterator[MountedTrio]:
+    nodes = MountedTrio(directory, configured, mode)
     try:
         await nodes.start()
         if mounted:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from lddp.access import OpenFile
+from lddp.config import WriteMode
 from lddp.core import records as r
 from lddp.core.records import OperationId, RenameFlag
 from lddp.doors.fuse import committing, protocol
@@ -22,6 +23,9 @@ from lddp.doors.fuse.protocol import Opcode, SetAttribute
 from tests.doors.fuse.kernel import Kernel, MachineGround
 from tests.doors.fuse.test_data import put_elsewhere
 from tests.doors.fuse.test_names import ROOT, number
+
+# A pipelined mount hears of other zones after its answers: `test_pipeline.py`.
+pytestmark = pytest.mark.parametrize("kernel", [WriteMode.SYNC], indirect=True)
 
 S = SetAttribute
 BIG = committing.RANGES_FROM_BYTES * 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
 
@@ -20,6 +20,10 @@ from tests.doors.fuse.test_data import put_elsewhere
 Notice = tuple[bytes, ...]
 
 
+async def _at_once() -> None:
+    """Where nothing is followed."""
+
+
 class Told:
     """Takes notices; `elsewhere` returns those of a record from another zone."""
 
@@ -27,6 +31,8 @@ class Told:
         self._notices: asyncio.Queue[list[Sequence[bytes]]] = asyncio.Queue()
         self._ground = ground
         self._sequence = 1000
+        self.settled: Callable[[], Awaitable[None]] = _at_once
+        """Returns when the kernel knows of every change so far."""
 
     async def take(self, notices: list[Sequence[bytes]]) -> None:
         self._notices.put_nowait(notices)
@@ -49,7 +55,8 @@ class Told:
 async def told(ground: MachineGround, kernel: Kernel) -> AsyncIterator[Told]:
     told = Told(ground)
     following = Following(kernel.filesystem.tree, told.take)
-    ground.follow(following.changed)
+    told.settled = following.told
+    kernel.tree.ground.follow(following.changed)
     task = asyncio.create_task(following.run())
     yield told
     task.cancel()
@@ -129,6 +136,7 @@ async def test_nothing_is_told_of_own_changes_and_of_what_the_kernel_does_not_kn
     await kernel.rename(b"f", b"g", above=made.inode)
     await kernel(Opcode.UNLINK, made.inode, b"g\0")
     await kernel.mkdir(b"unknown")
+    await told.settled()
     kernel.filesystem.forget([((await kernel.lookup(b"unknown")).inode, 2)])
     ground.apply(r.SetAttributes(OperationId(b"other", 1), 1, 7, b"/data/unknown", 0o700))
     assert await told.elsewhere(r.SetAttributes, b"/data/d", 0o700) == {attributes(made.inode)}

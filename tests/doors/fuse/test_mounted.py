@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from lddp.config import WriteMode
 from lddp.doors.fuse import mounting
 from lddp.errors import OperationError, UsageError, ZoneError
 from tests.doors.fuse.live import PATIENCE_S, RULE, MountedTrio, Programs, abort, can_mount, needs, trio
@@ -196,12 +197,12 @@ async def test_a_change_from_another_zone_shows(nodes: MountedTrio) -> None:
 
 
 @asynccontextmanager
-async def trio_mount_at_target(nodes: MountedTrio) -> AsyncIterator[Programs]:
+async def trio_mount_at_target(nodes: MountedTrio, mode: WriteMode = WriteMode.SYNC) -> AsyncIterator[Programs]:
     point = nodes.directory / "there"
     point.mkdir()
     backend = nodes.nodes[TARGET].backend
     await backend.wait(nodes.nodes[SOURCE].gateway.gsn, PATIENCE_S)
-    await backend.mount(RULE, bytes(point), None)
+    await backend.mount(RULE, bytes(point), None, mode)
     try:
         yield Programs(point)
         await backend.unmount(bytes(point), lazily=False)
@@ -261,13 +262,13 @@ async def test_what_cannot_be_mounted(nodes: MountedTrio, tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="already"):
         await nodes.mount()
     with pytest.raises(OperationError, match="no rule"):
-        await backend.mount("absent", bytes(tmp_path / "x"), None)
+        await backend.mount("absent", bytes(tmp_path / "x"), None, WriteMode.SYNC)
     with pytest.raises(UsageError, match="make the directory"):
-        await backend.mount("data", bytes(tmp_path / "x"), None)
+        await backend.mount("data", bytes(tmp_path / "x"), None, WriteMode.SYNC)
     for own in (nodes.source, nodes.source / "below", nodes.directory):
         own.mkdir(exist_ok=True)
         with pytest.raises(UsageError, match="overlaps"):
-            await backend.mount("data", bytes(own), None)
+            await backend.mount("data", bytes(own), None, WriteMode.SYNC)
 
 
 async def test_the_configuration_mounts_once_its_rule_is_there(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lddp.config import WriteMode
 from lddp.core import records as r
 from lddp.core.records import OperationId
 from lddp.doors.fuse.protocol import Opcode
@@ -17,6 +18,9 @@ from tests.doors.fuse.kernel import Kernel, MachineGround
 from tests.doors.fuse.test_data import put_elsewhere
 from tests.doors.fuse.test_elsewhere import meanwhile, rename
 from tests.doors.fuse.test_names import number
+
+# A pipelined mount hears of other zones after its answers: `test_pipeline.py`.
+pytestmark = pytest.mark.parametrize("kernel", [WriteMode.SYNC], indirect=True)
 
 Call = Callable[[Kernel, int], Coroutine[Any, Any, Any]]
 

@@ -1,0 +1,116 @@
+"""One operation that was promised and is not ordered yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeGuard
+
+from lddp.core import records as r
+from lddp.core.places import Place
+from lddp.core.records import OperationId
+from lddp.doors.fuse.later import Later
+
+_Content = r.Put | r.Write | r.Append | r.Truncate
+_SET = ("mode", "uid", "gid", "mtime_ns")
+_MEANT = ("expected_inode", "expected_parent", "expected_to_parent")
+_ByInode = _Content | r.SetAttributes | r.SetXattr | r.RemoveXattr
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """What one of its paths means: a name in a directory, and the inode there that is meant (0: whatever is there).
+    `above` is 0 where it is the inode that is meant, by whatever name."""
+
+    above: int
+    name: bytes
+    at: int
+
+    @property
+    def inodes(self) -> set[int]:
+        return {self.above, self.at} - {0}
+
+
+@dataclass(slots=True, eq=False)
+class Queued:
+    """`number` is its place in the order. The paths of `record` are right at that place, as far as is known; numbers of
+    inodes are those of the mount."""
+
+    record: r.Operation
+    number: int
+    spots: tuple[Spot, ...]
+    directories: tuple[int, ...]
+    """Whose names it changes, or that have what it changes."""
+    size: int
+    made: int = 0
+    writers: list[Later] = field(default_factory=list)
+    is_sent: bool = False
+    was_sent: bool = False
+    tries: int = 0
+    """How often the log has refused it for its own sake."""
+    refused: int = 0
+    """What is expected of the log at present."""
+    decided: int = 0
+    """What the log said at last."""
+
+    @property
+    def concerned(self) -> set[int]:
+        """Those whose opens hear of it when it is refused."""
+        return {self.made, *self.directories, *(number for spot in self.spots for number in spot.inodes)} - {0}
+
+    @property
+    def is_content(self) -> bool:
+        return isinstance(self.record, _Content)
+
+    def takes_in(self, later: Queued) -> bool:
+        """Whether what was asked for right after this is part of it now: programs set mode, owner and times of one
+        object one after the other."""
+        mine, other = self.record, later.record
+        if not isinstance(mine, r.SetAttributes) or not isinstance(other, r.SetAttributes):
+            return False
+        if self.is_sent or self.was_sent or self.spots != later.spots:
+            return False
+        fields = {name: value for name in _SET if (value := getattr(other, name)) is not None}
+        self.record = mine._replace(time_ns=other.time_ns, **fields)
+        return True
+
+    def with_id(self, id: OperationId) -> r.Operation:
+        changed: r.Operation = self.record._replace(id=id)
+        return changed
+
+    def at_paths(self, paths: list[bytes]) -> r.Operation:
+        changed: r.Operation = (
+            self.record._replace(path=paths[0], to=paths[1])
+            if has_two_paths(self.record)
+            else self.record._replace(path=paths[0])
+        )
+        return changed
+
+
+def meaning(record: r.Operation, number: Callable[[int], int]) -> r.Operation:
+    """The record with other numbers of the inodes that it says it means."""
+    changes: dict[str, Any] = {name: number(value) for name in _MEANT if (value := getattr(record, name, r.ANY_INODE))}
+    changed: r.Operation = record._replace(**changes)
+    return changed
+
+
+def has_two_paths(record: r.Operation) -> TypeGuard[r.Rename | r.Link]:
+    return isinstance(record, r.Rename | r.Link)
+
+
+def spots_of(record: r.Operation, places: list[Place]) -> tuple[Spot, ...]:
+    """What the paths of an operation mean to who asks for it, by the namespace's own numbers."""
+    met = [(0 if one.parent is None else one.parent.number, one.name, one.child) for one in places]
+    numbers = [(above, name, 0 if child is None else child.number) for above, name, child in met]
+    match record:
+        case r.Rename():
+            (above, name, at), (to_above, to_name, to_at) = numbers
+            # A plain rename replaces what is there when its turn comes, as a later one would.
+            is_exchange = record.flag is r.RenameFlag.EXCHANGE
+            return Spot(above, name, at), Spot(to_above, to_name, to_at if is_exchange else 0)
+        case r.Link():
+            (_, _, at), (to_above, to_name, _) = numbers
+            return Spot(0, b"", at), Spot(to_above, to_name, 0)
+        case _:
+            ((above, name, at),) = numbers
+            return (Spot(0, b"", at),) if isinstance(record, _ByInode) and at else (Spot(above, name, at),)
