@@ -76,8 +76,13 @@ class ContentWriter(Protocol):
         """Takes the next bytes; returns when there is room for more, so memory stays bounded."""
         ...
 
+    async def seal(self) -> Content:
+        """The content, at this node alone so far: all bytes have been written. `commit` is still to come."""
+        ...
+
     async def commit(self) -> Content:
-        """The content, as durable as the rule of its path asks for, ready to be named in a record."""
+        """The content, as durable as the rule of its path asks for, ready to be named in a record. After `seal` it may
+        be called again where it raised UnavailableError."""
         ...
 
     async def abort(self) -> None:

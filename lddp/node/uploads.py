@@ -64,11 +64,14 @@ class Upload:
             await asyncio.shield(self._writing)
             self._writing = None
 
-    async def commit(self) -> Content:
+    async def seal(self) -> Content:
         await self._idle()
         if self._writer.size + self._waiting <= INLINE_BYTES_MAX:
             return self._commit(self._taken())  # goes with its record, and never touches the disk
-        content = await self._node.store.disk.run(self._commit, self._taken())
+        return await self._node.store.disk.run(self._commit, self._taken())
+
+    async def commit(self) -> Content:
+        content = await self.seal() if self._content is None else self._content
         if content.inline is None and content.size:
             await self._spread(content)
         return content

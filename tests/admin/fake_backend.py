@@ -69,6 +69,9 @@ class FakeWriter:
         self._parts.append(bytes(data))
 
     async def commit(self) -> Content:
+        return await self.seal()
+
+    async def seal(self) -> Content:
         data = b"".join(self._parts)
         digest = blake3(data).digest()
         self._backend.contents[digest] = data

@@ -121,3 +121,15 @@ async def test_an_upload_given_up_while_it_is_stored_goes(node: Any) -> None:
         await storing
     await writer.abort()
     assert node.store.usage().blobs == node.store.undecided() == 0
+
+
+async def test_what_is_sealed_is_here_and_spreads_by_commit(node: Any) -> None:
+    writer = Upload(node, rule(3))
+    await writer.write(LARGE)
+    content = await writer.seal()
+    assert node.store.open(content) is not None
+    for _ in range(2):
+        with pytest.raises(UnavailableError):
+            await writer.commit()
+    node.pusher.peers = ("zone-1",)
+    assert await writer.commit() == content

@@ -1,34 +1,57 @@
-"""Bytes whose record is promised before it is ordered: what became of them is known later."""
+"""Bytes whose record is promised before it is ordered: they spread while it waits, and what became of them is known
+later."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from lddp.access import ContentWriter
 from lddp.core.records import Content
+from lddp.errors import UnavailableError
+
+PAUSE_NOTHING_TAKEN_S = 0.2
 
 
 class Later:
     """Implements `lddp.access.ContentWriter` over another one, which hears `used` or `abort` from the queue if a record
-    that names its content was queued."""
+    that names its content was queued. `commit` returns when the bytes are at this node."""
 
     def __init__(self, inner: ContentWriter, committed: Callable[[Content, Later], None]) -> None:
         self._inner = inner
         self._committed = committed
         self.content: Content | None = None
         self.is_queued = False
+        self._spreading: asyncio.Task[None] | None = None
 
     async def write(self, data: bytes) -> None:
         await self._inner.write(data)
 
+    async def seal(self) -> Content:
+        return await self._inner.seal()
+
     async def commit(self) -> Content:
-        self.content = await self._inner.commit()
+        self.content = await self._inner.seal()
+        if self.content.inline is not None or not self.content.size:
+            await self._inner.commit()  # goes with its record
+        else:
+            self._spreading = asyncio.get_running_loop().create_task(self._spread())
         self._committed(self.content, self)
         return self.content
 
+    async def _spread(self) -> None:
+        """Until the bytes are as durable as the rule asks for: they are promised."""
+        while True:
+            try:
+                await self._inner.commit()
+                return
+            except UnavailableError:
+                # There is no event to wait for: zones that can be reached again may take them.
+                await asyncio.sleep(PAUSE_NOTHING_TAKEN_S)
+
     async def abort(self) -> None:
         if not self.is_queued:
-            await self._inner.abort()
+            await self.was_refused()
 
     def used(self) -> None:
         """Too early where it is queued."""
@@ -37,8 +60,27 @@ class Later:
 
     # -- from the queue
 
+    @property
+    def is_spread(self) -> bool:
+        """Whether a record may name it. Raises what went wrong."""
+        if self._spreading is None or not self._spreading.done():
+            return self._spreading is None
+        self._spreading.result()
+        return True
+
+    async def spread(self) -> None:
+        if self._spreading is not None:
+            await asyncio.shield(self._spreading)
+
     def was_ordered(self) -> None:
         self._inner.used()
 
     async def was_refused(self) -> None:
+        await self.stop()
         await self._inner.abort()
+
+    async def stop(self) -> None:
+        """Spreads no further."""
+        if self._spreading is not None and not self._spreading.done():
+            self._spreading.cancel()
+            await asyncio.wait([self._spreading])

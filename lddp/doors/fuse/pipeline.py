@@ -35,6 +35,7 @@ from lddp.doors.fuse.later import Later
 from lddp.doors.fuse.ordering import Orders, refused
 from lddp.doors.fuse.queued import Queued, meaning
 from lddp.doors.fuse.speculation import FIRST, FIRST_INODE, GONE, Speculation, guarded
+from lddp.doors.fuse.waiting import Waiting
 
 _log = logging.getLogger(__name__)
 QUEUED_MAX = 4096
@@ -79,7 +80,7 @@ class Pipeline:
         self._gsn = ground.applied()
         self._settled = 0
         self._is_moved = self._is_stale = False
-        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._waiting = Waiting()
         self._sender: asyncio.Task[None] | None = None
         self._gather_s = GATHER_S_MIN
         self._pressed = asyncio.Event()
@@ -116,12 +117,12 @@ class Pipeline:
 
     def _ask(self, record: Record) -> Outcome:
         assert not isinstance(record, r.Guarded | r.Observation | r.Control), "a mount asks for operations"
-        size = len(encode(record))
+        content = getattr(record, "content", None)
+        size = len(encode(record)) + (0 if content is None or content.inline is not None else content.size)
         with self.ground.view() as view:
             self.catch_up(view.tables)
             queued, outcome = self.speculation.ask(view.tables, record, size)
         if queued is not None and not (self._queue and self._queue[-1].takes_in(queued)):
-            content = getattr(record, "content", None)
             later = None if content is None else self.writers.pop(id(content), None)
             if later is not None:
                 later.is_queued = True
@@ -152,25 +153,11 @@ class Pipeline:
     async def _until(self, number: int) -> None:
         if self._is_broken:
             raise refused(errno.EIO)
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiter = (number, future)
-        self._waiters.append(waiter)
         self._pressed.set()
         try:
-            await asyncio.wait_for(future, self._patience.soft_s)
+            await self._waiting.until(number, self._patience.soft_s)
         except TimeoutError:
             raise refused(errno.EIO) from None
-        finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-
-    def _tell_waiters(self) -> None:
-        first = self._queue[0].number if self._queue else 1 << 62
-        due = [future for number, future in self._waiters if number < first]
-        self._waiters = [waiter for waiter in self._waiters if waiter[0] >= first]
-        for future in due:
-            if not future.done():
-                future.set_result(None)
 
     # -- what the log says --------------------------------------------------------------------------------------------
 
@@ -214,7 +201,7 @@ class Pipeline:
             self.speculation.start()  # from here on the log is believed
             self._is_stale, self._settled = False, 0
             self._forget_numbers()
-        self._tell_waiters()
+        self._waiting.passed(self._queue[0].number if self._queue else self.speculation.number + 1)
 
     def _settle(self, outcome: Outcome) -> None:
         """The first of the queue was done."""
@@ -304,7 +291,10 @@ class Pipeline:
             await self._gather()
             batch = self._batch()
             if batch is None:
-                return
+                if not self._queue:
+                    return
+                await self._queue[0].spread()
+                continue
             began = clock()
             self._answered(batch[0], await self.orders.answers(batch[1]))
             self._gather_s = min(GATHER_S_MAX, max(GATHER_S_MIN, GATHER_TURNS * (clock() - began)))
@@ -312,7 +302,7 @@ class Pipeline:
     async def _gather(self) -> None:
         """Until somebody waits for what is queued, or it is enough for a batch, or for a while."""
         self._pressed.clear()
-        if self._queue and not self._waiters and not self._is_enough:
+        if self._queue and not self._waiting and not self._is_enough:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._pressed.wait(), self._gather_s)
 
@@ -321,7 +311,8 @@ class Pipeline:
         return len(self._queue) >= BATCH_MAX or self._bytes >= BATCH_BYTES_MAX
 
     def _batch(self) -> tuple[list[Queued], list[Record]] | None:
-        """The beginning of the queue, as records; everything that was sent before has been decided."""
+        """The beginning of the queue, as records; everything that was sent before has been decided. None where nothing
+        is queued, or the first one's bytes are on their way."""
         with self.ground.view() as view:
             self.catch_up(view.tables)
         chosen: list[Queued] = []
@@ -329,7 +320,8 @@ class Pipeline:
         size = 0
         for queued in self._queue:
             size += queued.size
-            if chosen and (len(chosen) >= BATCH_MAX or size > BATCH_BYTES_MAX):
+            is_full = chosen and (len(chosen) >= BATCH_MAX or size > BATCH_BYTES_MAX)
+            if is_full or not queued.is_spread:
                 break
             if queued.was_sent:
                 queued.record = queued.with_id(self.ground.next_id())
@@ -378,10 +370,7 @@ class Pipeline:
             return
         _log.critical("the queue of the mount of %s is stuck: %s", self._top.name, error, exc_info=error)
         self._is_broken = True
-        waiters, self._waiters = self._waiters, []
-        for _, future in waiters:
-            if not future.done():
-                future.set_exception(refused(errno.EIO))
+        self._waiting.fail(refused(errno.EIO))
 
     async def close(self) -> None:
         """Whatever is queued still is lost, and said to be."""
@@ -389,6 +378,8 @@ class Pipeline:
             return
         self._is_closed = True
         self.ground.unfollow(self._folded)
+        for writer in [*self.writers.values(), *(writer for queued in self._queue for writer in queued.writers)]:
+            await writer.stop()
         tasks = [*self._late]
         if self._sender is not None and not self._sender.done():
             self._sender.cancel()

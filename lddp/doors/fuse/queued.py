@@ -62,6 +62,16 @@ class Queued:
     def is_content(self) -> bool:
         return isinstance(self.record, _Content)
 
+    @property
+    def is_spread(self) -> bool:
+        """Whether the bytes that it names are where they have to be."""
+        return all(writer.is_spread for writer in self.writers)
+
+    async def spread(self) -> None:
+        """Returns when they are."""
+        for writer in self.writers:
+            await writer.spread()
+
     def takes_in(self, later: Queued) -> bool:
         """Whether what was asked for right after this is part of it now: programs set mode, owner and times of one
         object one after the other."""

@@ -119,7 +119,8 @@ class Speculation:
         self._top = top
         self.aliases = Aliases()
         self._layer: _Layer | None = None
-        self._number = FIRST
+        self.number = FIRST
+        """Of the last operation that was asked for."""
 
     def start(self) -> None:
         """Nothing is queued over what the log has brought."""
@@ -164,13 +165,13 @@ class Speculation:
         show = self.aliases.to_shown
         spots = tuple(Spot(show(one.above), one.name, show(one.at)) for one in spots_of(record, places))
         directories = tuple(show(place.parent.number) for place in places if place.parent is not None)
-        self._number += 1
-        outcome = self._apply(layer, asked, self._number)
+        self.number += 1
+        outcome = self._apply(layer, asked, self.number)
         if outcome.errno:
             return None, outcome
-        made = outcome.inode if outcome.inode == self._number << 16 else 0
+        made = outcome.inode if outcome.inode == self.number << 16 else 0
         record = meaning(record, lambda _: r.ANY_INODE)  # the spots say all of it
-        return Queued(record, self._number, spots, directories, size, made), outcome
+        return Queued(record, self.number, spots, directories, size, made), outcome
 
     def _apply(self, layer: _Layer, record: r.Operation, number: int) -> Outcome:
         outcome, _ = layer.operations.apply(record, number)

@@ -15,9 +15,15 @@ def ground(tmp_path: Path) -> MachineGround:
 
 
 @pytest.fixture(params=WriteMode)
-async def kernel(ground: MachineGround, request: pytest.FixtureRequest) -> AsyncIterator[Kernel]:
+def mode(request: pytest.FixtureRequest) -> WriteMode:
+    found: WriteMode = request.param
+    return found
+
+
+@pytest.fixture
+async def kernel(ground: MachineGround, mode: WriteMode) -> AsyncIterator[Kernel]:
     """In the pipelined mode with a barrier after each call: what is asked of the ground is the same then."""
-    kernel = Kernel(ground, mode=request.param, waits=True)
+    kernel = Kernel(ground, mode=mode, waits=True)
     yield kernel
     await kernel.filesystem.close()
     assert not ground.still_open()

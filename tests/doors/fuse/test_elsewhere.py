@@ -24,12 +24,15 @@ from tests.doors.fuse.kernel import Kernel, MachineGround
 from tests.doors.fuse.test_data import put_elsewhere
 from tests.doors.fuse.test_names import ROOT, number
 
-# A pipelined mount hears of other zones after its answers: `test_pipeline.py`.
-pytestmark = pytest.mark.parametrize("kernel", [WriteMode.SYNC], indirect=True)
-
 S = SetAttribute
 BIG = committing.RANGES_FROM_BYTES * 2
 Elsewhere = Callable[[MachineGround], None]
+
+
+@pytest.fixture
+def mode() -> WriteMode:
+    """A pipelined mount hears of other zones after its answers: `test_pipeline.py`."""
+    return WriteMode.SYNC
 
 
 def rename(ground: MachineGround, path: bytes, to: bytes, flag: RenameFlag = RenameFlag.NONE) -> None:

@@ -91,6 +91,7 @@ assert os.listdir('.') == ['d']
 """
     await nodes.programs.python(script)
     await nodes.start(TARGET, WITNESS)
+    await nodes.until(lambda: not nodes.nodes[SOURCE].backend.mounts()[0]["queued"])
     await nodes.assert_equal()
     assert (nodes.target / "d").is_dir()
 

@@ -170,7 +170,7 @@ async def test_a_path_that_another_zone_has_moved_is_followed(kernel: Kernel, gr
     assert ground.entry(b"/data/moved/e") is not None
 
 
-@pytest.mark.parametrize("kernel", [WriteMode.SYNC], indirect=True)
+@pytest.mark.parametrize("mode", [WriteMode.SYNC])
 async def test_changes_of_names_wait_for_the_move_of_a_directory(kernel: Kernel, ground: MachineGround) -> None:
     """Their paths would not be right any more when their turn in the log comes."""
     directory = await kernel.mkdir(b"d")

@@ -20,7 +20,7 @@ from lddp.doors.fuse.ground import Patience
 from lddp.doors.fuse.pipeline import Pipeline
 from lddp.doors.fuse.protocol import ROOT, Opcode, SetAttribute
 from lddp.errors import UnavailableError
-from tests.doors.fuse.kernel import Kernel, MachineGround, Open, Refused, plain, until
+from tests.doors.fuse.kernel import PATIENCE_S, Kernel, MachineGround, Open, Refused, plain, until
 from tests.doors.fuse.test_data import put_elsewhere
 
 
@@ -289,6 +289,50 @@ async def test_bytes_are_kept_until_their_record_is_ordered(kernel: Kernel, grou
     gate.set()
     await kernel.tree.barrier()
     assert ground.uploads[-1].is_used
+
+
+async def test_many_bytes_spread_while_they_are_queued(kernel: Kernel, ground: MachineGround) -> None:
+    """And the record goes when they are there, with what came after it."""
+    ground.meeting = asyncio.Barrier(2)
+    data = bytes(1000)
+    await write(kernel, b"f", data)
+    await kernel.mkdir(b"after")
+    handle = await kernel.opendir()
+    ending = asyncio.create_task(kernel.fsyncdir(handle))
+    await until(lambda: ground.entry(b"/data/f") is not None)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not ending.done() and ground.entry(b"/data/after") is None
+    assert await (await kernel.open((await kernel.lookup(b"f")).inode)).read() == data
+    async with asyncio.timeout(PATIENCE_S):
+        await ground.meeting.wait()
+        await ending
+    assert ground.content(b"/data/f") == data and ground.entry(b"/data/after") is not None
+    assert ground.uploads[-1].is_used
+
+
+async def test_bytes_that_nobody_takes_are_offered_again(kernel: Kernel, ground: MachineGround) -> None:
+    refusals = [UnavailableError("no zone took the bytes")] * 2
+
+    async def before_commit() -> None:
+        if refusals:
+            raise refusals.pop()
+
+    ground.before_commit = before_commit  # type: ignore[method-assign]
+    file = await write(kernel, b"f", bytes(1000))
+    await kernel.tree.barrier()
+    assert ground.content(b"/data/f") == bytes(1000) and not refusals
+    assert (await kernel.stat(file.node)).size == 1000
+
+
+async def test_bytes_on_their_way_stop_with_the_mount(
+    kernel: Kernel, ground: MachineGround, caplog: pytest.LogCaptureFixture
+) -> None:
+    ground.meeting = asyncio.Barrier(2)
+    await write(kernel, b"f", bytes(1000))
+    await asyncio.wait_for(ground.committing.wait(), PATIENCE_S)
+    await kernel.filesystem.close()
+    assert "2 changes" in caplog.text and not ground.uploads[-1].committed
 
 
 async def test_what_goes_on_is_in_order_after_a_refusal(kernel: Kernel, ground: MachineGround) -> None:

@@ -19,10 +19,13 @@ from tests.doors.fuse.test_data import put_elsewhere
 from tests.doors.fuse.test_elsewhere import meanwhile, rename
 from tests.doors.fuse.test_names import number
 
-# A pipelined mount hears of other zones after its answers: `test_pipeline.py`.
-pytestmark = pytest.mark.parametrize("kernel", [WriteMode.SYNC], indirect=True)
-
 Call = Callable[[Kernel, int], Coroutine[Any, Any, Any]]
+
+
+@pytest.fixture
+def mode() -> WriteMode:
+    """A pipelined mount hears of other zones after its answers: `test_pipeline.py`."""
+    return WriteMode.SYNC
 
 
 def _from(kernel: Kernel, node: int) -> Coroutine[Any, Any, Any]:

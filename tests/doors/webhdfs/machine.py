@@ -52,9 +52,12 @@ class MemoryWriter:
 
     async def commit(self) -> Content:
         await self._node.before_commit()
-        data = bytes(self._data)
         self.committed = True
         self.ended.set()
+        return await self.seal()
+
+    async def seal(self) -> Content:
+        data = bytes(self._data)
         digest = self._hash.digest()
         if len(data) <= INLINE_MAX and self._node.keeps_bytes:
             return Content(digest, len(data), data)
