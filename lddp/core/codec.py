@@ -307,6 +307,10 @@ def _check_inodes(numbers: tuple[Any, ...]) -> None:
             raise FormatError(f"no object has the number {number!r}")
 
 
+def _check_guarded(value: r.Guarded) -> None:
+    _version_of(value.operation)
+
+
 def _check_id(value: r.OperationId) -> None:
     if not 1 <= len(value.session) <= 32 or not 0 <= value.sequence < 2**63:
         raise FormatError("an operation id is a session of 1 to 32 bytes and a sequence below 2^63")
@@ -342,5 +346,6 @@ _CHECKS: dict[Any, Callable[[Any], None]] = {
     r.Observation: _check_observation,
     r.CreateRule: _check_rule,
     r.SetXattr: lambda value: _check_xattr(value.name, value.value),
+    r.Guarded: _check_guarded,
 }
 _DECODERS: dict[type, Decoder] = {kind: _named(kind) for kind in CODES}

@@ -442,6 +442,8 @@ def test_what_is_guarded_is_an_operation_within_its_limits() -> None:
     inner = records.SetXattr(operation_id(1), 0, 5, b"/data/f", b"user.a", b"x")
     with pytest.raises(LimitError):
         encode(records.Guarded(inner._replace(value=b"x" * (limits.XATTR_VALUE_BYTES_MAX + 1))))
+    with pytest.raises(FormatError):
+        encode(records.Guarded(inner._replace(expected_inode=-1)))
     for wrong in (b"", (1,), (69, 1), (16, 1), (99,)):
         with pytest.raises(FormatError):
             decode(_framed((16, wrong, None, 0, 0, 0, 0)))

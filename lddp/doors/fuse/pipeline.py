@@ -251,9 +251,9 @@ class Pipeline:
         concerned = queued.concerned
         self._contest(concerned)
         self.changed(concerned)
-        number = errno.ESTALE if queued.refused == GONE else queued.refused
-        if queued.refused == GONE and queued.is_content and self._was_made(queued.spots[0].at):
-            return  # another zone has removed the file, after that or before it: it is the same
+        number = errno.ENOENT if queued.refused == GONE else queued.refused
+        if queued.refused == GONE and queued.is_in_place and self._was_made(queued.spots[0].at):
+            return  # another zone has removed it, after that or before: it is the same
         self._errors.add(concerned, number)
         kind, path = type(queued.record).__name__, os.fsdecode(queued.record.path)
         text = "%s of %s was promised in the mount of %s, and is refused: %s"

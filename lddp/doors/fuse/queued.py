@@ -11,10 +11,9 @@ from lddp.core.places import Place
 from lddp.core.records import OperationId
 from lddp.doors.fuse.later import Later
 
-_Content = r.Put | r.Write | r.Append | r.Truncate
 _SET = ("mode", "uid", "gid", "mtime_ns")
 _MEANT = ("expected_inode", "expected_parent", "expected_to_parent")
-_ByInode = _Content | r.SetAttributes | r.SetXattr | r.RemoveXattr
+_ByInode = r.Put | r.Write | r.Append | r.Truncate | r.SetAttributes | r.SetXattr | r.RemoveXattr
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +58,9 @@ class Queued:
         return {self.made, *self.directories, *(number for spot in self.spots for number in spot.inodes)} - {0}
 
     @property
-    def is_content(self) -> bool:
-        return isinstance(self.record, _Content)
+    def is_in_place(self) -> bool:
+        """Whether it changes one object, and nothing else where that is gone."""
+        return isinstance(self.record, _ByInode)
 
     @property
     def is_spread(self) -> bool:

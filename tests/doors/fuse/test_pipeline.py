@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import os
+import struct
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -406,6 +407,31 @@ async def test_bytes_of_a_file_that_another_zone_removes_are_nobodys(kernel: Ker
     gate.set()
     await closing
     assert ground.entry(b"/data/f") is None
+
+
+async def test_attributes_of_what_another_zone_removes_are_nobodys(kernel: Kernel, ground: MachineGround) -> None:
+    directory = await kernel.mkdir(b"d")
+    await kernel.tree.barrier()
+    gate, handle = hold(ground), await kernel.opendir()
+    await kernel.setattr(directory.inode, SetAttribute.MODE, mode=0o700)
+    await kernel(Opcode.SETXATTR, directory.inode, struct.pack("<II", 1, 0) + b"user.a\0x")
+    elsewhere(ground, r.RemoveDirectory, b"/data/d")
+    gate.set()
+    await kernel.fsyncdir(handle)
+    assert ground.entry(b"/data/d") is None
+
+
+async def test_names_in_a_directory_that_another_zone_removes_are_an_error(
+    kernel: Kernel, ground: MachineGround
+) -> None:
+    directory = await kernel.mkdir(b"d")
+    await kernel.tree.barrier()
+    gate, handle = hold(ground), await kernel.opendir(directory.inode)
+    await kernel.mkdir(b"e", directory.inode)
+    elsewhere(ground, r.RemoveDirectory, b"/data/d")
+    gate.set()
+    assert await refusal(kernel.fsyncdir(handle, directory.inode)) == errno.ENOENT
+    assert ground.entry(b"/data/d") is None
 
 
 async def test_other_zones_changes_are_seen_while_something_is_queued(kernel: Kernel, ground: MachineGround) -> None:
