@@ -32,6 +32,8 @@ class Thing:
     """Made since the checkpoint."""
     is_doubtful: bool = False
     """It may be fresh all the same: the policy for what exists has left a file there that was there, or has not."""
+    is_ghost: bool = False
+    """Nothing brought it there: what should have, waits, and so does all that speaks of it."""
     inode: int = 0
     handle: bytes = b""
     homes: list[Place] = field(default_factory=list)
@@ -43,6 +45,11 @@ class Thing:
     """Where it has been, at the checkpoint and since."""
     names: dict[bytes, list[Thing]] = field(default_factory=dict)
     """Of a directory: what has been at each name, at the checkpoint and since, in the order of coming."""
+
+    @property
+    def is_only_said(self) -> bool:
+        """Whether it cannot be on the disk."""
+        return self.is_ghost and not self.handle
 
     @property
     def is_alone(self) -> bool:
@@ -121,8 +128,9 @@ class Past:
         return thing
 
     def _ghost(self, place: Place) -> Thing:
-        """A directory where there should be none: somebody else changed this zone."""
+        """A directory where there is none."""
         thing = self._new(is_directory=True, is_fresh=True)
+        thing.is_ghost = True
         self._come(thing, place)
         return thing
 
@@ -139,6 +147,7 @@ class Past:
         thing = self._now.get(place)
         if thing is None and place in self._now:
             thing = self._new(is_directory=is_directory, is_fresh=True, inode=inode)
+            thing.is_ghost = True
         elif thing is None:
             known = self._files.get(inode)
             if known is None or known.is_fresh or is_directory or place[0].is_fresh:

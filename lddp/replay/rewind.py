@@ -114,7 +114,7 @@ class _Rewinding:
             name = _LENT + thing.homes[0][1]
             thing.homes = [(self._past.root, name)]
             self._past.root.names[name] = [thing]
-        if thing.is_fresh and thing.is_directory and thing.inode and not thing.is_alone:
+        if thing.is_fresh and thing.is_directory and thing.inode and not thing.is_alone and not thing.is_only_said:
             self._unstable.add(thing)
             for name in [self._aside(thing), *(name for parent, name in thing.places if parent is self._past.parked)]:
                 self._hidden[name] = _LENT + name
@@ -174,7 +174,7 @@ class _Rewinding:
         directories = [thing for thing in been if thing.is_directory]
         # Every directory that was made or lost its place has a handle: so what is not known is the only one that it
         # can be, or stands for it.
-        nameless = [thing for thing in directories if not thing.handle]
+        nameless = [thing for thing in directories if not thing.handle and not thing.is_only_said]
         for thing in nameless[:1]:
             self._real.add(thing)
             self._add(_Sight(thing, True, path, above, name))

@@ -104,6 +104,13 @@ class WatchedCarrier(Carrier):
         self._kill(True)
 
 
+class Strict:
+    """A log of recoveries that gives none of them up."""
+
+    def critical(self, text: str, *arguments: object) -> None:
+        raise AssertionError(text % arguments)
+
+
 class Bench:
     """`late` says which contents are not here at once; they come when `supply` is called. Bytes go into the log as
     digests where `late` holds for them."""

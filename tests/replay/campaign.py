@@ -23,6 +23,7 @@ from lddp.replay import checkpoints as checkpoints_module
 from lddp.replay import outbox
 from lddp.replay import progress as progress_module
 from lddp.replay import projector as projector_module
+from lddp.replay import rewind as rewind_module
 from lddp.replay.carrier import Carrier
 from lddp.replay.existing import OnExisting
 from lddp.replay.progress import Progress
@@ -32,7 +33,7 @@ from tests.core.zone import Thing, Zone, paths_of
 from tests.crash.volume import Volume
 from tests.fakes.memory import MemoryKeyValue
 from tests.fakes.zone import Inode
-from tests.replay.bench import PATIENCE_S, RULE, Inline, Time, Wait, describe_model, describe_zone
+from tests.replay.bench import PATIENCE_S, RULE, Inline, Strict, Time, Wait, describe_model, describe_zone
 from tests.replay.contents import Contents
 from tests.replay.histories import make_history
 from tests.replay.mortal import Death, MortalCarrier, MortalFiles, MortalZone, Slow, Told, WatchedProjector, brief
@@ -288,6 +289,7 @@ class Campaign:
             patch.setattr(projector_module, "BATCH_EFFECTS", batch)
             patch.setattr(checkpoints_module, "BATCH_EFFECTS", batch)
             patch.setattr(progress_module, "boot_id", lambda: b"%036d" % self.cuts)
+            patch.setattr(rewind_module, "_log", Strict())
             if self.random.random() < 0.2:
                 patch.setattr(projector_module, "BLOCKED_MAX", self.random.randrange(2, 9))
             if self.random.random() < 0.3:

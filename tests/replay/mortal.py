@@ -98,9 +98,12 @@ class MortalFiles(PosixZone):
     def __init__(self, death: Death, directory: Path) -> None:
         self.death = death
         self.directory = directory
+        is_new = not (directory / "tree").exists()
         for name in ("tree", "staging"):
             (directory / name).mkdir(parents=True, exist_ok=True)
         super().__init__(str(directory / "tree"), str(directory / "staging"))
+        if is_new:
+            PosixZone.sync(self)  # as a node does: the root is known by its handle
 
     @property
     def parked(self) -> list[str]:

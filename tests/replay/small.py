@@ -32,6 +32,7 @@ from lddp.core.records import (
 from lddp.core.tables import Tables
 from lddp.replay import outbox
 from lddp.replay import progress as progress_module
+from lddp.replay import rewind as rewind_module
 from lddp.replay.carrier import Carrier
 from lddp.replay.existing import OnExisting
 from lddp.replay.progress import Progress
@@ -42,7 +43,7 @@ from tests.core.zone import Zone
 from tests.fakes.memory import MemoryKeyValue
 from tests.fakes.power import PowerZone
 from tests.fakes.zone import Inode
-from tests.replay.bench import RULE, Killed, Time, describe_model, describe_zone, walk
+from tests.replay.bench import RULE, Killed, Strict, Time, describe_model, describe_zone, walk
 from tests.replay.campaign import comparable
 from tests.replay.contents import Contents
 from tests.replay.mortal import MortalFiles
@@ -377,6 +378,7 @@ class Stage:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(progress_module, "MARKS_MAX", 512)
             patch.setattr(progress_module, "boot_id", progress_module.boot_id)
+            patch.setattr(rewind_module, "_log", Strict())
             return asyncio.run(inner())
 
 

@@ -8,6 +8,7 @@ import errno
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 
@@ -31,7 +32,7 @@ from lddp.replay.places import name_aside
 from lddp.replay.progress import boot_id
 from tests.core.support import content
 from tests.fakes.zone import Bytes
-from tests.replay.bench import PATIENCE_S, RULE, Bench, Killed
+from tests.replay.bench import PATIENCE_S, RULE, Bench, Killed, Strict
 from tests.replay.small import record_of, steps_of
 from tests.replay.test_crashes import Killer, ended, history
 from tests.replay.test_projector import Records
@@ -257,6 +258,7 @@ class Boots:
         self.count = 0
         first = boot_id()
         monkeypatch.setattr("lddp.replay.progress.boot_id", lambda: b"%036d" % self.count if self.count else first)
+        monkeypatch.setattr("lddp.replay.rewind._log", Strict())
 
     async def cut(self, bench: Bench, random: Random, prefix: int | None = None) -> None:
         """Power goes and comes back; the node starts."""
@@ -395,6 +397,23 @@ async def test_what_was_durable_before_something_that_waits_is_not_done_again(
     await bench.supply(late)
     await bench.settled()
     assert not [effect for effect in bench.carrier.carried if isinstance(effect, e.RenameEffect)]
+    bench.assert_equal()
+
+
+async def test_what_waits_is_not_taken_for_what_stands_for_another(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory that is gone, and a new one that is to have its name and is not made yet."""
+    boots, make = Boots(monkeypatch), Records()
+    late = bench.late(b"1" * 5000)
+    bench.submit_all([make.directory(path) for path in (b"x", b"x/n", b"o")])
+    await bench.settled()
+    bench.submit_all([make.rename(b"x/n", b"n"), RemoveDirectory(*make.head(b"x")), make.put(b"m", late)])
+    bench.submit_all([make.rename(b"m", b"k"), make.directory(b"m"), make.rename(b"m", b"x"), make.rename(b"o", b"p")])
+    await bench.projector.wait(bench.gsn, PATIENCE_S)
+    await boots.cut(bench, Random(0), len(bench.zone.changes))
+    await bench.supply(late)
+    await bench.settled()
     bench.assert_equal()
 
 
@@ -605,11 +624,13 @@ async def test_nothing_is_brought_back_where_handles_have_changed(
     bench.submit_all([make.rename(b"d/a", b"b"), make.rename(b"d", b"e")])
     await bench.projector.wait_through(bench.gsn, PATIENCE_S)
     await bench.end()
-    status = bench.zone.status
+    status, said = bench.zone.status, list[str]()
     monkeypatch.setattr(bench.zone, "status", lambda path: status(path)._replace(handle=b"\1" + path))
+    monkeypatch.setattr("lddp.replay.rewind._log", SimpleNamespace(critical=said.append))
     await boots.cut(bench, Random(0), len(bench.zone.changes))
     await bench.settled()
     bench.assert_equal()
+    assert len(said) == 1
 
 
 async def test_a_checkpoint_while_a_tree_is_closed_after_a_cut(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

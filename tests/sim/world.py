@@ -21,6 +21,7 @@ import lddp.node.gossip
 import lddp.node.migration
 import lddp.replay.progress
 import lddp.replay.projector
+import lddp.replay.rewind
 from lddp.consensus.config import RaftConfig
 from lddp.gateway import NO_ZONE
 from tests.fakes.zone import FakeZone
@@ -90,6 +91,7 @@ class World:
         stack.enter_context(patch.object(lddp.replay.progress, "boot_id", self._boot_id))
         stack.enter_context(patch.object(lddp.node.gossip, "COMPACT_ENTRIES_MIN", self.settings.compact_entries_min))
         stack.enter_context(patch.object(lddp.replay.projector, "CHECKPOINT_S", self.settings.checkpoint_s))
+        stack.enter_context(patch.object(lddp.replay.rewind._log, "critical", self._given_up))
         if self.open_watcher is not None:
             stack.enter_context(patch.object(lddp.node.migration, "open_watcher", self.open_watcher))
         stack.enter_context(_clocked_logging(self.loop))
@@ -103,6 +105,9 @@ class World:
                 machine.node.progress_closed()
         self.loop.close_all(self.processes)
         self._exit.close()
+
+    def _given_up(self, text: str, *arguments: object) -> None:
+        self.checks.fail(f"a recovery of {self.loop.current.name} is given up: {text % arguments}")
 
     def _boot_id(self) -> bytes:
         return b"%36d" % self.machines[self.loop.current.name].boot
