@@ -269,7 +269,7 @@ class Checkpoints:
             oldest = outbox.read(tables, (0, 0), 1)
             self._keeps_durable = bool(oldest) and oldest[0].order[0] <= self.durable
             if self._boot.repeated_through > self.durable:
-                self._lasting = lasting_paths(tables, self._cursor)
+                self._lasting = lasting_paths(tables, self._cursor, self._done)
             notes = read_notes(tables)
             self._moves.noted = {order: note for order, note in notes.items() if order not in self._done}
             place = self._cursor

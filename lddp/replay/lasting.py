@@ -4,7 +4,7 @@ After a power cut the filesystem may have lost another one already."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from lddp.core import effects as e
 from lddp.core.records import Kind
@@ -17,13 +17,15 @@ from lddp.replay.progress import Order
 _READ_AT_ONCE = 4096
 
 
-def lasting_paths(tables: Tables, after: Order) -> dict[Order, bytes]:
-    """For changes of a file in place that come after a place in the log: a name that the file had then and that no
-    effect takes away."""
+def lasting_paths(tables: Tables, after: Order, done: Set[Order]) -> dict[Order, bytes]:
+    """For changes of a file in place that come after a place in the log and are not `done` yet: a name that the file
+    has when they are carried out and that no effect takes away. What waits is carried out after what is done, even
+    where that comes later in the log."""
     items: list[Item] = []
     place = after
     while found := outbox.read(tables, place, _READ_AT_ONCE):
-        items += [item for item in found if _is_change(item.effect) or _is_move(item.effect)]
+        left = [item for item in found if item.order not in done]
+        items += [item for item in left if _is_change(item.effect) or _is_move(item.effect)]
         place = found[-1].order
     view = View(tables)
     now: dict[int, dict[int, bytes]] = {item.rule: {} for item in items}

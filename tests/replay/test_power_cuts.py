@@ -400,6 +400,24 @@ async def test_what_was_durable_before_something_that_waits_is_not_done_again(
     bench.assert_equal()
 
 
+async def test_a_change_that_waits_finds_its_file_where_it_has_been_moved_meanwhile(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the name that stays, in a directory whose move was durable already."""
+    boots, make = Boots(monkeypatch), Records()
+    late = bench.late(b"2" * 5000)
+    bench.submit_all([*changed(make, b"c", b"1"), make.directory(b"d"), make.link(b"c", b"d/c")])
+    await bench.settled()
+    bench.submit_all([Write(*make.head(b"c"), 1, late), make.rename(b"d", b"b")])
+    bench.submit_all([make.unlink(b"c"), make.put(b"o", b"-")])
+    await bench.projector.wait(bench.gsn, PATIENCE_S)
+    await bench.noted()
+    await boots.cut(bench, Random(0), len(bench.zone.changes))
+    await bench.supply(late)
+    await bench.settled()
+    bench.assert_equal()
+
+
 async def test_what_waits_is_not_taken_for_what_stands_for_another(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
