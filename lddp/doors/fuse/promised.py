@@ -82,7 +82,7 @@ class Promised(Ground):
 
     def _there(self, wanted: Inode, *, with_content: bool = True) -> tuple[int, bytes] | None:
         """Number and path of an inode in the log, if it is there; `with_content`: with the bytes that are promised."""
-        real = self.pipeline.speculation.aliases.real.get(wanted.number, wanted.number)
+        real = self.pipeline.speculation.aliases.to_real(wanted.number)
         with self._ground.view() as view:
             inode = view.inode(real)
             if inode is None or (with_content and inode.content != wanted.content):

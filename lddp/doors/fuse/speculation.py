@@ -111,6 +111,9 @@ class _Layer:
         self.operations = Operations(self.namespace, self.rules)
         self.real = real
 
+    def to_real(self, number: int) -> int:
+        return self.real.get(number, number)
+
 
 class Speculation:
     """Operations are given one after the other; `start` forgets them."""
@@ -157,7 +160,7 @@ class Speculation:
         if isinstance(record, r.Put) and record.expected_version > 0:
             # The version is not known yet. Which file it is is said by its inode.
             record = record._replace(expected_version=r.SOME_VERSION)
-        asked = meaning(record, lambda number: layer.real.get(number, number))
+        asked = meaning(record, layer.to_real)
         try:
             places = layer.operations.places(asked)
         except Refused as refusal:
@@ -192,7 +195,7 @@ class Speculation:
                 return GONE
             paths.append(path)
         record = queued.at_paths(paths)
-        expected = [layer.real.get(number, number) for spot in queued.spots for number in (spot.above, spot.at)]
+        expected = [layer.to_real(number) for spot in queued.spots for number in (spot.above, spot.at)]
         refused = layer.operations.guard(record, *expected)
         if refused:
             return refused
@@ -204,7 +207,7 @@ class Speculation:
     def _path(self, layer: _Layer, spot: Spot) -> bytes | None:
         """None where the directory, or the inode, is gone."""
         number = spot.above or spot.at
-        inode = layer.namespace.get(layer.real.get(number, number))
+        inode = layer.namespace.get(layer.to_real(number))
         if inode is None:
             return None
         if spot.above:
