@@ -358,6 +358,8 @@ class Gateway:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._gsn_waiters.append((gsn, future))
+        if self.machine.gsn >= gsn:
+            self.member.hurry()  # it is folded already: nothing else asks for the transaction
         try:
             await asyncio.wait_for(future, timeout_s)
         except TimeoutError:

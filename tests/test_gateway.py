@@ -57,6 +57,10 @@ class FakeMember:
         self.on_leader_change: list[Any] = []
         self.full = False
         self.index = 0
+        self.hurried = 0
+
+    def hurry(self) -> None:
+        self.hurried += 1
 
     def submit(self, records: Sequence[bytes]) -> None:
         if self.full:
@@ -208,7 +212,18 @@ async def test_who_waits_for_a_durable_fold_makes_it_hurry(node: Node) -> None:
     node.commit()
     waiting = asyncio.get_running_loop().create_task(node.gateway.wait(4, 5.0))
     await settle()
+    assert not node.member.hurried, "there is nothing yet to be made durable"
     assert node.fold([encode(node.directory(b"c"))])
+    node.commit()
+    await waiting
+
+
+async def test_who_waits_for_what_is_folded_already_makes_it_hurry(node: Node) -> None:
+    node.gateway.post([node.directory(b"a")], early=True)
+    assert not node.fold(node.member.queue)
+    waiting = asyncio.get_running_loop().create_task(node.gateway.wait(2, 5.0))
+    await settle()
+    assert node.member.hurried == 1
     node.commit()
     await waiting
 

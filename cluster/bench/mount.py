@@ -1,4 +1,5 @@
-"""Programs' work in a FUSE mount of three nodes, against the same work in a bare directory of the same disk."""
+"""Programs' work in a FUSE mount of three nodes, against the same work in a bare directory of the same disk, and
+creates against those in a GlusterFS mount."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from cluster.bench import gluster
 from cluster.bench.context import Context
 from cluster.bench.disk import work_place
 from cluster.bench.nodes import Ecosystem, ecosystem
@@ -24,6 +26,13 @@ BIG_BYTES = 256 << 20
 STEP_BYTES = 1 << 20
 RANDOM_READS = 4000
 STATS = 4000
+BESIDE_GLUSTER = {
+    "creates, 1 thread": ("creates, 1 thread", 1.0),
+    "creates, 16 threads": ("creates, 16 threads", 1.0),
+    "pipelined creates, 1 thread": ("creates, 1 thread", 3.0),
+    "pipelined creates, 16 threads": ("creates, 16 threads", 3.0),
+}
+"""What is compared with GlusterFS: what was measured there, and the least ratio that is aimed at."""
 Measured = dict[str, tuple[str, float, float | None]]
 """What was measured: unit, value, and the least ratio that is aimed at (None: no goal)."""
 
@@ -33,6 +42,8 @@ def run(context: Context) -> None:
         context.report.note("mount: skipped, only root with /dev/fuse can mount")
         return
     found: list[tuple[Measured, Measured]] = []
+    peers: list[Measured] = []
+    why_not = gluster.why_not()
     for number in range(context.rounds):
         progress(f"mount, round {number + 1} of {context.rounds}")
         with work_place(context.scratch) as disk, ecosystem(disk / "lddp", "--nodes", "3") as nodes:
@@ -47,16 +58,25 @@ def run(context: Context) -> None:
             found.append((ours, _measure(bare, archive) | _pipelined(bare / "pipelined", archive)))
             for place in (point, queue):
                 nodes.client("node-1").change("DELETE", "/v1/mounts", {"mountpoint": str(place), "lazy": "true"})
+        if not why_not:
+            with work_place(context.scratch) as disk, gluster.volume(disk / "gluster") as volume:
+                peers.append(_creates(volume, FILES, "creates"))
     for what, (unit, _, low) in found[0][0].items():
         ours, theirs = [one[what][1] for one, _ in found], [two[what][1] for _, two in found]
         if low is None:
             context.report.plain("mount", what, unit, ours, "bare", theirs)
         else:
             context.report.at_least("mount", what, unit, ours, "bare", theirs, low)
+    for what, (theirs_what, low) in BESIDE_GLUSTER.items() if peers else ():
+        rates = [one[what][1] for one, _ in found], [three[theirs_what][1] for three in peers]
+        context.report.at_least("mount", what, "/s", rates[0], "GlusterFS", rates[1], low)
+    if why_not:
+        context.report.note(f"mount: nothing beside GlusterFS, {why_not}")
     context.report.note(
         "mount: three nodes with a zone each on one disk; a create is open, write of 4 KiB and close: two records;"
         f" creating and unpacking end with fsync of the directory, in the pipelined mode after {PIPELINED_FILES} files;"
         " writing ends with fsync, whose bytes are on two zones then; reading begins with the file closed."
+        " GlusterFS: three replicas on one disk, default settings, with which no create waits for a disk."
     )
 
 

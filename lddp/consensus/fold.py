@@ -102,6 +102,11 @@ class Fold:
                 break
         return first, journal.applied
 
+    def hurry(self) -> None:
+        """Somebody waits for what has been folded."""
+        if self._folded is not None:
+            self._commit_at = self._commit_at_last = -inf
+
     def _is_fold_due(self, hurry: bool) -> bool:
         if self._folded is None:
             return False

@@ -135,6 +135,12 @@ class RaftMember:
             self._reads.discard(point)
             self._replica.forget_read(number)
 
+    def hurry(self) -> None:
+        """What has been folded becomes durable with the next cycle: somebody waits for it."""
+        self._require_running()
+        self._replica.fold.hurry()
+        self._wake()
+
     async def wait_applied(self, raft_index: int, timeout_s: float) -> None:
         """Returns once the entry at `raft_index` is folded and committed here. Raises UnavailableError when that
         does not happen in time."""
@@ -144,6 +150,8 @@ class RaftMember:
         waiter = self._waiters.add(raft_index)
         if waiter is None:
             raise UnavailableError("too many callers wait for an index; try again later")
+        if raft_index <= self._replica.journal.applied:
+            self.hurry()  # it is folded already: nothing else asks for the transaction
         try:
             async with asyncio.timeout(timeout_s):
                 await waiter

@@ -6,12 +6,13 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lddp.admin.backend import Document
 from lddp.config import MountConfig, WriteMode
+from lddp.core.records import Outcome, Record
 from lddp.core.rules import Rule
 from lddp.core.view import View
 from lddp.errors import LddpError, OperationError, UnavailableError, UsageError, ZoneError, quoted
@@ -35,8 +36,8 @@ class NodeGround(NodeBackend):
     def view(self) -> AbstractContextManager[View]:
         return self._node.gateway.view()
 
-    async def folded(self, index: int, timeout_s: float) -> None:
-        await self._node.gateway.wait(index, timeout_s)
+    async def submit_folded(self, records: Sequence[Record], timeout_s: float) -> list[tuple[int, Outcome]]:
+        return [(one.gsn, one.outcome) for one in await self._node.gateway.submit_many(records, timeout_s)]
 
     def follow(self, listener: Callable[[set[int]], None]) -> None:
         self._node.gateway.on_changed.append(listener)

@@ -75,6 +75,17 @@ def test_a_fold_that_nothing_follows_is_durable_after_the_delay() -> None:
     assert member.replica.next_at() > member.clock.now
 
 
+def test_a_fold_that_somebody_asks_for_later_is_durable_with_the_next_cycle() -> None:
+    member = Watched()
+    member.append("b", 1, (2, 1), 2)
+    member.replica.fold.hurry()
+    assert member.replica.next_at() < member.clock.now
+    member.cycle()
+    assert (member.committed, member.stored()) == ([(2, 2)], [b"record 2"])
+    member.replica.fold.hurry()
+    assert member.replica.next_at() > member.clock.now, "there is nothing left to be hurried"
+
+
 def test_what_keeps_coming_is_written_together_and_not_put_off_for_ever() -> None:
     member, began, index = Watched(), 0.0, 2
     while not member.committed:

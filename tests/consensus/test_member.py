@@ -228,6 +228,32 @@ async def test_a_single_member_waits_for_no_heartbeat() -> None:
             await member.wait_applied(index + 1, DEADLINE_S / 2)
 
 
+async def test_who_waits_for_what_is_folded_already_does_not_wait_for_more_to_come() -> None:
+    slow = {
+        "heartbeat_s": DEADLINE_S,
+        "election_timeout_min_s": DEADLINE_S * 4,
+        "election_timeout_max_s": DEADLINE_S * 5,
+    }
+    async with single(fold_quiet_s=DEADLINE_S * 2, fold_delay_s=DEADLINE_S * 2, **slow) as member:
+        for ask in (lambda index: member.wait_applied(index, DEADLINE_S / 2), lambda _: hurried(member)):
+            folded = asyncio.Event()
+            member.on_folded.append(lambda _first, _last, folded=folded: folded.set())
+            member.submit([b"x"])
+            await folded.wait()
+            index = member.last_index
+            assert member.applied_index < index
+            await ask(index)
+            assert member.applied_index == index
+
+
+async def hurried(member: RaftMember) -> None:
+    committed = asyncio.Event()
+    member.on_committed.append(lambda _first, _last: committed.set())
+    member.hurry()
+    async with asyncio.timeout(DEADLINE_S / 2):
+        await committed.wait()
+
+
 async def test_changes_are_written_and_their_results_come_after_the_commit() -> None:
     async with single() as member:
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from lddp.access import Access
+from lddp.core.records import Outcome, Record
 from lddp.core.view import View
 
 
@@ -18,8 +19,8 @@ class Ground(Access, Protocol):
         """The namespace as of the last durable fold."""
         ...
 
-    async def folded(self, index: int, timeout_s: float) -> None:
-        """Returns once `view` shows `index`. Raises UnavailableError after the time."""
+    async def submit_folded(self, records: Sequence[Record], timeout_s: float) -> list[tuple[int, Outcome]]:
+        """As `submit_many`: the answers once `view` shows the records, whatever the zone's files show by then."""
         ...
 
     def follow(self, listener: Callable[[set[int]], None]) -> None:

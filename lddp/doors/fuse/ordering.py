@@ -99,9 +99,8 @@ class Orders:
             began = clock()
             try_s = TRY_S if left_s is None else max(0.01, min(TRY_S, left_s))
             try:
-                answers = await self.ground.submit_many(records, try_s, visible=False)
+                answers = await self.ground.submit_folded(records, try_s)
                 self._remember(answers)
-                await self.ground.folded(max(index for index, _ in answers), TRY_S)
                 return answers
             except OutcomeUnknownError:
                 pass  # the same records again

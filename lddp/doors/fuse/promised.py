@@ -126,8 +126,8 @@ class Promised(Ground):
     async def wait(self, index: int, timeout_s: float) -> None:
         await self._ground.wait(index, timeout_s)
 
-    async def folded(self, index: int, timeout_s: float) -> None:
-        await self._ground.folded(index, timeout_s)
+    async def submit_folded(self, records: Sequence[Record], timeout_s: float) -> list[tuple[int, Outcome]]:
+        return await self._ground.submit_folded(records, timeout_s)
 
     def entry(self, path: bytes) -> Entry | None:
         return self._ground.entry(path)
