@@ -69,8 +69,9 @@ class Later:
         return True
 
     async def spread(self) -> None:
+        """Returns when they are where they have to be, or when nobody wants them there any more."""
         if self._spreading is not None:
-            await asyncio.shield(self._spreading)
+            await asyncio.wait([self._spreading])
 
     def was_ordered(self) -> None:
         self._inner.used()

@@ -68,7 +68,7 @@ class Queued:
         return all(writer.is_spread for writer in self.writers)
 
     async def spread(self) -> None:
-        """Returns when they are."""
+        """Returns when they are, or when it is refused."""
         for writer in self.writers:
             await writer.spread()
 

@@ -326,6 +326,26 @@ async def test_bytes_that_nobody_takes_are_offered_again(kernel: Kernel, ground:
     assert (await kernel.stat(file.node)).size == 1000
 
 
+async def test_the_queue_goes_on_where_a_change_is_refused_whose_bytes_it_waits_for(
+    kernel: Kernel, ground: MachineGround
+) -> None:
+    ground.meeting = asyncio.Barrier(2)
+    await write(kernel, b"f", bytes(1000))
+    handle = await kernel.opendir()
+    ending = asyncio.create_task(kernel.fsyncdir(handle))
+    await until(lambda: ground.entry(b"/data/f") is not None)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    elsewhere(ground, r.Unlink, b"/data/f")
+    assert await refusal(kernel.lookup(b"f")) == errno.ENOENT
+    async with asyncio.timeout(PATIENCE_S):
+        await ending
+    await kernel.mkdir(b"after")
+    async with asyncio.timeout(PATIENCE_S):
+        await kernel.fsyncdir(handle)
+    assert ground.entry(b"/data/after") is not None
+
+
 async def test_bytes_on_their_way_stop_with_the_mount(
     kernel: Kernel, ground: MachineGround, caplog: pytest.LogCaptureFixture
 ) -> None:
