@@ -61,16 +61,17 @@ class Committer:
             dirty, file.dirty = file.dirty, Dirty(file.size)
             size, mtime_ns = file.size, file.mtime_ns
             try:
-                content = await self._send(writer, file, 0, size)
+                await self._read(writer, file, 0, size)
             except BaseException:
                 file.dirty = dirty.again(file.dirty)
                 raise
-
-        def put(inode: Inode, path: bytes) -> list[r.InPlace]:
-            id, zone, _ = self._orders.stamp()
-            return [r.Put(id, zone, mtime_ns, path, inode.mode, inode.uid, inode.gid, content)]
-
         try:
+            content = await self._spread(writer)
+
+            def put(inode: Inode, path: bytes) -> list[r.InPlace]:
+                id, zone, _ = self._orders.stamp()
+                return [r.Put(id, zone, mtime_ns, path, inode.mode, inode.uid, inode.gid, content)]
+
             outcomes = await self._order(file.number, put, [writer])
             if outcomes is None:
                 return False
@@ -96,8 +97,8 @@ class Committer:
                 await writer.abort()
         return outcomes
 
-    async def _send(self, writer: ContentWriter, file: File, start: int, stop: int) -> Content:
-        """The bytes of the copy, on their way to the zones. `lock` is held."""
+    async def _read(self, writer: ContentWriter, file: File, start: int, stop: int) -> None:
+        """The bytes of the copy, to be sent to the zones. `lock` is held."""
         try:
             while start < stop:
                 size = min(CHUNK_BYTES, stop - start)
@@ -107,7 +108,15 @@ class Committer:
                     data = await self._files.run(os.pread, file.staged, size, start)
                 await writer.write(data)
                 start += size
-            return await writer.commit()
+            await writer.seal()
+        except BaseException:
+            await writer.abort()
+            raise
+
+    async def _spread(self, writer: ContentWriter) -> Content:
+        """Where the zones that have to take the bytes cannot be reached, this waits for them as records do."""
+        try:
+            return await self._orders.patiently(writer.commit)
         except BaseException:
             await writer.abort()
             raise
@@ -122,19 +131,21 @@ class Committer:
     async def _ranges(self, file: File, path: bytes) -> bool:
         """False where the file has no name any more, or takes no ranges."""
         writers: list[ContentWriter] = []
-        pieces: list[tuple[int, Content]] = []
+        starts: list[int] = []
         async with file.lock:
             dirty, file.dirty = file.dirty, Dirty(file.size)
             size, mtime_ns = file.size, file.mtime_ns
             try:
                 for start, stop in dirty.spans():
                     writer = self._ground.content_writer(path, stop - start)
+                    await self._read(writer, file, start, stop)
                     writers.append(writer)
-                    pieces.append((start, await self._send(writer, file, start, stop)))
+                    starts.append(start)
             except BaseException:
                 file.dirty = dirty.again(file.dirty)
                 raise
         try:
+            pieces = [(start, await self._spread(writer)) for start, writer in zip(starts, writers, strict=True)]
             records = self._records_of(dirty, size, mtime_ns, pieces)
             outcomes = await self._order(file.number, records, writers)
         except BaseException:

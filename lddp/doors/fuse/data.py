@@ -179,6 +179,9 @@ class Data:
         try:
             await self._tree.committer.commit(file)
         except OSError as error:
+            if file.opens > 1:
+                file.opens -= 1  # who has opened it since is asked again for what was written, and told
+                return
             _log.error("what was written to inode %d is lost: %s", file.number, error.strerror)
             self._tree.files.discard(file)
             return

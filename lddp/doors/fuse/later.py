@@ -28,10 +28,12 @@ class Later:
         await self._inner.write(data)
 
     async def seal(self) -> Content:
-        return await self._inner.seal()
+        if self.content is None:
+            self.content = await self._inner.seal()
+        return self.content
 
     async def commit(self) -> Content:
-        self.content = await self._inner.seal()
+        self.content = await self.seal()
         if self.content.inline is not None or not self.content.size:
             await self._inner.commit()  # goes with its record
         else:

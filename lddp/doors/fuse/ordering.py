@@ -6,8 +6,8 @@ import asyncio
 import errno
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
 
 from lddp.core import records as r
 from lddp.core.namespace import Inode
@@ -19,6 +19,7 @@ from lddp.errors import OutcomeUnknownError, UnavailableError
 
 Stamp = tuple[OperationId, int, int]
 """The first fields of every operation."""
+Got = TypeVar("Got")
 Place = tuple[int, bytes]
 """A directory, by its inode number, and a name in it."""
 OWN_MAX = 65_536
@@ -111,6 +112,19 @@ class Orders:
                 left_s -= clock() - began
                 if left_s <= 0:
                     raise refused(errno.EIO)
+
+    async def patiently(self, work: Callable[[], Awaitable[Got]]) -> Got:
+        """What `work` gives once it raises UnavailableError no more. OSError(EIO) after the time of a soft mount."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        while True:
+            try:
+                return await work()
+            except UnavailableError:
+                # There is no event to wait for, as with records.
+                await asyncio.sleep(PAUSE_NOTHING_TAKEN_S)
+            if self._patience.soft_s is not None and clock() - began >= self._patience.soft_s:
+                raise refused(errno.EIO)
 
     async def about(self, number: int, records: Callable[[Inode, bytes], Sequence[InPlace]]) -> list[Outcome] | None:
         """The outcomes of records about one object, made from what it is now and its path. They change that object and

@@ -387,3 +387,63 @@ async def test_a_commit_that_fails_can_be_tried_again(ground: MachineGround) -> 
     await file.close()
     assert ground.content(b"/data/f") == b"bytes"
     await kernel.filesystem.close()
+
+
+async def test_what_could_not_be_committed_after_the_last_close_is_there_for_who_has_opened_it_since(
+    ground: MachineGround,
+) -> None:
+    kernel = Kernel(ground, Patience(soft_s=1e-9))
+    file = await kernel.create(b"f")
+    await file.write(0, b"bytes")
+    ground.failure = UnavailableError("nobody leads")
+    await file.release()
+    again = await kernel.open(file.node, os.O_RDWR)
+    held = kernel.tree.files.get(file.node)
+    assert held is not None and held.opens == 2
+    await until(lambda: held.opens == 1)
+    assert await again.read() == b"bytes"
+    ground.failure = None
+    await again.close()
+    assert ground.content(b"/data/f") == b"bytes"
+    await kernel.filesystem.close()
+
+
+def unreachable(ground: MachineGround, times: int) -> list[int]:
+    """So many uploads find too few zones; what they have left."""
+    left = [times]
+
+    async def before_commit() -> None:
+        if left[0]:
+            left[0] -= 1
+            raise UnavailableError("no zone took the bytes")
+
+    ground.before_commit = before_commit  # type: ignore[method-assign]
+    return left
+
+
+async def test_bytes_that_no_zone_takes_are_waited_for(kernel: Kernel, ground: MachineGround) -> None:
+    """And what is written meanwhile does not wait."""
+    file = await kernel.create(b"f")
+    await file.write(0, bytes(1000))
+    left = unreachable(ground, 3)
+    closing = asyncio.create_task(file.flush())
+    await until(lambda: left[0] < 3)
+    await file.write(0, b"more")
+    assert left[0] or kernel.tree.pipeline is not None  # whose calls wait in these tests
+    await closing
+    await kernel.tree.barrier()
+    assert not left[0] and ground.content(b"/data/f") == bytes(1000)
+    await file.close()
+    await kernel.tree.barrier()
+    assert ground.content(b"/data/f") == b"more" + bytes(996)
+
+
+async def test_bytes_that_no_zone_takes_fail_a_soft_mount(ground: MachineGround) -> None:
+    kernel = Kernel(ground, Patience(soft_s=1e-9))
+    file = await kernel.create(b"f")
+    await file.write(0, bytes(1000))
+    unreachable(ground, 1)
+    assert await number(file.flush()) == errno.EIO and ground.uploads[-1].aborted
+    await file.close()
+    assert ground.content(b"/data/f") == bytes(1000)
+    await kernel.filesystem.close()
