@@ -7,7 +7,7 @@ with the set of errnos that are right; where it contains 0 the operation must su
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from blake3 import blake3
@@ -16,11 +16,13 @@ from lddp.core.records import (
     SOME_VERSION,
     Append,
     Create,
+    Guarded,
     InPlace,
     Kind,
     Link,
     MakeDirectory,
     Operation,
+    OperationId,
     Put,
     Remove,
     RemoveDirectory,
@@ -215,6 +217,30 @@ class Model:
         node.renamed(gsn)
 
     # -- operations ---------------------------------------------------------------------------------------------
+
+    def judge_guarded(self, record: Guarded, made: Mapping[OperationId, int]) -> Verdict:
+        """`made` has the number of what each operation that was done has made, or 0."""
+        operation = record.operation
+        if record.after is not None and record.after not in made:
+            return Verdict(frozenset({errno.ECANCELED}))
+        expected = [record.above, record.at, record.to_above, record.to_at]
+        for at, number in enumerate(expected):
+            if number < 0:
+                expected[at] = made.get(OperationId(record.id.session, -number), 0)
+                if not expected[at]:
+                    return Verdict(frozenset({errno.ECANCELED}))
+        paths = (operation.path, operation.to) if isinstance(operation, Rename | Link) else (operation.path,)
+        wrong: set[int] = set()
+        for path, above, number in zip(paths, expected[::2], expected[1::2], strict=False):
+            try:
+                found = self.find(path, operation.zone)
+            except Refused as refused:
+                wrong |= refused.allowed
+                continue
+            met = found.node.number if found.node is not None else 0
+            if (above and (found.parent is None or found.parent.number != above)) or (number and met != number):
+                wrong.add(errno.ESTALE)
+        return Verdict(frozenset(wrong)) if wrong else self.judge(operation)
 
     def judge(self, operation: Operation) -> Verdict:
         try:

@@ -9,7 +9,11 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 from tests.sim.campaign import run
-from tests.sim.mutants.faults import MUTANTS, Mutant
+from tests.sim.mutants.faults import MUTANTS as OTHER_MUTANTS
+from tests.sim.mutants.faults import Mutant
+from tests.sim.mutants.mounts import MOUNT_MUTANTS
+
+MUTANTS = (*OTHER_MUTANTS, *MOUNT_MUTANTS)
 
 
 class Noticed(NamedTuple):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.mutants.faults import MUTANTS, Mutant
-from tests.sim.mutants.hunt import hunt
+from tests.sim.mutants.faults import Mutant
+from tests.sim.mutants.hunt import MUTANTS, hunt
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))

@@ -1,0 +1,153 @@
+"""What a simulated mount stands on: the node's own ground, with files and uploads of the simulated world."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blake3 import blake3
+
+from lddp.access import ContentWriter, Decided
+from lddp.core.records import Content, OperationId, Outcome, Record
+from lddp.core.rules import Rule
+from lddp.doors.fuse import copying
+from lddp.errors import ElsewhereError, UnavailableError
+from lddp.gateway import Applied
+from lddp.node.mounts import NodeGround
+from lddp.node.reading import Reader, Seen
+from lddp.node.uploads import QUORUM_ZONES_MIN
+from tests.sim.checks import Call
+
+if TYPE_CHECKING:
+    from tests.sim.node import Node
+
+
+class SimulatedReader(Reader):
+    """Finds and checks files as a node does; what it opens is a copy, in a file that the kernel knows."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node)  # type: ignore[arg-type]
+        self._simulated = node
+
+    async def _open(self, zone: Any, path: bytes) -> int:
+        def copy() -> int:
+            files = self._simulated.world.descriptors
+            there = zone.open_read(path)
+            try:
+                data = files.pread(there, files.fstat(there).st_size, 0)
+            finally:
+                files.close(there)
+            descriptor = copying.new_file(self._simulated.machine.directory)
+            os.pwrite(descriptor, data, 0)
+            return descriptor
+
+        return await asyncio.get_running_loop().run_in_executor(self._simulated.looking, copy)
+
+    def _others(self, _seen: Seen, message: str) -> ElsewhereError:
+        return ElsewhereError(message, [])
+
+
+class SimulatedUpload:
+    """Implements `lddp.access.ContentWriter` over the simulated store and pusher, as durable as `lddp.node.uploads`.
+    What no record will name stays in the store: nothing is swept."""
+
+    def __init__(self, node: Node, rule: Rule, inline_max: int, contents: dict[bytes, bytes]) -> None:
+        self._node = node
+        self._rule = rule
+        self._inline_max = inline_max
+        self._contents = contents
+        self._data = b""
+        self._content: Content | None = None
+
+    async def write(self, data: bytes) -> None:
+        self._data += data
+
+    async def seal(self) -> Content:
+        if self._content is None:
+            data = self._data
+            self._contents[blake3(data).digest()] = data
+            is_small = len(data) <= self._inline_max
+            self._content = Content(blake3(data).digest(), len(data), data) if is_small else self._node.store.add(data)
+        return self._content
+
+    async def commit(self) -> Content:
+        content = await self.seal()
+        if content.inline is None:
+            await self._spread(content)
+        return content
+
+    async def _spread(self, content: Content) -> None:
+        node, zones = self._node, len(self._rule.members)
+        enough = zones // 2 if zones >= QUORUM_ZONES_MIN else 0
+        peers = node.peers_of(self._rule)
+        node.process.random.shuffle(peers)
+        if node.process.random.random() < 0.5:
+            del peers[enough:]  # the others were slow, and pull it
+        taken = await node.pusher.push_blob(content, self._data, peers)
+        if len(taken) < enough:
+            raise UnavailableError(f"{len(taken)} other zones took the bytes, {enough} are needed")
+
+    async def abort(self) -> None:
+        """See the class."""
+
+    def used(self) -> None:
+        """See the class."""
+
+
+class SimulatedGround(NodeGround):
+    """Of one mount. `ids` are those of its records; times are different from each other, so that each record can be
+    told from all others whatever id it is given when it is sent again."""
+
+    def __init__(self, node: Node, inline_max: int, contents: dict[bytes, bytes]) -> None:
+        super().__init__(node)  # type: ignore[arg-type]
+        self._simulated = node
+        self._reader = SimulatedReader(node)
+        self._inline_max = inline_max
+        self._contents = contents
+        self._began: dict[OperationId, float] = {}
+        self._time_ns = 0
+        self.ids: set[OperationId] = set()
+
+    def time_ns(self) -> int:
+        self._time_ns = max(self._time_ns + 1, self._simulated.clock.time_ns())
+        return self._time_ns
+
+    def next_id(self) -> OperationId:
+        id = super().next_id()
+        self.ids.add(id)
+        return id
+
+    async def submit_many(
+        self, records: Sequence[Record], timeout_s: float, *, visible: bool = True, decided: Decided | None = None
+    ) -> list[tuple[int, Outcome]]:
+        """What is answered is checked as what any client is told."""
+        world, process = self._simulated.world, self._simulated.process
+        for record in records:
+            self._began.setdefault(record.id, world.loop.now)
+        answers = await super().submit_many(records, timeout_s, visible=visible, decided=decided)
+        told_at = process.now()
+
+        def told() -> None:
+            if told_at <= process.died_at:
+                for record, answer in zip(records, answers, strict=True):
+                    call = Call(record, self._began[record.id])
+                    world.checks.calls.append(call)
+                    world.checks.acknowledged(call, Applied(*answer), world.loop.now)
+
+        world.loop.at(told_at, world.loop.outside, told)
+        return answers
+
+    def content_writer(self, path: bytes, size: int | None) -> ContentWriter:
+        with self.view() as view:
+            found = view.find(path)
+        assert found is not None, "a mount's paths are in its rule"
+        return SimulatedUpload(self._simulated, found[0], self._inline_max, self._contents)
+
+    def volume(self, rule: int) -> os.statvfs_result:
+        return os.statvfs(self._simulated.machine.directory)
+
+    def scratch(self) -> Path:
+        return self._simulated.machine.directory

@@ -1,0 +1,119 @@
+"""Mutants of mounts, and of the records that they send."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lddp.core import records as r
+from lddp.core.machine import StateMachine
+from lddp.core.places import Places
+from lddp.doors.fuse import pipeline
+from lddp.doors.fuse.errors import Errors
+from lddp.doors.fuse.pipeline import Pipeline
+from lddp.doors.fuse.queued import Queued
+from lddp.doors.fuse.speculation import guarded
+from tests.sim.mutants.faults import Mutant, Patch
+
+
+def _guard_not_looked_at() -> list[Patch]:
+    return [(StateMachine, "_guard", lambda _self, _record: 0)]
+
+
+def _any_target() -> list[Patch]:
+    locate = Places._locate
+
+    def lax(self: Places, record: Any, path: bytes, expected_parent: int = r.ANY_INODE) -> Any:
+        is_target = path == getattr(record, "to", None)
+        return locate(self, record, path, r.ANY_INODE if is_target else expected_parent)
+
+    return [(Places, "_locate", lax)]
+
+
+def _sync_without_waiting() -> list[Patch]:
+    async def hasty(_self: Pipeline) -> None:
+        return
+
+    return [(Pipeline, "barrier", hasty)]
+
+
+def _no_row() -> list[Patch]:
+    def loose(queued: Any, record: Any, _after: Any, reference: Any) -> Any:
+        return guarded(queued, record, None, reference)
+
+    return [(pipeline, "guarded", loose)]
+
+
+def _any_object() -> list[Patch]:
+    def lax(_queued: Any, record: Any, after: Any, _reference: Any) -> Any:
+        return r.Guarded(record, None if after is None else after.record.id)
+
+    return [(pipeline, "guarded", lax)]
+
+
+def _refusal_not_told() -> list[Patch]:
+    return [(Errors, "add", lambda _self, _inodes, _number: None)]
+
+
+def _refusal_told_again() -> list[Patch]:
+    def insistent(self: Errors, opened: Any) -> int:
+        error = self._errors.get(opened.number)
+        return 0 if error is None or error.sequence <= opened.since else error.number
+
+    return [(Errors, "look", insistent)]
+
+
+def _taken_in_too_late() -> list[Patch]:
+    takes_in = Queued.takes_in
+
+    def late(self: Queued, later: Queued) -> bool:
+        sent, self.is_sent, self.was_sent = (self.is_sent, self.was_sent), False, False
+        try:
+            return takes_in(self, later)
+        finally:
+            self.is_sent, self.was_sent = sent
+
+    return [(Queued, "takes_in", late)]
+
+
+MOUNT_MUTANTS = (
+    Mutant("guards not looked at", "mount", 1, 50, "answers and files as the model has them", _guard_not_looked_at),
+    Mutant(
+        "names in whatever has the target's place",
+        "mount",
+        1,
+        50,
+        "answers and files as the model has them",
+        _any_target,
+    ),
+    Mutant(
+        "fsync does not wait for the queue", "mount", 1, 50, "what a sync has covered is there", _sync_without_waiting
+    ),
+    Mutant(
+        "records of a batch not in a row", "mount", 1, 100, "the log has the beginning of a queue, in order", _no_row
+    ),
+    Mutant(
+        "records of a batch mean any object",
+        "mount",
+        1,
+        100,
+        "changes are made to the objects that were meant",
+        _any_object,
+    ),
+    Mutant("refusals told nobody", "mount", 1, 50, "what is refused is told at the next sync, once", _refusal_not_told),
+    Mutant(
+        "refusals told again and again",
+        "mount",
+        1,
+        100,
+        "what is refused is told at the next sync, once",
+        _refusal_told_again,
+    ),
+    Mutant(
+        "attributes taken in after they were sent",
+        "mount",
+        1,
+        100,
+        "the log has the beginning of a queue, in order",
+        _taken_in_too_late,
+    ),
+)

@@ -1,0 +1,256 @@
+"""Programs in simulated mounts: some of what they do is in a directory of their own, the rest where everybody meets."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import stat
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING
+
+from lddp.doors.fuse.protocol import ROOT, Opcode, SetAttribute
+from tests.doors.fuse.kernel import Open, Refused
+from tests.sim.checks import Violation
+from tests.sim.operations import NAMES
+from tests.sim.promises import Opened, Told
+
+if TYPE_CHECKING:
+    from tests.sim.mounts import Life
+
+OPEN_MAX = 4
+EXCHANGE = 2
+REPORTED = frozenset(
+    (
+        errno.EEXIST,
+        errno.ENOENT,
+        errno.ESTALE,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ENOTEMPTY,
+        errno.EINVAL,
+        errno.ENODATA,
+        errno.EPERM,
+    )
+)
+"""What something that was promised can be refused with."""
+
+
+@dataclass(eq=False)
+class Held:
+    """An open file or directory of a program."""
+
+    opened: Opened
+    node: int
+    handle: int
+    file: Open | None = None
+
+
+class Program:
+    """`run` does one thing after the other until its mount is to stop."""
+
+    def __init__(self, life: Life, number: int) -> None:
+        self._life = life
+        self._kernel = life.kernel
+        self._history = life.history
+        self._random = life.random
+        self._name = b"own %b %d" % (life.history.name.encode(), number)
+        self._held: list[Held] = []
+        self._numbers = count()
+        self._own = 0
+        self._own_names: list[bytes] = []
+        self._pause_s = self._random.choice([0.01, 0.03, 0.1])
+        self._syncs = self._random.choice([0.02, 0.1, 0.3])
+
+    async def run(self) -> None:
+        if await self._try(self._begin()) and self._own:
+            while not self._life.is_stopping:
+                await self._step()
+                # A few calls one after the other, and a while of nothing.
+                if self._random.random() < 0.4:
+                    await asyncio.sleep(self._random.uniform(0.0, 5 * self._pause_s))
+        for held in list(self._held):
+            await self._sync(held)
+            await self._close(held)
+
+    async def _try(self, work: Awaitable[object]) -> bool:
+        """Whether it was not refused."""
+        try:
+            await work
+        except Refused:
+            return False
+        return True
+
+    async def _begin(self) -> None:
+        self._own = (await self._kernel.mkdir(self._name)).inode
+        self._history.own.add(self._own)
+        await self._open_directory(self._own)
+
+    async def _step(self) -> None:
+        random = self._random
+        if random.random() < self._syncs and self._held:
+            await self._sync(random.choice(self._held))
+        elif random.random() < 0.4:
+            if not await self._try(self._at_home()) and self._life.soft_s is None:
+                raise Violation(f"{self._history.name}: refused in a directory where nobody else is")
+        else:
+            await self._try(random.choices([self._in_shared, self._to_held], [4, 1])[0]())
+        if len(self._held) > OPEN_MAX:
+            await self._close(random.choice(self._held[1:]))
+
+    # -- where nobody else is -----------------------------------------------------------------------------------------
+
+    async def _at_home(self) -> None:
+        kernel, random, own = self._kernel, self._random, self._own
+        name = b"%04d" % next(self._numbers)
+        kind = random.randrange(7) if self._own_names else random.randrange(3)
+        chosen = random.choice(self._own_names) if self._own_names else b""
+        if kind == 0:
+            await kernel.mkdir(name, own)
+        elif kind in (1, 2):
+            file = await kernel.create(name, node=own)
+            held = self._hold(file)
+            self._own_names.append(name)
+            await file.write(0, self._bytes())
+            await self._close(held)
+        elif kind == 3:
+            await kernel.rename(chosen, name, node=own, above=own)
+            self._own_names[self._own_names.index(chosen)] = name
+        elif kind == 4:
+            self._own_names.remove(chosen)
+            await kernel.unlink(chosen, own)
+        elif kind == 5:
+            node = (await kernel.lookup(chosen, own)).inode
+            await kernel.setattr(node, SetAttribute.MODE, mode=random.choice([0o600, 0o644, 0o755]))
+            if random.random() < 0.5:
+                await kernel.setattr(node, SetAttribute.UID | SetAttribute.GID, uid=7, gid=random.randrange(3))
+        else:
+            node = (await kernel.lookup(chosen, own)).inode
+            self._own_names.append(name)
+            await kernel(Opcode.LINK, own, node.to_bytes(8, "little") + name + b"\0")
+
+    # -- where everybody is -------------------------------------------------------------------------------------------
+
+    async def _walk(self, depth: int) -> int:
+        node = ROOT
+        for _ in range(depth):
+            names = [name for name, _ in (await self._kernel.names(node))[2:] if not name.startswith(b"own")]
+            if not names:
+                break
+            found = await self._kernel.lookup(self._random.choice(names), node)
+            if not stat.S_ISDIR(found.mode):
+                break
+            node = found.inode
+        return node
+
+    async def _in_shared(self) -> None:
+        kernel, random = self._kernel, self._random
+        above, name, to = await self._walk(random.choice([0, 0, 1, 2])), random.choice(NAMES), random.choice(NAMES)
+        match random.choices(range(9), [5, 6, 3, 3, 6, 2, 3, 1, 2])[0]:
+            case 0:
+                await kernel.mkdir(name, above)
+            case 1:
+                await self._write(name, above)
+            case 2:
+                await kernel.unlink(name, above)
+            case 3:
+                await kernel(Opcode.RMDIR, above, name + b"\0")
+            case 4:
+                target = await self._walk(random.choice([0, 1, 1, 2]))
+                flag = random.choice([0, 0, 0, 1, EXCHANGE])
+                await kernel.rename(name, to, flag, node=above, above=target)
+            case 5:
+                node = (await kernel.lookup(name, above)).inode
+                await kernel(Opcode.LINK, await self._walk(1), node.to_bytes(8, "little") + to + b"\0")
+            case 6:
+                node = (await kernel.lookup(name, above)).inode
+                valid = random.choice([SetAttribute.MODE, SetAttribute.GID, SetAttribute.MTIME])
+                fields = {
+                    "mode": random.choice([0o700, 0o644]),
+                    "gid": 3,
+                    "mtime_ns": self._life.kernel.ground.time_ns(),
+                }
+                await kernel.setattr(node, valid, **fields)
+            case 7:
+                await kernel(Opcode.SYMLINK, above, name + b"\0" + b"target\0")
+            case _:
+                if len(self._held) <= OPEN_MAX:
+                    await self._open_directory(above)
+
+    async def _write(self, name: bytes, above: int) -> None:
+        """A new file, or all or a part of an old one."""
+        kernel, random = self._kernel, self._random
+        try:
+            file = await kernel.create(name, os.O_RDWR | os.O_EXCL, node=above)
+        except Refused as refused:
+            if refused.number != errno.EEXIST:
+                raise
+            found = await kernel.lookup(name, above)
+            if not stat.S_ISREG(found.mode):
+                return
+            file = await kernel.open(found.inode, os.O_RDWR | random.choice([0, os.O_TRUNC]))
+        held = self._hold(file)
+        await self._try(file.write(random.choice([0, 0, 3]), self._bytes()))
+        if random.random() < 0.7:
+            await self._close(held)
+
+    async def _to_held(self) -> None:
+        files = [held for held in self._held if held.file is not None]
+        if files:
+            held = self._random.choice(files)
+            assert held.file is not None
+            if self._random.random() < 0.8:
+                await held.file.write(self._random.randrange(4), self._bytes())
+            else:
+                size = self._random.randrange(12)
+                await self._kernel.setattr(held.node, SetAttribute.SIZE, size=size)
+
+    def _bytes(self) -> bytes:
+        """Inline or not, and never the same."""
+        return b"%b %d " % (self._name, next(self._numbers)) * self._random.choice([1, 1, 4])
+
+    # -- what is open -------------------------------------------------------------------------------------------------
+
+    def _hold(self, file: Open) -> Held:
+        held = Held(self._history.open(self._kernel.tree.inodes.number(file.node)), file.node, file.handle, file)
+        self._held.append(held)
+        return held
+
+    async def _open_directory(self, node: int) -> None:
+        handle = await self._kernel.opendir(node)
+        self._held.append(Held(self._history.open(self._kernel.tree.inodes.number(node)), node, handle))
+
+    async def _sync(self, held: Held) -> None:
+        call = self._kernel.fsyncdir(held.handle, held.node) if held.file is None else held.file.fsync()
+        await self._told(held, lambda: call, is_barrier=True)
+
+    async def _close(self, held: Held) -> None:
+        self._held.remove(held)
+        if held.file is None:
+            return
+        await self._told(held, held.file.flush, is_barrier=False)
+        await held.file.release()
+
+    async def _told(self, held: Held, call: Callable[[], Awaitable[None]], *, is_barrier: bool) -> None:
+        """A call that reports errors of what was promised."""
+        history, number = self._history, 0
+        begin = history.tick()
+        try:
+            await call()
+        except Refused as refused:
+            number = refused.number
+        if number == errno.EIO and self._life.soft_s is not None:
+            return
+        if number and number not in REPORTED:
+            raise Violation(f"{history.name}: a sync of {held.opened.number} failed with {errno.errorcode[number]}")
+        end = history.tick()
+        floor = max(begin, history.barred) if is_barrier else 0
+        told = Told(begin, floor, end, number)
+
+        def tell() -> None:
+            held.opened.told.append(told)
+            history.sure = max(history.sure, floor)
+
+        self._life.tell(tell)
