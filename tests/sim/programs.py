@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import stat
+import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from itertools import count
@@ -114,6 +115,8 @@ class Program:
             held = self._hold(file)
             self._own_names.append(name)
             await file.write(0, self._bytes())
+            if random.random() < self._syncs:
+                await self._sync(held)
             await self._close(held)
         elif kind == 3:
             await kernel.rename(chosen, name, node=own, above=own)
@@ -148,7 +151,7 @@ class Program:
     async def _in_shared(self) -> None:
         kernel, random = self._kernel, self._random
         above, name, to = await self._walk(random.choice([0, 0, 1, 2])), random.choice(NAMES), random.choice(NAMES)
-        match random.choices(range(9), [5, 6, 3, 3, 6, 2, 3, 1, 2])[0]:
+        match random.choices(range(11), [4, 6, 3, 3, 6, 2, 3, 1, 2, 3, 1])[0]:
             case 0:
                 await kernel.mkdir(name, above)
             case 1:
@@ -175,9 +178,24 @@ class Program:
                 await kernel.setattr(node, valid, **fields)
             case 7:
                 await kernel(Opcode.SYMLINK, above, name + b"\0" + b"target\0")
-            case _:
+            case 8:
                 if len(self._held) <= OPEN_MAX:
                     await self._open_directory(above)
+            case 9:
+                await self._build(name, above)
+            case _:
+                node = (await kernel.lookup(name, above)).inode
+                body = struct.pack("<II", 1, random.choice([0, 0, 1, 2])) + b"user.a\0" + b"1"
+                await kernel(Opcode.SETXATTR, node, body)
+
+    async def _build(self, name: bytes, above: int) -> None:
+        """A directory with something in it, all of which depends on the first step."""
+        kernel, random = self._kernel, self._random
+        top = (await kernel.mkdir(name, above)).inode
+        below = (await kernel.mkdir(random.choice(NAMES), top)).inode if random.random() < 0.5 else top
+        await self._write(random.choice(NAMES), below)
+        if random.random() < 0.5:
+            await kernel.rename(name, random.choice(NAMES), node=above, above=await self._walk(random.choice([0, 1])))
 
     async def _write(self, name: bytes, above: int) -> None:
         """A new file, or all or a part of an old one."""

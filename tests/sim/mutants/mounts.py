@@ -23,7 +23,7 @@ def _any_target() -> list[Patch]:
     locate = Places._locate
 
     def lax(self: Places, record: Any, path: bytes, expected_parent: int = r.ANY_INODE) -> Any:
-        is_target = path == getattr(record, "to", None)
+        is_target = path is getattr(record, "to", None) and path is not record.path
         return locate(self, record, path, r.ANY_INODE if is_target else expected_parent)
 
     return [(Places, "_locate", lax)]
