@@ -218,6 +218,8 @@ def _use(world: World, random: Random, operations: Operations, mounts: Mounts) -
     mounts.stop()
     if not world.run_until(lambda: mounts.are_idle, REST_S):
         raise Violation(f"programs in mounts still wait {REST_S} s after the faults have stopped")
+    if not world.run_until(lambda: mounts.are_ordered, REST_S):
+        raise Violation(f"mounts have something queued {REST_S} s after the faults have stopped")
     come_to_rest(world, operations)
     for life in mounts.lives:
         differs = "" if life.is_over else life.differs()

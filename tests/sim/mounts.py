@@ -114,6 +114,11 @@ class Life:
         """Whether its programs have come to their ends."""
         return self.is_over or all(task.done() for task in self.programs)
 
+    @property
+    def is_ordered(self) -> bool:
+        """Whether nothing is queued any more."""
+        return self.is_over or not self.tree.pipeline
+
     def tell(self, what: object) -> None:
         """Does something outside of the node, if that does not end before it is done with what it did before."""
         process, world = self.node.process, self.node.world
@@ -226,6 +231,10 @@ class Mounts:
     @property
     def are_idle(self) -> bool:
         return all(life.is_idle for life in self.lives)
+
+    @property
+    def are_ordered(self) -> bool:
+        return all(life.is_ordered for life in self.lives)
 
     def close(self) -> None:
         for life in self.lives:

@@ -22,14 +22,17 @@ def test_a_seed_that_failed_once_holds(kind: str, seed: int) -> None:
     assert not result.failure, f"{command(result)}: {result.failure}"
 
 
-@pytest.mark.parametrize("kind", ["operations", "migration", "mixed", "writable", "power"])
-def test_random_seeds_hold(kind: str) -> None:
-    for seed in range(1, 1 + examples(25)):
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [("operations", 25), ("migration", 25), ("mixed", 25), ("writable", 25), ("power", 25), ("mount", 8)],
+)
+def test_random_seeds_hold(kind: str, count: int) -> None:
+    for seed in range(1, 1 + examples(count)):
         result = run(kind, seed)
         assert not result.failure, f"{command(result)}: {result.failure}"
 
 
-@pytest.mark.parametrize(("kind", "seed"), [("operations", 3), ("migration", 8), ("mixed", 5)])
+@pytest.mark.parametrize(("kind", "seed"), [("operations", 3), ("migration", 8), ("mixed", 5), ("mount", 3)])
 def test_a_seed_is_the_same_in_another_process(kind: str, seed: int) -> None:
     here = run(kind, seed)
     assert not here.failure, f"{command(here)}: {here.failure}"
