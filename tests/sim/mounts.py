@@ -4,6 +4,7 @@ of the simulator. A mount ends with its node, and another one takes its place af
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING
@@ -15,9 +16,11 @@ from lddp.core.view import View
 from lddp.doors.fuse.filesystem import Filesystem
 from lddp.doors.fuse.following import Following
 from lddp.doors.fuse.ground import Patience, Top
+from lddp.doors.fuse.protocol import ROOT, Opcode
 from lddp.doors.fuse.tree import Tree
 from lddp.gateway import NO_ZONE
-from tests.doors.fuse.kernel import Kernel
+from tests.doors.fuse.kernel import Kernel, Refused
+from tests.sim.cache import Cache
 from tests.sim.ground import SimulatedGround
 from tests.sim.promises import History, Promise, meant_by
 from tests.sim.world import World
@@ -65,15 +68,28 @@ class WatchedTree(Tree):
 
 
 class SimulatedKernel(Kernel):
-    """Asks a filesystem over a simulated ground."""
+    """Asks a filesystem over a simulated ground, and believes what it is told."""
 
     def __init__(self, ground: SimulatedGround, filesystem: Filesystem) -> None:
         self.ground = ground  # type: ignore[assignment]
         self.filesystem = filesystem
         self.tree = filesystem.tree
         self.uid = self.gid = 0
+        self.cache = Cache()
         self._waits = False
         self._unique = 0
+
+    async def __call__(self, opcode: Opcode, node: int = ROOT, body: bytes = b"") -> bytes:
+        for at, place in enumerate(self.cache.wanted(opcode, node, body)):
+            if place not in self.cache.names:
+                try:
+                    await self(Opcode.LOOKUP, place[0], place[1] + b"\0")
+                except Refused as refused:
+                    if at == 0 or refused.number != errno.ENOENT:
+                        raise
+        answer = await super().__call__(opcode, node, body)
+        self.cache.answered(opcode, node, body, answer)
+        return answer
 
 
 class Life:
@@ -96,13 +112,15 @@ class Life:
         self._ground = ground
         self._filesystem = Filesystem(self.tree)
         self.kernel = SimulatedKernel(ground, self._filesystem)
+        self.tree.tell = self._notify
         self._following = Following(self.tree, self._notify)
         self.tree.ground.follow(self._following.changed)
         self._follower = node.spawn(self._following.run())
         self.programs: list[asyncio.Task[None]] = []
         self.is_stopping = False
 
-    async def _notify(self, _notices: list[Sequence[bytes]]) -> None:
+    async def _notify(self, notices: list[Sequence[bytes]]) -> None:
+        self.kernel.cache.told(notices)
         await asyncio.sleep(self.random.uniform(*NOTICE_S))
 
     @property
@@ -116,8 +134,8 @@ class Life:
 
     @property
     def is_ordered(self) -> bool:
-        """Whether nothing is queued any more."""
-        return self.is_over or not self.tree.pipeline
+        """Whether nothing is queued any more, and the kernel has been told of all changes."""
+        return self.is_over or (not self.tree.pipeline and self._following.is_told)
 
     def tell(self, what: object) -> None:
         """Does something outside of the node, if that does not end before it is done with what it did before."""
@@ -161,7 +179,7 @@ class Life:
         for path in sorted(wanted.keys() | found.keys()):
             if wanted.get(path) != found.get(path):
                 return f"{path!r} is shown as {found.get(path)}, and is {wanted.get(path)}"
-        return ""
+        return self.kernel.cache.differs(self.tree)
 
 
 def _shown(view: View, root: int, path: bytes = b"") -> dict[bytes, tuple[object, ...]]:

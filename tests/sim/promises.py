@@ -109,7 +109,7 @@ def meant_by(view: View, top: bytes, root: int, path: bytes) -> Meant:
 
 
 def tag(record: Operation) -> tuple[object, ...]:
-    """What no other record of a mount has."""
+    """What no other record of a mount has, unless it is the same once more."""
     return type(record).__name__, record.time_ns, getattr(record, "offset", -1), getattr(record, "size", -1)
 
 
@@ -179,13 +179,18 @@ class Judge:
 
     def _find(self) -> None:
         """Each record of the mount is a promise, and they are in order."""
-        by_tag = {tag(promise.record): promise for promise in self._history.promises if not promise.is_refused}
+        by_tag: dict[tuple[object, ...], list[Promise]] = {}
+        for promise in self._history.promises:
+            if not promise.is_refused:
+                by_tag.setdefault(tag(promise.record), []).append(promise)
         places = {promise: at for at, promise in enumerate(self._history.promises)}
         last = -1
         for done in self._own:
-            promise = by_tag.get(tag(done.record))
-            if promise is None:
+            asked = by_tag.get(tag(done.record))
+            if asked is None:
                 raise Violation(f"{self._history.name}: the log has {done.record}, which nobody has asked for")
+            # A file that could not be committed is committed again, with the time of its last change.
+            promise = next((one for one in asked if one.done is None), asked[0])
             self._require(promise.done is None, promise, f"is in the log twice, lastly at {done.gsn}")
             promise.done = done
             skipped: list[Promise] = []

@@ -75,6 +75,22 @@ def _taken_in_too_late() -> list[Patch]:
     return [(Queued, "takes_in", late)]
 
 
+def _not_contested() -> list[Patch]:
+    return [(Pipeline, "_contest", lambda _self, _numbers: None)]
+
+
+def _refusal_believed() -> list[Patch]:
+    """Programs are told, and the kernel is not."""
+    refuse = Pipeline._refuse
+
+    def quiet(self: Pipeline, queued: Any) -> None:
+        changed, self.changed = self.changed, lambda _numbers: None
+        refuse(self, queued)
+        self.changed = changed
+
+    return [(Pipeline, "_refuse", quiet)]
+
+
 MOUNT_MUTANTS = (
     Mutant("guards not looked at", "mount", 1, 50, "answers and files as the model has them", _guard_not_looked_at),
     Mutant(
@@ -116,4 +132,8 @@ MOUNT_MUTANTS = (
         "the log has the beginning of a queue, in order",
         _taken_in_too_late,
     ),
+    Mutant(
+        "changes of others taken for the mount's own", "mount", 1, 100, "the kernel believes what is so", _not_contested
+    ),
+    Mutant("the kernel is not told of refusals", "mount", 1, 100, "the kernel believes what is so", _refusal_believed),
 )
