@@ -121,6 +121,8 @@ class Pipeline:
         size = len(encode(record)) + (0 if content is None or content.inline is not None else content.size)
         with self.ground.view() as view:
             self.catch_up(view.tables)
+            if not self._queue:
+                self.speculation.start()  # of what was refused at once nobody has followed what became
             queued, outcome = self.speculation.ask(view.tables, record, size)
         if queued is not None and not (self._queue and self._queue[-1].takes_in(queued)):
             later = None if content is None else self.writers.pop(id(content), None)

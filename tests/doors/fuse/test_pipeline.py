@@ -292,6 +292,19 @@ async def test_bytes_are_kept_until_their_record_is_ordered(kernel: Kernel, grou
     assert ground.uploads[-1].is_used
 
 
+async def test_what_was_refused_at_once_is_not_believed_afterwards(kernel: Kernel, ground: MachineGround) -> None:
+    """Nothing is queued, so that nobody hears what other zones do."""
+    directory, other = await kernel.mkdir(b"d"), await kernel.mkdir(b"e")
+    await kernel.mkdir(b"taken", directory.inode)
+    await kernel.tree.barrier()
+    assert await refusal(kernel(Opcode.RMDIR, ROOT, b"d\0")) == errno.ENOTEMPTY
+    elsewhere(ground, r.Rename, b"/data/d", b"/data/e/d")
+    await write(kernel, b"f", b"bytes", directory.inode)
+    await kernel.tree.barrier()
+    assert ground.content(b"/data/e/d/f") == b"bytes"
+    assert (await kernel.lookup(b"d", other.inode)).inode == directory.inode
+
+
 async def test_many_bytes_spread_while_they_are_queued(kernel: Kernel, ground: MachineGround) -> None:
     """And the record goes when they are there, with what came after it."""
     ground.meeting = asyncio.Barrier(2)
