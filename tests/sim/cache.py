@@ -1,12 +1,14 @@
-"""What a kernel believes of a mount: names and attributes that it was told, until it is told to forget them or its own
-calls have changed them."""
+"""What a kernel believes of a mount: names, attributes and bytes that it was told, until it is told to forget them or
+its own calls have changed them."""
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 
-from lddp.doors.fuse.protocol import NOTIFY_INVAL_ENTRY, NOTIFY_INVAL_INODE, Opcode
+from lddp.doors.fuse.protocol import FOPEN_KEEP_CACHE, NOTIFY_INVAL_ENTRY, NOTIFY_INVAL_INODE, Opcode, SetAttribute
 from lddp.doors.fuse.tree import Tree
 from tests.doors.fuse.kernel import Shown, shown
 
@@ -35,6 +37,22 @@ class Cache:
     def __init__(self) -> None:
         self.attributes: dict[int, Shown] = {}
         self.names: dict[tuple[int, bytes], int] = {}
+        self.pages: dict[int, bytes] = {}
+        """Whole files that were read."""
+        self._drops: Counter[int] = Counter()
+
+    def begun(self, node: int) -> int:
+        """To be given to `read` when the bytes have come."""
+        return self._drops[node]
+
+    def read(self, node: int, data: bytes, begun: int) -> None:
+        """Bytes of a whole file, unless they were to be forgotten while they were on their way."""
+        if self._drops[node] == begun:
+            self.pages[node] = data
+
+    def _drop(self, node: int) -> None:
+        self._drops[node] += 1
+        self.pages.pop(node, None)
 
     @staticmethod
     def wanted(opcode: Opcode, node: int, body: bytes) -> list[tuple[int, bytes]]:
@@ -51,7 +69,14 @@ class Cache:
         """A call was done."""
         if opcode in _MAKING | _TAKING | _CHANGING:
             self.attributes.pop(node, None)
-        if opcode in _TAKING:
+        if opcode is Opcode.OPEN:
+            (flags,) = struct.unpack_from("<I", body)
+            if flags & os.O_TRUNC or not struct.unpack_from("<QI", answer)[1] & FOPEN_KEEP_CACHE:
+                self._drop(node)
+        elif opcode is Opcode.WRITE:
+            _, offset, size = struct.unpack_from("<QQI", body)
+            self._changed(node, lambda old: old[:offset].ljust(offset, b"\0") + body[-size:] + old[offset + size :])
+        elif opcode in _TAKING:
             self._taken(opcode, self.wanted(opcode, node, body), body)
         elif opcode in _NAME_AT:
             name = body[_NAME_AT[opcode] :].split(b"\0")[0]
@@ -60,6 +85,15 @@ class Cache:
             self.attributes[number] = shown(answer[ENTRY_BYTES:])
         elif opcode in (Opcode.GETATTR, Opcode.SETATTR):
             self.attributes[node] = shown(answer[16:])
+            if opcode is Opcode.SETATTR and struct.unpack_from("<I", body)[0] & SetAttribute.SIZE:
+                size = self.attributes[node].size
+                self._changed(node, lambda old: old[:size].ljust(size, b"\0"))
+
+    def _changed(self, node: int, change: Callable[[bytes], bytes]) -> None:
+        """By a call of this kernel's own."""
+        self._drops[node] += 1
+        if node in self.pages:
+            self.pages[node] = change(self.pages[node])
 
     def _taken(self, opcode: Opcode, places: list[tuple[int, bytes]], body: bytes) -> None:
         nodes = [self.names.pop(place, 0) for place in places]
@@ -75,9 +109,11 @@ class Cache:
         for notice in notices:
             data = b"".join(notice)
             _, code, _ = struct.unpack_from("<IiQ", data)
-            node = struct.unpack_from("<Q", data, 16)[0]
+            node, offset = struct.unpack_from("<Qq", data, 16)
             if code == NOTIFY_INVAL_INODE:
                 self.attributes.pop(node, None)
+                if offset >= 0:
+                    self._drop(node)
             elif code == NOTIFY_INVAL_ENTRY:
                 size = struct.unpack_from("<I", data, 24)[0]
                 if self.names.pop((node, data[32 : 32 + size]), None):

@@ -225,3 +225,6 @@ def _use(world: World, random: Random, operations: Operations, mounts: Mounts) -
         differs = "" if life.is_over else life.differs()
         if differs:
             raise Violation(f"{life.history.name}: {differs}")
+    mounts.compare()
+    if not world.run_until(lambda: mounts.are_compared, REST_S):
+        raise Violation(f"files in mounts cannot be read {REST_S} s after the faults have stopped")

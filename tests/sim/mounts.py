@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
+from blake3 import blake3
+
 from lddp.config import WriteMode
 from lddp.core import records as r
 from lddp.core.records import Outcome, Record
@@ -21,6 +23,7 @@ from lddp.doors.fuse.tree import Tree
 from lddp.gateway import NO_ZONE
 from tests.doors.fuse.kernel import Kernel, Refused
 from tests.sim.cache import Cache
+from tests.sim.checks import Violation
 from tests.sim.ground import SimulatedGround
 from tests.sim.promises import History, Promise, meant_by
 from tests.sim.world import World
@@ -87,8 +90,11 @@ class SimulatedKernel(Kernel):
                 except Refused as refused:
                     if at == 0 or refused.number != errno.ENOENT:
                         raise
+        begun = self.cache.begun(node)
         answer = await super().__call__(opcode, node, body)
         self.cache.answered(opcode, node, body, answer)
+        if opcode is Opcode.READ:
+            self.cache.read(node, answer, begun)
         return answer
 
 
@@ -101,7 +107,7 @@ class Life:
         self.history = History(name, is_pipelined=mode is WriteMode.PIPELINED)
         self.soft_s = random.choice([None, None, None, 2.0])
         self.is_ended = False
-        self.is_serving = False
+        self.is_compared = False
         ground = SimulatedGround(node, random.choice([8, 200]), contents)
         self.history.ids = ground.ids
         with ground.view() as view:
@@ -164,6 +170,26 @@ class Life:
         await asyncio.wait([self._follower])
         await self._filesystem.close()
         self.is_ended = True
+
+    async def compare_bytes(self) -> None:
+        """Every file that was read has the log's bytes, and so have the pages of it that the kernel keeps."""
+        cache = self.kernel.cache
+        for node, cached in list(cache.pages.items()):
+            with self._ground.view() as view:
+                inode = view.inode(self.kernel.real(node))
+            try:
+                if inode is None:
+                    continue  # it is its holders' own
+                opened = await self.kernel.open(node)
+                data = await opened.read()
+                await opened.close()
+            except Refused as refused:
+                raise Violation(f"{self.history.name}: {node} cannot be read: {refused}") from None
+            assert inode.content is not None, "a file of a rule without a source has its bytes in the log"
+            is_right = not inode.content.sealed or blake3(data).digest() == inode.content.digest
+            if not is_right or (opened.keeps_cache and cached != data):
+                raise Violation(f"{self.history.name}: of {node} {cached!r} are kept, {data!r} are there")
+        self.is_compared = True
 
     def closed(self) -> None:
         """The kernel closes the files of a process that is gone."""
@@ -253,6 +279,18 @@ class Mounts:
     @property
     def are_ordered(self) -> bool:
         return all(life.is_ordered for life in self.lives)
+
+    def compare(self) -> None:
+        for life in self.lives:
+            if not life.is_over:
+                self._world.loop.at(self._world.loop.now, life.node.process, self._compare, life)
+
+    def _compare(self, life: Life) -> None:
+        life.node.spawn(life.compare_bytes())
+
+    @property
+    def are_compared(self) -> bool:
+        return all(life.is_over or life.is_compared for life in self.lives)
 
     def close(self) -> None:
         for life in self.lives:

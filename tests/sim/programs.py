@@ -62,6 +62,8 @@ class Program:
         self._numbers = count()
         self._own = 0
         self._own_names: list[bytes] = []
+        self._own_bytes: dict[int, bytes] = {}
+        """Of the files there, by their nodes."""
         self._pause_s = self._random.choice([0.01, 0.03, 0.1])
         self._syncs = self._random.choice([0.02, 0.1, 0.3])
 
@@ -106,7 +108,7 @@ class Program:
     async def _at_home(self) -> None:
         kernel, random, own = self._kernel, self._random, self._own
         name = b"%04d" % next(self._numbers)
-        kind = random.randrange(7) if self._own_names else random.randrange(3)
+        kind = random.randrange(9) if self._own_names else random.randrange(3)
         chosen = random.choice(self._own_names) if self._own_names else b""
         if kind == 0:
             await kernel.mkdir(name, own)
@@ -114,7 +116,8 @@ class Program:
             file = await kernel.create(name, node=own)
             held = self._hold(file)
             self._own_names.append(name)
-            await file.write(0, self._bytes())
+            self._own_bytes[file.node] = data = self._bytes()
+            await file.write(0, data)
             if random.random() < self._syncs:
                 await self._sync(held)
             await self._close(held)
@@ -129,10 +132,29 @@ class Program:
             await kernel.setattr(node, SetAttribute.MODE, mode=random.choice([0o600, 0o644, 0o755]))
             if random.random() < 0.5:
                 await kernel.setattr(node, SetAttribute.UID | SetAttribute.GID, uid=7, gid=random.randrange(3))
-        else:
+        elif kind == 6:
             node = (await kernel.lookup(chosen, own)).inode
             self._own_names.append(name)
             await kernel(Opcode.LINK, own, node.to_bytes(8, "little") + name + b"\0")
+        else:
+            node = (await kernel.lookup(chosen, own)).inode
+            wanted = self._own_bytes.get(node)
+            found = await self._read(node)
+            if found is not None and self._life.soft_s is None and found != wanted:
+                raise Violation(f"{self._history.name}: {chosen!r} reads {found!r}, and {wanted!r} were written")
+
+    async def _read(self, node: int) -> bytes | None:
+        """The whole file; None where this zone has not got it now."""
+        try:
+            file = await self._kernel.open(node)
+        except Refused:
+            return None
+        try:
+            return await file.read()
+        except Refused:
+            return None
+        finally:
+            await file.release()
 
     # -- where everybody is -------------------------------------------------------------------------------------------
 
@@ -151,7 +173,7 @@ class Program:
     async def _in_shared(self) -> None:
         kernel, random = self._kernel, self._random
         above, name, to = await self._walk(random.choice([0, 0, 1, 2])), random.choice(NAMES), random.choice(NAMES)
-        match random.choices(range(11), [4, 6, 3, 3, 6, 2, 3, 1, 2, 3, 1])[0]:
+        match random.choices(range(12), [4, 6, 3, 3, 6, 2, 3, 1, 2, 3, 1, 3])[0]:
             case 0:
                 await kernel.mkdir(name, above)
             case 1:
@@ -183,6 +205,10 @@ class Program:
                     await self._open_directory(above)
             case 9:
                 await self._build(name, above)
+            case 10:
+                found = await kernel.lookup(name, above)
+                if stat.S_ISREG(found.mode):
+                    await self._read(found.inode)
             case _:
                 node = (await kernel.lookup(name, above)).inode
                 body = struct.pack("<II", 1, random.choice([0, 0, 1, 2])) + b"user.a\0" + b"1"
