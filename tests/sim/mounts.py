@@ -61,7 +61,7 @@ class WatchedTree(Tree):
                 history.refused_at_once.append((history.tick(), promise.concerned))
             elif isinstance(promise.record, r.MakeDirectory | r.Create | r.Symlink):
                 promise.made = outcome.inode
-            self._life.tell(lambda promise=promise: setattr(promise, "is_answered", True))  # type: ignore[misc]
+            self._life.tell(lambda promise=promise: setattr(promise, "is_answered", True))
         return outcomes
 
     async def barrier(self) -> None:

@@ -30,6 +30,7 @@ class Following:
         self._done = asyncio.Event()
         self._done.set()
         self._seen = tree.ground.applied()
+        tree.doubt = self.changed
 
     def changed(self, numbers: Iterable[int]) -> None:
         inodes, files = self._tree.inodes, self._tree.files

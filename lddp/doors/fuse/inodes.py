@@ -37,6 +37,7 @@ class Inodes:
     def __init__(self, root: int) -> None:
         self.root = root
         self._known: dict[int, _Known] = {}
+        self._by_name: dict[tuple[int, bytes], int] = {}
         self._times: OrderedDict[int, _Times] = OrderedDict()
 
     # -- numbers ------------------------------------------------------------------------------------------------------
@@ -57,6 +58,7 @@ class Inodes:
             known.count += 1
             known.last = inode
         known.names.add((directory, name))
+        self._by_name[directory, name] = inode.number
 
     def __contains__(self, number: int) -> bool:
         return number in self._known or number == self.root
@@ -65,16 +67,26 @@ class Inodes:
         known = self._known.get(number)
         return [] if known is None else list(known.names)
 
+    def believed(self, directory: int, name: bytes) -> int:
+        """What the kernel knows by this name, 0 for nothing: not always what has it, before the kernel was told."""
+        return self._by_name.get((directory, name), 0)
+
     def lost_name(self, number: int, directory: int, name: bytes) -> None:
         known = self._known.get(number)
         if known is not None:
             known.names.discard((directory, name))
+        self._forget_name(number, (directory, name))
 
     def got_name(self, number: int, directory: int, name: bytes) -> None:
         """The kernel has moved what it knew."""
         known = self._known.get(number)
         if known is not None:
             known.names.add((directory, name))
+            self._by_name[directory, name] = number
+
+    def _forget_name(self, number: int, name: tuple[int, bytes]) -> None:
+        if self._by_name.get(name) == number:
+            del self._by_name[name]
 
     def has_pages_of_another(self, number: int, digest: bytes) -> bool:
         """Whether pages that the kernel may have are of another content than this."""
@@ -99,6 +111,8 @@ class Inodes:
                 known.count -= count
                 if known.count <= 0:
                     del self._known[number]
+                    for name in known.names:
+                        self._forget_name(number, name)
 
     def __len__(self) -> int:
         return len(self._known)

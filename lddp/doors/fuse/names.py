@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from lddp.core import records as r
@@ -14,7 +14,7 @@ from lddp.core.records import InPlace, Kind, Record, RenameFlag
 from lddp.doors.fuse import wire
 from lddp.doors.fuse.errors import Opened
 from lddp.doors.fuse.inodes import user_device
-from lddp.doors.fuse.ordering import KINDS, Stamp, refused
+from lddp.doors.fuse.ordering import KINDS, Place, Stamp, refused
 from lddp.doors.fuse.tree import Tree
 
 _KIND_BY_TYPE = {bits: kind for kind, bits in KINDS.items()}
@@ -186,6 +186,7 @@ class Names:
         for one in both:
             tree.inodes.seen(one)
         places = (directory, move.name), (target_directory, move.to)
+        believed = [tree.inodes.believed(*place) for place in places]
 
         def record(stamp: Stamp, path: bytes, to: bytes) -> Record:
             return r.Rename(*stamp, path, to, flag, directory, target_directory)
@@ -203,7 +204,18 @@ class Names:
             else:
                 self._lost(replaced, time_ns, target_directory, move.to)
         tree.inodes.got_name(child.number, target_directory, move.to)
+        self._moved_as_well(believed[0], child, places)
+        if flag is RenameFlag.EXCHANGE:
+            self._moved_as_well(believed[1], replaced, places[::-1])
         return b""
+
+    def _moved_as_well(self, believed: int, moved: Inode | None, places: Sequence[Place]) -> None:
+        """The kernel has moved what it knew by the name, even where another zone had given that to another object: it
+        is to be told once more."""
+        if believed and moved is not None and moved.number != believed:
+            self._tree.inodes.lost_name(believed, *places[0])
+            self._tree.inodes.got_name(believed, *places[1])
+            self._tree.doubt({believed})
 
     # -- listing ------------------------------------------------------------------------------------------------------
 

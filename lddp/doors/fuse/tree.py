@@ -26,6 +26,10 @@ async def _tell_nobody(notices: list[Sequence[bytes]]) -> None:
     """Where nothing is mounted."""
 
 
+def _doubt_nothing(numbers: set[int]) -> None:
+    """Where nobody follows."""
+
+
 class Tree:
     """The mounted rule: its namespace, its open files, and the way to the log."""
 
@@ -43,6 +47,8 @@ class Tree:
         self.files = Files(self.orders)
         self.tell: Callable[[list[Sequence[bytes]]], Awaitable[None]] = _tell_nobody
         """Tells the kernel something that it did not ask for."""
+        self.doubt: Callable[[set[int]], None] = _doubt_nothing
+        """The kernel is to be told of these inodes where it may be wrong about them."""
         self.committer = Committer(self.orders, self.files, self.inodes)
         if self.pipeline is not None:
             self.pipeline.is_known = self.is_known

@@ -154,3 +154,22 @@ async def test_writing_that_takes_privileges_away_is_told(kernel: Kernel) -> Non
     await file.write(0, b"x", flags=protocol.WRITE_KILL_SUIDGID)
     assert [tuple(notice) for notice in notices] == [attributes(file.node)]
     await file.close()
+
+
+async def test_what_the_kernel_has_moved_instead_of_what_has_the_name(
+    kernel: Kernel, told: Told, ground: MachineGround
+) -> None:
+    """It knew another object by it, and has not heard yet that another zone has replaced that."""
+    await kernel.mkdir(b"d")
+    await told.settled()
+    stamp = OperationId(b"other", 1), 1, 7
+    assert not ground.apply(r.RemoveDirectory(*stamp, b"/data/d")).errno
+    stamp = OperationId(b"other", 2), 1, 7
+    made = ground.apply(r.MakeDirectory(*stamp, b"/data/d", 0o755, 0, 0))
+    await kernel.rename(b"d", b"e")
+    found = await told.next()
+    await told.settled()
+    while not told.is_silent:
+        found |= await told.next()
+    assert name(protocol.ROOT, b"e") in found
+    assert (await kernel.lookup(b"e")).inode == made.inode
