@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from lddp.access import ContentWriter, Decided
+from lddp.access import ContentWriter
 from lddp.core.records import Content, OperationId, Outcome, Record
 from lddp.core.rules import Rule
 from lddp.doors.fuse import copying
@@ -120,14 +120,12 @@ class SimulatedGround(NodeGround):
         self.ids.add(id)
         return id
 
-    async def submit_many(
-        self, records: Sequence[Record], timeout_s: float, *, visible: bool = True, decided: Decided | None = None
-    ) -> list[tuple[int, Outcome]]:
+    async def submit_folded(self, records: Sequence[Record], timeout_s: float) -> list[tuple[int, Outcome]]:
         """What is answered is checked as what any client is told."""
         world, process = self._simulated.world, self._simulated.process
         for record in records:
             self._began.setdefault(record.id, world.loop.now)
-        answers = await super().submit_many(records, timeout_s, visible=visible, decided=decided)
+        answers = await super().submit_folded(records, timeout_s)
         told_at = process.now()
 
         def told() -> None:
