@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lddp.core import effects as e
 from lddp.core.namespace import ATTRIBUTES_UNKNOWN, Inode, Namespace
-from lddp.core.records import Attributes, Content, InodeReport, Kind, Observation
+from lddp.core.records import Attributes, Content, InodeReport, Kind, Observation, ObservedEntry
 from lddp.core.rules import Rule
 
 
@@ -77,6 +77,11 @@ class Facts:
         self.emit(e.PutFileEffect(inode.number, self.path(inode), inode.attributes, content, first))
         for parent, name in self.names.names(inode)[1:]:
             self.emit(e.LinkEffect(inode.number, self.path(inode), self.names.path_of(parent, name)))
+
+
+def may_be(inode: Inode, entry: ObservedEntry) -> bool:
+    """Whether nothing differs that an object keeps as long as it is there."""
+    return (inode.kind, inode.target, inode.rdev) == (entry.kind, entry.target, entry.rdev)
 
 
 def _is_stale(inode: Inode, report: InodeReport) -> bool:

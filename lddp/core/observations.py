@@ -17,7 +17,7 @@ from collections.abc import Collection
 from operator import itemgetter
 
 from lddp.core import effects as e
-from lddp.core.facts import Facts
+from lddp.core.facts import Facts, may_be
 from lddp.core.namespace import Inode, Namespace
 from lddp.core.records import DirectoryReport, InodeReport, Kind, Observation, ObservedEntry, Outcome
 from lddp.core.rules import Rule
@@ -195,11 +195,11 @@ class _Merge(Facts):
         that the source has projected, gets its identity here."""
         inode = self.names.by_identity(self.rule.number, entry.identity)
         if inode is not None:
-            if inode.kind is entry.kind:
+            if may_be(inode, entry):
                 return inode
             self.names.edit(inode)
             self.names.set_identity(inode, b"")
-        adopts = here is not None and here.kind is entry.kind and not here.identity and not self.is_newer(here)
+        adopts = here is not None and may_be(here, entry) and not here.identity and not self.is_newer(here)
         if here is not None and adopts:
             self.names.edit(here)
             self.names.set_identity(here, entry.identity)

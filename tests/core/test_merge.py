@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from lddp.core.effects import (
     LinkEffect,
     MakeDirectoryEffect,
@@ -14,6 +16,7 @@ from lddp.core.effects import (
 )
 from lddp.core.records import (
     Attributes,
+    Create,
     DirectoryReport,
     InodeReport,
     Kind,
@@ -23,6 +26,7 @@ from lddp.core.records import (
     Outcome,
     Put,
     SetAttributes,
+    Symlink,
     Truncate,
 )
 
@@ -93,7 +97,7 @@ class Story:
         assert inode is not None, path
         return inode.number
 
-    def do(self, operation: Put | Truncate | SetAttributes | MakeDirectory) -> None:
+    def do(self, operation: Put | Truncate | SetAttributes | MakeDirectory | Symlink | Create) -> None:
         self.sequence += 1
         outcome = self.follow(*self.ledger.apply(operation._replace(id=operation_id(self.sequence))))
         assert outcome.errno == 0
@@ -268,6 +272,30 @@ def test_a_name_that_another_object_takes_leaves_the_zones() -> None:
     story.see(b"", directory(b"a", b"D"))
     assert any(isinstance(scoped.effect, RemoveEffect) for scoped in story.effects)
     assert any(isinstance(scoped.effect, MakeDirectoryEffect) for scoped in story.effects)
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+@pytest.mark.parametrize("kind", [Kind.SYMLINK, Kind.CHARACTER_DEVICE])
+def test_what_points_elsewhere_than_before_is_another_object(kind: Kind, is_known: bool) -> None:
+    """A program gave the name of what an operation had made to an object of the same kind; or a filesystem gave the
+    handle of what was known to another one."""
+    story = Story()
+    story.see(b"", complete=True)
+    story.do(
+        Symlink(operation_id(0), SOURCE, 50, b"/data/s", b"here", 0, 0)
+        if kind is Kind.SYMLINK
+        else Create(operation_id(0), SOURCE, 50, b"/data/s", kind, 0o777, 0, 0, 5)
+    )
+    first, target = story.number(b"s"), b"here" if kind is Kind.SYMLINK else b""
+    rdev = 0 if kind is Kind.SYMLINK else 5
+    if is_known:
+        story.see(b"", ObservedEntry(b"s", b"A", kind, ATTRIBUTES, target=target, rdev=rdev))
+        assert story.number(b"s") == first, "what an operation made is recognised"
+    other = {"target": b"there"} if kind is Kind.SYMLINK else {"rdev": 6}
+    story.see(b"", ObservedEntry(b"s", b"A", kind, ATTRIBUTES, **other))
+    inode = story.ledger.view.resolve(b"/data/s")
+    assert inode is not None and inode.number != first
+    assert (inode.target, inode.rdev, inode.identity) == (other.get("target", b""), other.get("rdev", 0), b"A")
 
 
 def test_a_file_that_takes_the_name_of_another_says_so() -> None:
