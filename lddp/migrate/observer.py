@@ -29,6 +29,7 @@ from lddp.migrate.backlog import DIRECTORIES, Backlog, numbers_of
 from lddp.migrate.look import Looker, Moved, Pack, SourceZone, is_same, report_of
 from lddp.migrate.options import Exclusion
 from lddp.migrate.rounds import Leftover, Rounds, Shipment
+from lddp.migrate.strays import directories_in, taken_for_others
 from lddp.ports import KeyValue
 from lddp.replay.existing import digest_of
 from lddp.zones.attributes import read_xattrs
@@ -263,9 +264,13 @@ class Observer:
                 shipment.inodes,
             )
             await before
+            with self._gateway.view() as view:
+                known = directories_in(view, self.rule, record)
             (future,) = self._gateway.post([record])
             posted.set_result(None)
             self._look_again(record, await asyncio.wait_for(future, SUBMIT_TIMEOUT_S))
+            with self._gateway.view() as view:
+                self.dirty.compare |= taken_for_others(view, self.rule, known)
         finally:
             self._slots.release()
             if not posted.done():

@@ -8,7 +8,7 @@ listed as a whole, or reported with its bytes, when its own name is looked at; i
 
 from __future__ import annotations
 
-from lddp.core.records import Kind
+from lddp.core.records import Kind, Observation
 from lddp.core.rules import Rule
 from lddp.core.view import View
 from lddp.migrate.dirty import WHOLE, Work
@@ -74,3 +74,20 @@ class Strays:
                     found = True
                     self._work.names.setdefault(parent, set()).add(name)
         return found
+
+
+def directories_in(view: View, rule: Rule, record: Observation) -> dict[bytes, int]:
+    """Directories that an observation names, by their identity, with the inode that the log has for each (0: none).
+    Nothing where operations make none."""
+    if rule.observe_only:
+        return {}
+    found = [entry for report in record.directories for entry in report.entries if entry.kind is Kind.DIRECTORY]
+    return {entry.identity: view.by_identity(rule.number, entry.identity) for entry in found}
+
+
+def taken_for_others(view: View, rule: Rule, before: dict[bytes, int]) -> set[int]:
+    """Those of the directories that the log has taken, by their place, for such as operations had made. It knows what
+    those should have; another one may have come to the place meanwhile, and then it has something else."""
+    now = {identity: view.by_identity(rule.number, identity) for identity in before}
+    inodes = [view.inode(number) for identity, number in now.items() if number != before[identity]]
+    return {inode.number for inode in inodes if inode is not None and not inode.pending}

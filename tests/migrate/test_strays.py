@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,18 @@ def test_a_directory_is_compared_as_a_whole_once_it_is_known(writable: Writable)
     (writable.source / "e" / "other").write_bytes(b"unheard of")
     writable.find({writable.identity(b"e"): {WHOLE}})
     writable.find({writable.identity(b"e/f"): {b""}})
+    writable.assert_same()
+
+
+def test_a_directory_that_has_the_place_of_one_that_an_operation_made(writable: Writable) -> None:
+    """The log takes it for that one, and whatever told of what is in it is over."""
+    shutil.rmtree(writable.source / "e")
+    (writable.source / "e").mkdir()
+    (writable.source / "e" / "strange").write_bytes(b"unheard of")
+    number = writable.inode("e").number
+    writable.finish(writable.look("e"))
+    assert writable.inode("e").number == number
+    assert not writable.has("e/file")
     writable.assert_same()
 
 

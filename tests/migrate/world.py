@@ -19,6 +19,7 @@ from lddp.migrate.dirty import Work
 from lddp.migrate.look import Looker, Pack, SourceZone, report_of
 from lddp.migrate.options import Exclusion, MigrationOptions
 from lddp.migrate.rounds import Leftover, Rounds, Shipment
+from lddp.migrate.strays import directories_in, taken_for_others
 from lddp.migrate.verify import Finding, Verifier
 from lddp.ports import ZoneFilesystem
 from lddp.replay import outbox
@@ -62,6 +63,8 @@ class World:
         self._numbers = itertools.count(1)
         self.shipments: list[Shipment] = []
         self.outcomes: list[Outcome] = []
+        self.mistaken: set[int] = set()
+        """Directories that the observer would compare next, because another one was taken for them."""
         self.fold(create_rule(source=SOURCE, observe_only=observe_only))
         self.rule: Rule = self.machine.rules[1]
         self.rounds = Rounds(
@@ -110,7 +113,9 @@ class World:
         self.packs[shipment.pack.id] = shipment.pack.bytes()
         id_ = OperationId(b"observer", next(self._numbers))
         record = Observation(id_, SOURCE, shipment.as_of, 1, shipment.directories, shipment.inodes)
+        known = directories_in(self.view(), self.rule, record)
         self.outcomes.append(self.fold(record))
+        self.mistaken |= taken_for_others(self.view(), self.rule, known)
 
     # -- looking ----------------------------------------------------------------------------------------------------
 

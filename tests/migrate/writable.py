@@ -53,6 +53,8 @@ class Writable(World):
 
     def finish(self, left: Leftover) -> Leftover:
         for _ in range(5):
+            left.again.compare.update(self.mistaken)
+            self.mistaken.clear()
             if not left.again:
                 break
             left = self.again(left)
