@@ -16,6 +16,7 @@ from lddp.core.rules import Rule
 from lddp.core.view import View
 from lddp.migrate.dirty import Work
 from lddp.migrate.look import SourceZone
+from lddp.migrate.nameless import Nameless
 from lddp.ports import Status
 
 
@@ -23,7 +24,14 @@ class Glance:
     """One round's glances. `settling`: whether a directory's time is still to be put right."""
 
     def __init__(
-        self, zone: SourceZone, view: View, rule: Rule, as_of: int, settling: Callable[[bytes], bool], work: Work
+        self,
+        zone: SourceZone,
+        view: View,
+        rule: Rule,
+        as_of: int,
+        settling: Callable[[bytes], bool],
+        work: Work,
+        nameless: Nameless,
     ) -> None:
         self._zone = zone
         self._view = view
@@ -31,6 +39,7 @@ class Glance:
         self._as_of = as_of
         self._settling = settling
         self._work = work
+        self._nameless = nameless
 
     def over(self, again: Work) -> None:
         """Adds names to the round's work; what the source's files have not followed yet is left to `again`."""
@@ -54,6 +63,8 @@ class Glance:
         child = self._view.inode(self._view.child(parent, name) if name else parent)
         if not _is_as_told(child, _status(self._zone, reached)):
             self._work.names.setdefault(parent, set()).add(name)
+        elif child is not None and child.kind is not Kind.DIRECTORY and not child.identity:
+            self._nameless.add(child.number)
 
 
 def _status(zone: SourceZone, path: bytes) -> Status | None:
@@ -69,6 +80,8 @@ def _is_as_told(child: Inode | None, status: Status | None) -> bool:
         return child is None and status is None
     if child.kind is not status.kind or (child.identity and child.identity != status.handle):
         return False
+    if child.kind is not Kind.DIRECTORY and not child.identity and status.links != child.nlink:
+        return False  # another name of it would be taken for another object
     if child.kind not in (Kind.FILE, Kind.DIRECTORY):
         return True
     is_sized = child.kind is Kind.DIRECTORY or child.size == status.size

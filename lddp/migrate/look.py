@@ -85,6 +85,8 @@ class Looker:
         self.excluded: set[bytes] = set()
         self.unverified: set[int] = set()
         """Inodes of known large files whose change time moved though size and modification time did not."""
+        self.linked: set[bytes] = set()
+        """Identities of objects with several names that are not as the namespace says."""
 
     # -- directories ------------------------------------------------------------------------------------------------
 
@@ -187,6 +189,8 @@ class Looker:
         child = self._view.inode(number) if number else None
         if child is not None and is_unchanged(child, status):
             return None
+        if status.links > 1 and status.kind is not Kind.DIRECTORY:
+            self.linked.add(status.handle)
         path = _join(parent, name)
         try:
             return self._observe(path, name, status, child, directory)

@@ -18,6 +18,7 @@ from lddp.core.view import View
 from lddp.migrate.dirty import OPERATED, STRAYS, Work
 from lddp.migrate.glance import Glance
 from lddp.migrate.look import PORTION_BYTES, PORTION_ENTRIES, SMALL_BYTES_MAX, Failure, Looker, Moved, Pack, SourceZone
+from lddp.migrate.nameless import Nameless
 from lddp.migrate.options import Exclusion
 from lddp.migrate.strays import Strays
 from lddp.ports import KeyValue
@@ -78,6 +79,7 @@ class Rounds:
         self._token = token
         self._settling = settling
         self._pace = _Pace()
+        self._nameless = Nameless()
 
     def scan(self, numbers: list[int], emit: Emit) -> Leftover:
         """Lists pending directories; `emit` may block, which bounds what is in flight."""
@@ -87,12 +89,14 @@ class Rounds:
             batch = _Batch(as_of, emit, self._token, self._pace)
             looker = Looker(self._zone, view, self._exclusion, batch.pack)
             left = _leftover(looker)
+            unknown: set[bytes] = set()
             for number in numbers:
                 inode = view.inode(number)
                 if inode is None or not inode.pending:
                     continue
                 try:
                     for report in looker.scan(inode):
+                        unknown |= self._unknown(view, looker)
                         batch.add(report)
                         if batch.full:
                             looker.pack = batch.ship()
@@ -103,6 +107,7 @@ class Rounds:
                     left.postponed.add(number)
             batch.ship()
             left.large.update(looker.unverified)
+            self._meet(view, unknown, left)
         return left
 
     def look(self, work: Work, emit: Emit) -> Leftover:
@@ -116,7 +121,7 @@ class Rounds:
             names = {number: set(found) for number, found in work.names.items()}
             work = work._replace(names=names, compare=set(work.compare))
             Strays(self._zone, view, self._rule, self._exclusion, work, left.again).find()
-            Glance(self._zone, view, self._rule, as_of, self._settling, work).over(left.again)
+            Glance(self._zone, view, self._rule, as_of, self._settling, work, self._nameless).over(left.again)
             left.postponed.update({STRAYS} if left.again.strays else ())
             left.postponed.update({OPERATED} if left.again.operated else ())
             for number in work.compare:
@@ -124,12 +129,25 @@ class Rounds:
             reports = self._look_names(view, looker, left, names)
             for number in work.files:
                 self._small_file(view, looker, left, batch, number)
+            unknown = self._unknown(view, looker)
             batch.add_all(reports)
             batch.ship()
             left.large.update(looker.unverified)
+            self._meet(view, unknown, left)
         return left
 
     # -- parts ------------------------------------------------------------------------------------------------------
+
+    def _unknown(self, view: View, looker: Looker) -> set[bytes]:
+        """What was just seen, has several names, and is not in the log."""
+        linked, looker.linked = looker.linked, set()
+        return {one for one in linked if self._nameless and not view.by_identity(self._rule.number, one)}
+
+    def _meet(self, view: View, unknown: set[bytes], left: Leftover) -> None:
+        """What an operation made may be among the unknown, under another name."""
+        if unknown:
+            self._nameless.report_among(view, self._zone, unknown, left.again)
+        self._nameless.report_surplus(view, left.again)
 
     def _compare(self, view: View, looker: Looker, left: Leftover, number: int, names: dict[int, set[bytes]]) -> None:
         inode = view.inode(number)
