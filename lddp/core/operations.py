@@ -210,8 +210,7 @@ class Operations(Names):
         inode.uid = inode.uid if record.uid is None else record.uid
         inode.gid = inode.gid if record.gid is None else record.gid
         inode.mtime_ns = inode.mtime_ns if record.mtime_ns is None else record.mtime_ns
-        inode.version = self._gsn
-        self._emit_attributes(place.rule, inode)
+        self._changed_apart(place, inode)
         return inode
 
     def _xattrs_of(self, record: r.SetXattr | r.RemoveXattr) -> tuple[Place, Inode]:
@@ -248,5 +247,11 @@ class Operations(Names):
     def _replace_xattrs(self, place: Place, inode: Inode, xattrs: dict[bytes, bytes]) -> None:
         self._names.edit(inode)
         inode.xattrs = tuple(sorted(xattrs.items()))
+        self._changed_apart(place, inode)
+
+    def _changed_apart(self, place: Place, inode: Inode) -> None:
+        """Attributes alone. Where the effect meets another object in the source, nothing but these tells: so the source
+        is not believed to have reported this one as it is."""
         inode.version = self._gsn
+        inode.stamp = 0
         self._emit_attributes(place.rule, inode)

@@ -17,7 +17,6 @@ from lddp.core.view import View
 from lddp.migrate.dirty import Work
 from lddp.migrate.look import SourceZone
 from lddp.migrate.nameless import Nameless
-from lddp.ports import Status
 
 
 class Glance:
@@ -61,28 +60,24 @@ class Glance:
         parent, reached = self._view.descend(self._rule.root, path)
         name = reached.rpartition(b"/")[2]
         child = self._view.inode(self._view.child(parent, name) if name else parent)
-        if not _is_as_told(child, _status(self._zone, reached)):
+        if not self._is_as_told(child, reached):
             self._work.names.setdefault(parent, set()).add(name)
         elif child is not None and child.kind is not Kind.DIRECTORY and not child.identity:
             self._nameless.add(child.number)
 
-
-def _status(zone: SourceZone, path: bytes) -> Status | None:
-    """None where nothing is, or nothing that can be told: a look says why."""
-    try:
-        return zone.status(path)
-    except OSError:
-        return None
-
-
-def _is_as_told(child: Inode | None, status: Status | None) -> bool:
-    if child is None or status is None:
-        return child is None and status is None
-    if child.kind is not status.kind or (child.identity and child.identity != status.handle):
-        return False
-    if child.kind is not Kind.DIRECTORY and not child.identity and status.links != child.nlink:
-        return False  # another name of it would be taken for another object
-    if child.kind not in (Kind.FILE, Kind.DIRECTORY):
-        return True
-    is_sized = child.kind is Kind.DIRECTORY or child.size == status.size
-    return is_sized and (child.mode, child.mtime_ns) == (status.mode, status.mtime_ns)
+    def _is_as_told(self, child: Inode | None, path: bytes) -> bool:
+        """What is nowhere to be seen, and what cannot be told, counts as not there: a look says why."""
+        try:
+            status = self._zone.status(path)
+            xattrs = self._zone.xattrs(path)
+        except OSError:
+            return child is None
+        if child is None or (child.identity and child.identity != status.handle):
+            return False
+        if child.kind is not Kind.DIRECTORY and not child.identity and status.links != child.nlink:
+            return False  # another name of it would be taken for another object
+        owner = (child.uid, child.gid) if self._zone.gives_owners else (status.uid, status.gid)
+        mode = status.mode if child.kind is Kind.SYMLINK else child.mode
+        size = child.size if child.kind is Kind.FILE else status.size
+        told = (child.kind, mode, *owner, size, child.mtime_ns, child.xattrs)
+        return told == (status.kind, status.mode, status.uid, status.gid, status.size, status.mtime_ns, xattrs)

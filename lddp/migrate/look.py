@@ -30,6 +30,11 @@ READ_TRIES = 3
 class SourceZone(ZoneFilesystem, Protocol):
     """A zone whose objects can be found again by their handles."""
 
+    @property
+    def gives_owners(self) -> bool:
+        """Whether objects of it get the owner that is asked for."""
+        ...
+
     def locate(self, handle: bytes) -> bytes | None: ...
 
     def alive(self, handle: bytes) -> bool | None: ...

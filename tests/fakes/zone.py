@@ -239,6 +239,10 @@ class FakeZone:
     def open_directory(self, path: bytes) -> FakeDirectory:
         return FakeDirectory(self, path)
 
+    @property
+    def gives_owners(self) -> bool:
+        return True
+
     def xattrs(self, path: bytes) -> Xattrs:
         self._enter("xattrs", path, changes=False)
         return self._find(path).attributes.xattrs

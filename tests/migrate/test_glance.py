@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
-from lddp.core.records import Put, Rename, RenameFlag, Unlink, Write
+import pytest
+
+from lddp.core.records import Put, Rename, RenameFlag, SetAttributes, SetXattr, Unlink, Write, XattrFlag
 from tests.core.support import content
 from tests.migrate.conftest import root_only
 from tests.migrate.writable import Writable
@@ -77,6 +79,28 @@ def test_an_operation_wrote_into_another_file(writable: Writable) -> None:
         file.write(b"MADE")  # the operation, once all that was told has been looked at
     writable.glance((number, "e/file"))
     follow(writable, "e/f/", "e/", "mine")
+    writable.assert_same()
+
+
+@pytest.mark.parametrize("path", ["e/file", "e/link"])
+@pytest.mark.parametrize("is_reported", [False, True])
+def test_an_operation_gave_attributes_to_another_object(writable: Writable, path: str, is_reported: bool) -> None:
+    """What should have got them is as it was, and has been seen so."""
+    os.symlink("file", writable.source / "e" / "link")
+    follow(writable, "e/link", *([path] if is_reported else []))
+    number = writable.inode(path).number
+    writable.do(SetAttributes(*writable.head(), b"/data/" + path.encode(), None, None, 7, None))
+    assert writable.inode(path).gid == 7
+    writable.glance((number, path))
+    assert writable.inode(path).gid == 0
+    writable.assert_same()
+
+
+def test_an_operation_gave_an_xattr_to_another_object(writable: Writable) -> None:
+    follow(writable, "e/file")
+    writable.do(SetXattr(*writable.head(), b"/data/e/file", b"user.a", b"1", XattrFlag.NONE))
+    writable.glance((writable.inode("e/file").number, "e/file"))
+    assert not writable.inode("e/file").xattrs
     writable.assert_same()
 
 

@@ -168,6 +168,8 @@ class ZoneAccess:
     may be killed; before each look `before_look` runs, so that others can change the files meanwhile, and before each
     change `before_change`, which may refuse it."""
 
+    gives_owners = True
+
     def __init__(
         self,
         files: FakeZone,
