@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blake3 import blake3
 
@@ -50,14 +50,21 @@ class SimulatedReader(Reader):
         return ElsewhereError(message, [])
 
 
+class Uploading(NamedTuple):
+    """How much goes with its record, and how long the rest takes, at most."""
+
+    inline_max: int
+    slow_s: float
+
+
 class SimulatedUpload:
     """Implements `lddp.access.ContentWriter` over the simulated store and pusher, as durable as `lddp.node.uploads`.
     What no record will name stays in the store: nothing is swept."""
 
-    def __init__(self, node: Node, rule: Rule, inline_max: int, contents: dict[bytes, bytes]) -> None:
+    def __init__(self, node: Node, rule: Rule, uploading: Uploading, contents: dict[bytes, bytes]) -> None:
         self._node = node
         self._rule = rule
-        self._inline_max = inline_max
+        self._uploading = uploading
         self._contents = contents
         self._data = b""
         self._content: Content | None = None
@@ -69,7 +76,7 @@ class SimulatedUpload:
         if self._content is None:
             data = self._data
             self._contents[blake3(data).digest()] = data
-            is_small = len(data) <= self._inline_max
+            is_small = len(data) <= self._uploading.inline_max
             self._content = Content(blake3(data).digest(), len(data), data) if is_small else self._node.store.add(data)
         return self._content
 
@@ -84,6 +91,7 @@ class SimulatedUpload:
         enough = zones // 2 if zones >= QUORUM_ZONES_MIN else 0
         peers = node.peers_of(self._rule)
         node.process.random.shuffle(peers)
+        await asyncio.sleep(node.process.random.uniform(0.0, self._uploading.slow_s))
         if node.process.random.random() < 0.5:
             del peers[enough:]  # the others were slow, and pull it
         taken = await node.pusher.push_blob(content, self._data, peers)
@@ -101,11 +109,11 @@ class SimulatedGround(NodeGround):
     """Of one mount. `ids` are those of its records; times are different from each other, so that each record can be
     told from all others whatever id it is given when it is sent again."""
 
-    def __init__(self, node: Node, inline_max: int, contents: dict[bytes, bytes]) -> None:
+    def __init__(self, node: Node, uploading: Uploading, contents: dict[bytes, bytes]) -> None:
         super().__init__(node)  # type: ignore[arg-type]
         self._simulated = node
         self._reader = SimulatedReader(node)
-        self._inline_max = inline_max
+        self._uploading = uploading
         self._contents = contents
         self._began: dict[OperationId, float] = {}
         self._time_ns = 0
@@ -142,7 +150,7 @@ class SimulatedGround(NodeGround):
         with self.view() as view:
             found = view.find(path)
         assert found is not None, "a mount's paths are in its rule"
-        return SimulatedUpload(self._simulated, found[0], self._inline_max, self._contents)
+        return SimulatedUpload(self._simulated, found[0], self._uploading, self._contents)
 
     def volume(self, rule: int) -> os.statvfs_result:
         return os.statvfs(self._simulated.machine.directory)

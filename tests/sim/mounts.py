@@ -24,7 +24,7 @@ from lddp.gateway import NO_ZONE
 from tests.doors.fuse.kernel import Kernel, Refused
 from tests.sim.cache import Cache
 from tests.sim.checks import Violation
-from tests.sim.ground import SimulatedGround
+from tests.sim.ground import SimulatedGround, Uploading
 from tests.sim.promises import History, Promise, meant_by
 from tests.sim.world import World
 
@@ -108,7 +108,7 @@ class Life:
         self.soft_s = random.choice([None, None, None, 2.0])
         self.is_ended = False
         self.is_compared = False
-        ground = SimulatedGround(node, random.choice([8, 200]), contents)
+        ground = SimulatedGround(node, Uploading(random.choice([8, 200]), random.choice([0.0, 0.5])), contents)
         self.history.ids = ground.ids
         with ground.view() as view:
             rule = view.rule("data")
