@@ -95,7 +95,12 @@ class Remembering(Maker):
                 above = operation.path.rpartition(b"/")[0]
                 changed = changed._replace(expected_parent=self._recalled(above))  # type: ignore[call-arg]
         if isinstance(changed, Rename | Link) and self.random.random() < 0.7:
-            changed = changed._replace(expected_to_parent=self._recalled(changed.to.rpartition(b"/")[0]))
+            # Often another one: that a record gets as far as its second path is rare enough.
+            random = Random(repr(operation.id))
+            numbers = sorted(self._memory.values())
+            is_other = numbers and random.random() < 0.4
+            number = random.choice(numbers) if is_other else self._recalled(changed.to.rpartition(b"/")[0])
+            changed = changed._replace(expected_to_parent=number)
         return changed
 
     def _guarded(self, operation: Operation) -> Guarded:

@@ -6,7 +6,7 @@ from typing import Any
 
 from lddp.core import records as r
 from lddp.core.machine import StateMachine
-from lddp.core.places import Places
+from lddp.core.names import Names
 from lddp.doors.fuse import pipeline
 from lddp.doors.fuse.errors import Errors
 from lddp.doors.fuse.pipeline import Pipeline
@@ -20,13 +20,15 @@ def _guard_not_looked_at() -> list[Patch]:
 
 
 def _any_target() -> list[Patch]:
-    locate = Places._locate
+    rename, link = Names._rename, Names._link
 
-    def lax(self: Places, record: Any, path: bytes, expected_parent: int = r.ANY_INODE) -> Any:
-        is_target = path is getattr(record, "to", None) and path is not record.path
-        return locate(self, record, path, r.ANY_INODE if is_target else expected_parent)
+    def lax_rename(self: Names, record: r.Rename) -> Any:
+        return rename(self, record._replace(expected_to_parent=r.ANY_INODE))
 
-    return [(Places, "_locate", lax)]
+    def lax_link(self: Names, record: r.Link) -> Any:
+        return link(self, record._replace(expected_to_parent=r.ANY_INODE))
+
+    return [(Names, "_rename", lax_rename), (Names, "_link", lax_link)]
 
 
 def _sync_without_waiting() -> list[Patch]:
