@@ -98,7 +98,7 @@ MOUNT_MUTANTS = (
     Mutant(
         "names in whatever has the target's place",
         "mount",
-        1,
+        4,
         50,
         "answers and files as the model has them",
         _any_target,
@@ -112,16 +112,16 @@ MOUNT_MUTANTS = (
     Mutant(
         "records of a batch mean any object",
         "mount",
-        1,
+        3,
         100,
         "changes are made to the objects that were meant",
         _any_object,
     ),
-    Mutant("refusals told nobody", "mount", 1, 50, "what is refused is told at the next sync, once", _refusal_not_told),
+    Mutant("refusals told nobody", "mount", 3, 50, "what is refused is told at the next sync, once", _refusal_not_told),
     Mutant(
         "refusals told again and again",
         "mount",
-        1,
+        3,
         100,
         "what is refused is told at the next sync, once",
         _refusal_told_again,
@@ -129,13 +129,13 @@ MOUNT_MUTANTS = (
     Mutant(
         "attributes taken in after they were sent",
         "mount",
-        1,
+        40,
         100,
         "the log has the beginning of a queue, in order",
         _taken_in_too_late,
     ),
     Mutant(
-        "changes of others taken for the mount's own", "mount", 1, 100, "the kernel believes what is so", _not_contested
+        "changes of others taken for the mount's own", "mount", 4, 100, "the kernel believes what is so", _not_contested
     ),
-    Mutant("the kernel is not told of refusals", "mount", 1, 100, "the kernel believes what is so", _refusal_believed),
+    Mutant("the kernel is not told of refusals", "mount", 3, 100, "the kernel believes what is so", _refusal_believed),
 )
