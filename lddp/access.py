@@ -76,6 +76,10 @@ class ContentWriter(Protocol):
         """Takes the next bytes; returns when there is room for more, so memory stays bounded."""
         ...
 
+    async def rewrite(self, offset: int, data: bytes) -> None:
+        """Takes other bytes in the place of some that it has."""
+        ...
+
     async def seal(self) -> Content:
         """The content, at this node alone so far: all bytes have been written. `commit` is still to come."""
         ...

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from blake3 import blake3
 
-from lddp.content.disk import HOLE_STEP_BYTES, STEP_BYTES, ZEROS, next_data, write_at
+from lddp.content.disk import HOLE_STEP_BYTES, STEP_BYTES, ZEROS, WriteBack, next_data, write_at
 from lddp.errors import FormatError
 
 HANDED_STEP_BYTES = 16 * 1024 * 1024
@@ -20,14 +20,17 @@ NO_KERNEL_COPY = frozenset((errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.E
 class Arrival:
     """Blocking; used by one thread at a time. `offset` is how far the bytes have come and were hashed."""
 
-    def __init__(self, path: str, *, resume: bool = False) -> None:
-        """Opens a new file, or with `resume` the one that an earlier attempt left; `catch_up` before writing."""
+    def __init__(self, path: str, *, resume: bool = False, durable: bool = False) -> None:
+        """Opens a new file, or with `resume` the one that an earlier attempt left; `catch_up` before writing.
+        `durable`: it is to be synced at its end, and goes to the disk as it grows."""
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if resume else os.O_EXCL)
         self.path = path
         self.descriptor = os.open(path, flags, 0o600)
         self.offset = 0
         self.found_bytes = os.fstat(self.descriptor).st_size
         self._hash = blake3()
+        self._is_rewritten = False
+        self._write_back = WriteBack() if durable else None
         self._kernel_copies = True
 
     def catch_up(self) -> bool:
@@ -47,6 +50,7 @@ class Arrival:
         os.ftruncate(self.descriptor, 0)
         self.offset = self.found_bytes = 0
         self._hash = blake3()
+        self._is_rewritten = False
 
     def _hash_zeros(self, end: int) -> None:
         while self.offset < end:
@@ -68,6 +72,15 @@ class Arrival:
         for piece in pieces:
             self._hash.update(piece)
         self.offset = end
+        if self._write_back is not None:
+            self._write_back.reached(self.descriptor, end)
+
+    def rewrite(self, offset: int, pieces: Sequence[bytes | memoryview]) -> None:
+        """Puts other bytes in the place of some that have come. All are hashed again at the end."""
+        if offset + sum(map(len, pieces)) > self.offset:
+            raise FormatError(f"bytes at {offset} again, of which only {self.offset} have come")
+        self._is_rewritten = True
+        write_at(self.descriptor, offset, pieces)
 
     def take_from(self, descriptor: int, end: int) -> bool:
         """Copies some more of another file, up to `end`, inside the kernel and hashes what came out of it; True when
@@ -99,6 +112,11 @@ class Arrival:
     def seal(self) -> bytes:
         """Gives the file its length, which ends behind the last data if it ends in a hole; the digest of all."""
         os.ftruncate(self.descriptor, self.offset)
+        if self._is_rewritten:
+            self.found_bytes, self.offset, self._hash = self.offset, 0, blake3()
+            while not self.catch_up():
+                pass
+            self._is_rewritten = False
         return self._hash.digest()
 
     def close(self) -> None:

@@ -14,6 +14,8 @@ from lddp.ports import Clock
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS_MAX = 60.0
 PER_PEER_MAX = 8
+GROWING_MAX = PER_PEER_MAX // 2
+"""How many of them may wait for files that are still being written."""
 PAUSE_SECONDS_FIRST = 1.0
 PAUSE_SECONDS_MAX = 30.0
 
@@ -40,7 +42,7 @@ class Connections:
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
         self._connect = connect
-        self._clock = clock
+        self.clock = clock
         self._connect_seconds = connect_seconds
         self._stall_seconds = stall_seconds
         self._peers: dict[str, _Peer] = {}
@@ -54,7 +56,7 @@ class Connections:
 
     def is_down(self, peer: str) -> bool:
         """True while a peer that failed is left alone; who must not wait does without it."""
-        return self._clock.monotonic() < self._peers.setdefault(peer, _Peer()).retry_at
+        return self.clock.monotonic() < self._peers.setdefault(peer, _Peer()).retry_at
 
     @asynccontextmanager
     async def use(self, peer: str) -> AsyncIterator[Connection]:
@@ -75,7 +77,7 @@ class Connections:
                 raise
             state.failures = 0
             if connection.usable and not self._closed:
-                state.idle.append((connection, self._clock.monotonic()))
+                state.idle.append((connection, self.clock.monotonic()))
             else:
                 connection.abort()
 
@@ -88,7 +90,7 @@ class Connections:
     def _take_idle(self, state: _Peer) -> Connection | None:
         while state.idle:
             connection, since = state.idle.pop()
-            if connection.usable and self._clock.monotonic() - since < IDLE_SECONDS_MAX:
+            if connection.usable and self.clock.monotonic() - since < IDLE_SECONDS_MAX:
                 return connection
             connection.abort()
         return None
@@ -111,7 +113,7 @@ class Connections:
     def _failed(self, state: _Peer) -> None:
         pause = min(PAUSE_SECONDS_MAX, PAUSE_SECONDS_FIRST * 2**state.failures)
         state.failures = min(state.failures + 1, 16)
-        state.retry_at = self._clock.monotonic() + pause
+        state.retry_at = self.clock.monotonic() + pause
 
     async def close(self) -> None:
         self._closed = True

@@ -27,6 +27,8 @@ WANTED = struct.Struct(">32sQQ16sQB")
 WRITE_BUFFER_BYTES = 4 * 1024 * 1024
 STALL_SECONDS = 60.0
 DURABLE = 1
+GROWING = 2
+"""Of a PUSH_BEGIN: the file is still being written."""
 
 
 Result = TypeVar("Result")
@@ -37,9 +39,10 @@ class Type(IntEnum):
     """Body: pack id, digest of the pack's bytes, its bytes. Answered by ACK or REFUSED."""
     PUSH_BEGIN = 2
     """A file of `offset` bytes is coming; DATA and PUSH_END follow. Body: the name of the client's upload that brought
-    it, for a FORGET, or nothing."""
+    it, for a FORGET, or nothing. With GROWING, `offset` is 0, and PUSH_END says the size."""
     DATA = 3
-    """The bytes at `offset`; all before it that did not come are zeros. An empty body only says how far they reach."""
+    """The bytes at `offset`; all before it that did not come are zeros. An empty body only says how far they reach. In
+    a growing file, bytes that have come already may come again, and be others."""
     PUSH_END = 4
     """All bytes of the file were sent. `offset` is its size, the body its digest."""
     ACK = 5
@@ -134,6 +137,11 @@ class Connection:
         writer.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
 
     @property
+    def breath_s(self) -> float:
+        """How often a sign of life is given."""
+        return self._stall_seconds / 4
+
+    @property
     def usable(self) -> bool:
         return not (self._reader.at_eof() or self._writer.is_closing())
 
@@ -185,7 +193,7 @@ class Connection:
         except OSError as error:
             raise UnavailableError(f"the connection to {self.peer} broke: {error}; retry") from error
         mark, type_number, flags, length, id_, offset = HEADER.unpack(packed)
-        if mark != MARK or type_number not in BODY_BYTES_MAX or flags > DURABLE:
+        if mark != MARK or type_number not in BODY_BYTES_MAX or flags > DURABLE | GROWING:
             raise FormatError(f"{self.peer} sent something that is no frame; it runs another version or is broken")
         self._heard = asyncio.get_running_loop().time()
         type_ = Type(type_number)
@@ -241,7 +249,7 @@ class Connection:
     async def while_working(self, id_: int, work: asyncio.Future[Result]) -> Result:
         """Waits for `work` and gives the peer signs of life meanwhile. Cancels it when cancelled or broken."""
         try:
-            while not (await asyncio.wait((work,), timeout=self._stall_seconds / 4))[0]:
+            while not (await asyncio.wait((work,), timeout=self.breath_s))[0]:
                 await self.send(Type.WORKING, id_)
         finally:
             if not work.done():

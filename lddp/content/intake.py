@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from lddp.content.arrival import Arrival
 from lddp.content.disk import DiskThreads
+from lddp.core.limits import FILE_BYTES_MAX
 from lddp.errors import FormatError
 
 
 class Intake:
-    """Feeds one Arrival, in order. One write is under way and one body in memory at most. Always `close` it."""
+    """Feeds one Arrival, in order. One write is under way and one body in memory at most. Always `close` it.
 
-    def __init__(self, arrival: Arrival, disk: DiskThreads, size: int) -> None:
+    Without a `size` the file is still being written: `ends_at` says it, and bytes may come again before."""
+
+    def __init__(self, arrival: Arrival, disk: DiskThreads, size: int | None) -> None:
         self.arrival = arrival
         self._disk = disk
-        self._size = size
+        self._size = FILE_BYTES_MAX if size is None else size
+        self._grows = size is None
         self._pending: asyncio.Task[None] | None = None
         self._reached = arrival.offset
 
@@ -25,13 +30,14 @@ class Intake:
         out of order or beyond the promised size."""
         end = offset + sum(map(len, pieces))
         try:
-            if offset < self._reached or end > self._size:
+            again = self._grows and end <= self._reached
+            if (offset < self._reached and not again) or end > self._size:
                 raise FormatError(f"bytes {offset} to {end} after {self._reached} in a file of {self._size}")
             await self.settle()
         except BaseException:
             release()
             raise
-        self._reached = end
+        self._reached = max(self._reached, end)
         self._pending = asyncio.create_task(self._write(offset, pieces))
         self._pending.add_done_callback(lambda _: release())
 
@@ -39,11 +45,18 @@ class Intake:
         if offset > self.arrival.offset:
             await self._skip(offset)
         if pieces:
-            await self._disk.run(self.arrival.write, pieces)
+            write = self.arrival.write if offset == self.arrival.offset else partial(self.arrival.rewrite, offset)
+            await self._disk.run(write, pieces)
 
     async def _skip(self, offset: int) -> None:
         while not await self._disk.run(self.arrival.skip, offset):
             pass
+
+    def ends_at(self, size: int) -> None:
+        """How large the file is, after all."""
+        if not self._reached <= size <= FILE_BYTES_MAX:
+            raise FormatError(f"a file of {size} bytes, of which {self._reached} have come")
+        self._size, self._grows = size, False
 
     async def settle(self) -> None:
         """Waits for the write under way. Raises what the disk says."""

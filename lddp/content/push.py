@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 from blake3 import blake3
 
-from lddp.content.connections import Connections
+from lddp.content.connections import GROWING_MAX, Connections
 from lddp.content.disk import DiskThreads
 from lddp.content.feed import Feed, Pass
-from lddp.content.frames import DURABLE, TEXT_BYTES_MAX, Connection, Header, Type
+from lddp.content.frames import DURABLE, GROWING, TEXT_BYTES_MAX, Connection, Header, Type
+from lddp.content.growing import IDLE_S, Growing, Share
 from lddp.content.handover import TOKEN_BYTES, hand_over
 from lddp.content.limiter import Limiter
 from lddp.content.traffic import Traffic
@@ -56,6 +57,7 @@ class Pusher:
         self._hands_over = hands_over
         self._behind: dict[asyncio.Task[bool], tuple[str, bytes]] = {}
         """Their peers and uploads."""
+        self._growing: list[Growing] = []
         self._forgetting: set[asyncio.Task[None]] = set()
 
     async def push_pack(
@@ -107,6 +109,30 @@ class Pusher:
             await _end(tasks)
             raise
         return Pushed(digest, size, await self._gather(tasks, enough, upload))
+
+    def grow(
+        self, descriptor: int, durable: bool, to: Sequence[str], *, enough: int = 0, upload: bytes = b""
+    ) -> Growing | None:
+        """Begins to push an open regular file to which its caller still appends; `grown` ends it. None where too many
+        grow already."""
+        self._growing = [one for one in self._growing if not one.is_over]
+        if len(self._growing) >= GROWING_MAX:
+            idlest = max(self._growing, key=lambda one: one.idle_s)
+            if idlest.idle_s < IDLE_S:
+                return None
+            idlest.cancel()
+            self._growing.remove(idlest)
+        growing = Growing(descriptor, self._disk, self._connections.clock, enough, upload)
+        for peer in to:
+            share = Share(growing)
+            growing.add(peer, share, asyncio.create_task(self._push_growing(share, peer, durable)))
+        self._growing.append(growing)
+        return growing
+
+    async def grown(self, growing: Growing) -> set[str]:
+        """The peers that have all of a file that has come to its end, when there are enough of them or no more to wait
+        for; the others get it meanwhile, or pull it."""
+        return await self._gather(growing.tasks, growing.enough, growing.upload)
 
     def forget(self, digest: bytes, upload: bytes, peers: Sequence[str]) -> None:
         """No record will name what an upload brought: tells its peers, in the background. Who cannot be reached keeps
@@ -182,20 +208,64 @@ class Pusher:
         try:
             while (chunk := await feed.next()) is not None:
                 offset, data = chunk
-                view = memoryview(data)
-                step = self._limiter.quantum()
-                for at in range(0, max(1, len(view)), step):
-                    part = view[at : at + step]
-                    await self._limiter.take(connection.peer, len(part))
-                    if answer.done():
-                        raise _RefusedEarlyError(await _refusal(connection, answer.result()))
-                    await connection.send(Type.DATA, id_, offset + at, [part])
-                    self._traffic[connection.peer].pushed += len(part)
+                await self._send(connection, id_, offset, data, answer)
             digest = await connection.while_working(id_, feed.digest())
             await connection.send(Type.PUSH_END, id_, feed.size, [digest])
             return await connection.within_deadline(answer)
         finally:
             await _end([answer])
+
+    async def _send(
+        self, connection: Connection, id_: int, offset: int, data: bytes | memoryview, answer: asyncio.Task[Header]
+    ) -> None:
+        view, step = memoryview(data), self._limiter.quantum()
+        for at in range(0, max(1, len(view)), step):
+            part = view[at : at + step]
+            await self._limiter.take(connection.peer, len(part))
+            if answer.done():
+                raise _RefusedEarlyError(await _refusal(connection, answer.result()))
+            await connection.send(Type.DATA, id_, offset + at, [part])
+            self._traffic[connection.peer].pushed += len(part)
+
+    async def _push_growing(self, share: Share, peer: str, durable: bool) -> bool:
+        async def push(connection: Connection) -> bool:
+            share.rewind()
+            id_ = self._connections.next_id()
+            flags = GROWING | (DURABLE if durable else 0)
+            await connection.send(Type.PUSH_BEGIN, id_, 0, [share.growing.upload], flags)
+            answer = asyncio.create_task(connection.receive_answer(id_, patient=True))
+            try:
+                size, digest = await self._follow(connection, id_, share, answer)
+                await connection.send(Type.PUSH_END, id_, size, [digest])
+                return await _accepted(connection, await connection.within_deadline(answer))
+            finally:
+                await _end([answer])
+
+        return await self._attempts(peer, push)
+
+    async def _follow(
+        self, connection: Connection, id_: int, share: Share, answer: asyncio.Task[Header]
+    ) -> tuple[int, bytes]:
+        """Sends what the writer has written, until its end: size and digest."""
+        while True:
+            share.more.clear()
+            while (chunk := await share.next()) is not None:
+                await self._send(connection, id_, *chunk, answer)
+            if share.growing.end is not None and share.has_all:
+                return share.growing.end
+            await self._until_more(connection, id_, share, answer)
+
+    async def _until_more(self, connection: Connection, id_: int, share: Share, answer: asyncio.Task[Header]) -> None:
+        more = asyncio.create_task(share.more.wait())
+        try:
+            while not more.done():
+                await asyncio.wait((more, answer), timeout=connection.breath_s, return_when=asyncio.FIRST_COMPLETED)
+                if answer.done():
+                    raise _RefusedEarlyError(await _refusal(connection, answer.result()))
+                if not more.done():
+                    await connection.send(Type.WORKING, id_)
+        finally:
+            await _end([more])
 
     async def _gather(self, tasks: dict[asyncio.Task[bool], str], enough: int | None, upload: bytes = b"") -> set[str]:
         """The peers whose task returned true, when `enough` of them or all are done."""
@@ -204,7 +274,7 @@ class Pusher:
         try:
             while pending and (enough is None or len(have) < enough):
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                have |= {tasks[task] for task in done if task.result()}
+                have |= {tasks[task] for task in done if not task.cancelled() and task.result()}
         except BaseException:
             await _end(tasks)
             raise
@@ -224,6 +294,8 @@ class Pusher:
             logger.error("a push under way in the background failed", exc_info=error)
 
     async def close(self) -> None:
+        for growing in self._growing:
+            await _end(growing.tasks)
         await _end(list(self._forgetting))
         await _end(list(self._behind))
 

@@ -140,11 +140,11 @@ class Store:
     def writer(self, upload: object | None = None) -> BlobWriter:
         """For bytes that come from a client of this node. `upload` has to say what became of what was committed:
         `confirm` or `take_back`, and neither where nobody knows."""
-        return BlobWriter(self.arrival, partial(self.publish, upload=upload))
+        return BlobWriter(partial(self.arrival, durable=True), partial(self.publish, upload=upload))
 
-    def arrival(self) -> Arrival:
-        """A new file for bytes whose digest is not known yet."""
-        return Arrival(self._temporary())
+    def arrival(self, *, durable: bool = False) -> Arrival:
+        """A new file for bytes whose digest is not known yet; `durable` where they will be synced."""
+        return Arrival(self._temporary(), durable=durable)
 
     def part(self, content: Content) -> Arrival:
         """The file of a pull, with what an earlier attempt left in it."""

@@ -11,7 +11,7 @@ from functools import partial
 
 from blake3 import blake3
 
-from lddp.content.frames import DIGEST_BYTES, DURABLE, UPLOAD_BYTES, Connection, Header, Type
+from lddp.content.frames import DIGEST_BYTES, DURABLE, GROWING, UPLOAD_BYTES, Connection, Header, Type
 from lddp.content.handover import HANDOVER_SECONDS, Handover
 from lddp.content.intake import Intake
 from lddp.content.limiter import ByteBudget
@@ -75,7 +75,8 @@ class Taker:
             begin = await connection.receive_header(HANDOVER_SECONDS * 2)
             if begin is None:
                 return
-            if begin.type is not Type.PUSH_BEGIN or begin.id != header.id or begin.offset != header.offset:
+            wrong = begin.flags & GROWING or begin.id != header.id or begin.offset != header.offset
+            if begin.type is not Type.PUSH_BEGIN or wrong:
                 raise FormatError(f"{connection.peer} sent {begin.type.name} after OFFER")
             await self.take_file(connection, begin, descriptor.result() if descriptor.done() else None)
 
@@ -83,15 +84,15 @@ class Taker:
         upload = await connection.receive_body(begin.length)
         if upload and len(upload) != UPLOAD_BYTES:
             raise FormatError(f"{connection.peer} named an upload with {len(upload)} bytes")
-        if begin.offset > FILE_BYTES_MAX:
+        if begin.offset > (0 if begin.flags & GROWING else FILE_BYTES_MAX):
             raise FormatError(f"{connection.peer} pushes a file of {begin.offset} bytes")
         try:
-            arrival = await self._store.disk.run(self._store.arrival)
+            arrival = await self._store.disk.run(self._store.arrival, durable=bool(begin.flags & DURABLE))
         except OSError as error:
             await _refuse(connection, begin.id, error)
             await self._discard(connection, begin)
             return
-        intake = Intake(arrival, self._store.disk, begin.offset)
+        intake = Intake(arrival, self._store.disk, None if begin.flags & GROWING else begin.offset)
         try:
             if descriptor is None:
                 end = await self._receive(connection, begin, intake)
@@ -120,6 +121,9 @@ class Taker:
             await _refuse_file(connection, begin, intake, error)
             await self._discard(connection, begin)
             return None
+        if begin.flags & GROWING:
+            intake.ends_at(header.offset)
+            begin = begin._replace(offset=header.offset)
         return await self._digest(connection, begin, header)
 
     async def _next(self, connection: Connection, begin: Header) -> Header:

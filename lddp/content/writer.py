@@ -54,12 +54,36 @@ class BlobWriter:
         while not self._arrival.skip(self.size):
             pass
 
+    @property
+    def written(self) -> int:
+        """How many of its bytes are in the file."""
+        return 0 if self._arrival is None else self._arrival.offset
+
+    @property
+    def descriptor(self) -> int:
+        """Of the file, for as long as it is not committed; there has to be one."""
+        assert self._arrival is not None
+        return self._arrival.descriptor
+
+    def rewrite(self, offset: int, data: bytes | memoryview) -> None:
+        """Other bytes in the place of some that were written."""
+        assert self._open and offset + len(data) <= self.size
+        self._flush()
+        assert self._arrival is not None
+        self._arrival.rewrite(offset, [data])
+
     def _flush(self) -> None:
         if self._arrival is None:
             self._arrival = self._make_arrival()
         pieces, self._pieces = self._pieces, []
         self._buffered = 0
         self._arrival.write(pieces)
+
+    def seal(self) -> bytes:
+        """The digest of a large one: all bytes have been written."""
+        assert self._open and self._arrival is not None
+        self._flush()
+        return self._arrival.seal()
 
     def commit(self, sync: bool) -> Content:
         """The content, which the store has from now on; durable with `sync`. A small one is inline, and no file."""

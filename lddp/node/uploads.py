@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from lddp.content.disk import STEP_BYTES
 from lddp.content.frames import UPLOAD_BYTES
+from lddp.content.growing import Growing
 from lddp.core.limits import INLINE_BYTES_MAX
 from lddp.core.records import Content
 from lddp.core.rules import Rule
@@ -20,14 +21,16 @@ if TYPE_CHECKING:
     from lddp.node.runtime import Node
 
 QUORUM_ZONES_MIN = 3
+GROW_FROM_BYTES = 4 * 1024 * 1024
+"""What is at least as large is pushed while it still comes."""
 
 
 class Upload:
     """Implements `lddp.access.ContentWriter` for one content of a rule.
 
     With three or more zones the bytes are on a majority of them, synced, before `commit` returns (durability quorum);
-    with fewer they are synced here (durability origin) and the others fetch them. The store knows which uploads of the
-    same bytes are undecided (`lddp.content.claims`).
+    with fewer they are synced here (durability origin) and the others fetch them. Large ones are on their way to the
+    other zones while they come. The store knows which uploads of the same bytes are undecided (`lddp.content.claims`).
     """
 
     def __init__(self, node: Node, rule: Rule) -> None:
@@ -37,9 +40,19 @@ class Upload:
         self._content: Content | None = None
         self._pieces: list[bytes] = []
         self._waiting = 0
+        self._last: list[bytes] = []
+        """What went to the disk last, or is on its way there."""
+        self._handed = 0
+        """How many bytes that were in all."""
         self._writing: asyncio.Task[None] | None = None
         self._name = os.urandom(UPLOAD_BYTES)
-        self._told: Sequence[str] = ()
+        self._growing: Growing | None = None
+        self._has_grown = False
+        self._have: set[str] = set()
+        """Peers that have all of it."""
+        self._digest = b""
+        """Under which they have it, or may have it."""
+        self._told: set[str] = set()
         """Peers that have been sent the bytes, or a part of them."""
 
     async def write(self, data: bytes) -> None:
@@ -48,7 +61,42 @@ class Upload:
         self._waiting += len(data)
         if self._waiting >= STEP_BYTES:
             await self._idle()
-            self._writing = asyncio.create_task(self._node.store.disk.run(self._write, self._taken()))
+            self._grow()
+            self._handed += self._waiting
+            self._last = self._taken()
+            self._writing = asyncio.create_task(self._node.store.disk.run(self._write, self._last))
+            if self._growing is not None:
+                await self._growing.room()
+
+    def _grow(self) -> None:
+        """What has been written goes to the other zones."""
+        written = self._writer.written
+        if not self._has_grown and written >= GROW_FROM_BYTES:
+            self._has_grown = True
+            peers, enough = self._receivers()
+            if peers:
+                self._growing = self._node.pusher.grow(
+                    self._writer.descriptor, bool(enough), peers, enough=enough, upload=self._name
+                )
+        if self._growing is not None:
+            self._told |= set(self._growing.tasks.values())
+            self._growing.reach(written, self._last if written == self._handed else ())
+
+    def _receivers(self) -> tuple[Sequence[str], int]:
+        """Peers, and how many of them have to have the bytes."""
+        zones = len(self._rule.members)
+        return self._node.peers_of(self._rule), zones // 2 if zones >= QUORUM_ZONES_MIN else 0
+
+    async def rewrite(self, offset: int, data: bytes) -> None:
+        await self._idle()
+        await self._node.store.disk.run(self._rewrite, self._taken(), offset, data)
+        if self._growing is not None:
+            self._growing.reach(self._writer.written)
+            self._growing.rewrite(offset, offset + len(data))
+
+    def _rewrite(self, pieces: list[bytes], offset: int, data: bytes) -> None:
+        self._write(pieces)
+        self._writer.rewrite(offset, data)
 
     def _taken(self) -> list[bytes]:
         pieces, self._pieces, self._waiting = self._pieces, [], 0
@@ -68,6 +116,10 @@ class Upload:
         await self._idle()
         if self._writer.size + self._waiting <= INLINE_BYTES_MAX:
             return self._commit(self._taken())  # goes with its record, and never touches the disk
+        if self._growing is not None:
+            # The others sync it while it is synced here.
+            self._digest = await self._node.store.disk.run(self._seal, self._taken())
+            self._growing.finish(self._writer.size, self._digest)
         return await self._node.store.disk.run(self._commit, self._taken())
 
     async def commit(self) -> Content:
@@ -76,22 +128,33 @@ class Upload:
             await self._spread(content)
         return content
 
+    def _seal(self, pieces: list[bytes]) -> bytes:
+        self._write(pieces)
+        return self._writer.seal()
+
     def _commit(self, pieces: list[bytes]) -> Content:
         """In a thread: known to `abort` also where nobody waits for the end any more."""
         self._write(pieces)
         self._content = content = self._writer.commit(True)
+        if content.inline is None:
+            self._digest = content.digest
         return content
 
     async def _spread(self, content: Content) -> None:
-        peers = self._node.peers_of(self._rule)
-        zones = len(self._rule.members)
-        enough = zones // 2 if zones >= QUORUM_ZONES_MIN else 0
-        if not peers and not enough:
+        peers, enough = self._receivers()
+        if self._growing is not None:
+            growing, self._growing = self._growing, None
+            self._have |= await self._node.pusher.grown(growing)
+            if len(self._have) >= enough:
+                return
+        peers = [peer for peer in peers if peer not in self._have]
+        enough -= len(self._have)
+        if not peers and enough <= 0:
             return
         held = self._node.store.held_as(content, share=False)
         if not isinstance(held, int):
             raise UnavailableError("the bytes that were just stored are gone: send them again")
-        self._told = peers
+        self._told |= set(peers)
         try:
             pushed = await self._node.pusher.push_file(
                 held, content.size, bool(enough), peers, enough=enough, upload=self._name
@@ -105,6 +168,9 @@ class Upload:
         if self._writing is not None:
             await asyncio.wait((self._writing,))
             self._writing.exception()  # whoever wrote was told, or nobody waits any more
+        if self._growing is not None:
+            growing, self._growing = self._growing, None
+            await growing.give_up()
         if self._content is None:
             await self._node.store.disk.run(self._writer.abort)
         elif self._content.inline is None and self._content.size:
@@ -112,8 +178,9 @@ class Upload:
                 self._node.threads, is_needed, self._node.environment, self._content.digest
             )
             await self._node.store.disk.run(self._node.store.take_back, self._content, self, is_needed=needed)
-            told, self._told = self._told, ()
-            self._node.pusher.forget(self._content.digest, self._name, told)
+        if self._digest:
+            told, self._told = self._told, set()
+            self._node.pusher.forget(self._digest, self._name, sorted(told))
 
     def used(self) -> None:
         if self._content is not None:

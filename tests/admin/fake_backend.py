@@ -68,6 +68,11 @@ class FakeWriter:
         self.largest = max(self.largest, len(data))
         self._parts.append(bytes(data))
 
+    async def rewrite(self, offset: int, data: bytes) -> None:
+        whole = bytearray(b"".join(self._parts))
+        whole[offset : offset + len(data)] = data
+        self._parts = [bytes(whole)]
+
     async def commit(self) -> Content:
         return await self.seal()
 

@@ -27,6 +27,9 @@ class Later:
     async def write(self, data: bytes) -> None:
         await self._inner.write(data)
 
+    async def rewrite(self, offset: int, data: bytes) -> None:
+        await self._inner.rewrite(offset, data)
+
     async def seal(self) -> Content:
         if self.content is None:
             self.content = await self._inner.seal()

@@ -30,7 +30,7 @@ class MemoryWriter:
         self._node = node
         self._hash = blake3()
         self._data = bytearray()
-        self.received = 0
+        self.received = self.rewritten = 0
         self.largest = 0
         self.committed = False
         self.aborted = False
@@ -49,6 +49,12 @@ class MemoryWriter:
         if self._node.keeps_bytes:
             self._data += data
         self.started.set()
+
+    async def rewrite(self, offset: int, data: bytes) -> None:
+        assert offset + len(data) <= self.received and self._node.keeps_bytes
+        self.rewritten += len(data)
+        self._data[offset : offset + len(data)] = data
+        self._hash = blake3(self._data)
 
     async def commit(self) -> Content:
         await self._node.before_commit()
