@@ -5,6 +5,7 @@ session.py     one open /dev/fuse: requests in, answers out, many in flight
 mounting.py    mount(2), fusermount3, umount2
 filesystem.py  which request means what; names.py, metadata.py, data.py say how
 files.py       open files: the zone's own bytes, or a private copy while somebody writes
+streaming.py   what is written in order is sent before it is committed
 committing.py  from a private copy to records of the log
 ordering.py    records through the gateway, hard or soft, about an object whatever its name is by then
 following.py   what other zones change, told to the kernel

@@ -4,7 +4,7 @@ changed."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from lddp.access import ContentWriter
 from lddp.core import records as r
@@ -14,6 +14,7 @@ from lddp.doors.fuse.dirty import Dirty
 from lddp.doors.fuse.files import File, Files
 from lddp.doors.fuse.inodes import Inodes
 from lddp.doors.fuse.ordering import Orders, refused
+from lddp.doors.fuse.streaming import Stream, Streams, split
 
 CHUNK_BYTES = 1 << 20
 RANGES_FROM_BYTES = 1 << 20
@@ -21,11 +22,12 @@ RANGES_FROM_BYTES = 1 << 20
 
 
 class Committer:
-    def __init__(self, orders: Orders, files: Files, inodes: Inodes) -> None:
+    def __init__(self, orders: Orders, files: Files, inodes: Inodes, streams: Streams) -> None:
         self._orders = orders
         self._ground = orders.ground
         self._files = files
         self._inodes = inodes
+        self._streams = streams
 
     async def commit(self, file: File) -> None:
         """What was written is in the log, durable on a majority, when this returns. OSError where the state machine
@@ -43,36 +45,42 @@ class Committer:
         while True:
             inode, path = self._files.inode(file.number)
             if inode is None:
+                file.end_stream()
                 file.dirty = Dirty(file.size)  # nobody can ever see it but who has it open
                 return
-            in_ranges = file.size >= RANGES_FROM_BYTES and file.dirty.size * 2 <= file.size and bool(file.digest)
+            in_ranges = file.size >= RANGES_FROM_BYTES and bool(file.digest) and self._are_ranges_less(file)
             same = inode.content is not None and not inode.pending and inode.content.digest == file.digest
             done = await (self._ranges(file, path) if in_ranges and same else self._whole(file, path))
             if done:
                 return
 
+    def _are_ranges_less(self, file: File) -> bool:
+        """Also where all that was changed has been added at the end, and is on its way."""
+        adds = file.stream is not None and 0 < file.stream.start >= file.dirty.low
+        return adds or file.dirty.size * 2 <= file.size
+
     # -- whole --------------------------------------------------------------------------------------------------------
 
     async def _whole(self, file: File, path: bytes) -> bool:
         """False where the file has no name any more."""
-        writer = self._ground.content_writer(path, file.size)
         async with file.lock:
+            stream = await self._streams.take(file)
             # What is written from here on belongs to the next commit.
             dirty, file.dirty = file.dirty, Dirty(file.size)
             size, mtime_ns = file.size, file.mtime_ns
             try:
-                await self._read(writer, file, 0, size)
+                writers = await self._read(file, path, [(0, size)], stream)
             except BaseException:
                 file.dirty = dirty.again(file.dirty)
                 raise
         try:
-            content = await self._spread(writer)
+            (content,) = await self._spread(writers)
 
             def put(inode: Inode, path: bytes) -> list[r.InPlace]:
                 id, zone, _ = self._orders.stamp()
                 return [r.Put(id, zone, mtime_ns, path, inode.mode, inode.uid, inode.gid, content)]
 
-            outcomes = await self._order(file.number, put, [writer])
+            outcomes = await self._order(file.number, put, writers)
             if outcomes is None:
                 return False
             if outcomes[0].errno:
@@ -97,29 +105,58 @@ class Committer:
                 await writer.abort()
         return outcomes
 
-    async def _read(self, writer: ContentWriter, file: File, start: int, stop: int) -> None:
-        """The bytes of the copy, to be sent to the zones. `lock` is held."""
+    async def _read(
+        self, file: File, path: bytes, spans: list[tuple[int, int]], stream: Stream | None
+    ) -> list[ContentWriter]:
+        """The bytes of the copy, to be sent to the zones. Goes on with the stream for the span that begins where it
+        does. `lock` is held."""
+        writers: list[ContentWriter] = []
+        is_used = False
         try:
-            while start < stop:
-                size = min(CHUNK_BYTES, stop - start)
-                if size <= 64 * 1024:
-                    data = os.pread(file.staged, size, start)
+            for start, stop in spans:
+                writer = None if stream is None or start != stream.start else stream.writer
+                if stream is None or writer is None:
+                    writers.append(writer := self._ground.content_writer(path, stop - start))
                 else:
-                    data = await self._files.run(os.pread, file.staged, size, start)
-                await writer.write(data)
-                start += size
-            await writer.seal()
+                    writers.append(writer)
+                    is_used = True
+                    await self._send_again(writer, file, stream)
+                    start = stream.taken
+                async for data in self._bytes(file, start, stop):
+                    await writer.write(data)
+                await writer.seal()
         except BaseException:
-            await writer.abort()
+            await _abort(writers)
             raise
+        finally:
+            if stream is not None and not is_used:
+                await stream.abort()
+        return writers
 
-    async def _spread(self, writer: ContentWriter) -> Content:
+    async def _spread(self, writers: Sequence[ContentWriter]) -> list[Content]:
         """Where the zones that have to take the bytes cannot be reached, this waits for them as records do."""
         try:
-            return await self._orders.patiently(writer.commit)
+            return [await self._orders.patiently(writer.commit) for writer in writers]
         except BaseException:
-            await writer.abort()
+            await _abort(writers)
             raise
+
+    async def _send_again(self, writer: ContentWriter, file: File, stream: Stream) -> None:
+        """What was written again after it was sent."""
+        for start, stop in stream.again.spans():
+            async for data in self._bytes(file, start, stop):
+                await writer.rewrite(start - stream.start, data)
+                start += len(data)
+
+    async def _bytes(self, file: File, start: int, stop: int) -> AsyncIterator[bytes]:
+        while start < stop:
+            size = min(CHUNK_BYTES, stop - start)
+            if size <= 64 * 1024:
+                data = os.pread(file.staged, size, start)
+            else:
+                data = await self._files.run(os.pread, file.staged, size, start)
+            yield data
+            start += size
 
     def _done(self, file: File, digest: bytes) -> None:
         before, file.digest = file.digest, digest
@@ -130,22 +167,19 @@ class Committer:
 
     async def _ranges(self, file: File, path: bytes) -> bool:
         """False where the file has no name any more, or takes no ranges."""
-        writers: list[ContentWriter] = []
-        starts: list[int] = []
         async with file.lock:
+            stream = await self._streams.take(file)
             dirty, file.dirty = file.dirty, Dirty(file.size)
             size, mtime_ns = file.size, file.mtime_ns
+            spans = list(split(dirty.spans(), stream))
             try:
-                for start, stop in dirty.spans():
-                    writer = self._ground.content_writer(path, stop - start)
-                    await self._read(writer, file, start, stop)
-                    writers.append(writer)
-                    starts.append(start)
+                writers = await self._read(file, path, spans, stream)
             except BaseException:
                 file.dirty = dirty.again(file.dirty)
                 raise
         try:
-            pieces = [(start, await self._spread(writer)) for start, writer in zip(starts, writers, strict=True)]
+            contents = await self._spread(writers)
+            pieces = [(start, content) for (start, _), content in zip(spans, contents, strict=True)]
             records = self._records_of(dirty, size, mtime_ns, pieces)
             outcomes = await self._order(file.number, records, writers)
         except BaseException:
@@ -177,3 +211,8 @@ class Committer:
             return [*cuts, *(r.Write(*stamp()[:2], mtime_ns, path, start, content) for start, content in pieces)]
 
         return records
+
+
+async def _abort(writers: Sequence[ContentWriter]) -> None:
+    for writer in writers:
+        await writer.abort()

@@ -30,6 +30,15 @@ def new_file(directory: Path) -> int:
     return descriptor
 
 
+def require_room_for(directory: Path, size: int) -> None:
+    """OSError(EFBIG) where files there cannot have this size."""
+    descriptor = new_file(directory)
+    try:
+        os.ftruncate(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
 def data_in(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
     """(start, stop) of what is not a hole."""
     start = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 
 SPANS_MAX = 256
 """Beyond these, neighbours become one: what lies between them is sent again."""
@@ -16,6 +16,10 @@ class Dirty:
         self.low = before
         """The least size since: what the log has beyond it is not in the file any more."""
         self.touched = False
+        self.may_stream = True
+        """Whether what is written in order is sent before it is committed."""
+        self._run_start = self._run_stop = 0
+        """What was written last, each right behind the one before."""
         self._starts: list[int] = []
         self._stops: list[int] = []
 
@@ -23,6 +27,9 @@ class Dirty:
         self.touched = True
         if start >= stop:
             return
+        if start != self._run_stop:
+            self._run_start = start
+        self._run_stop = stop
         # The common case: right behind what was written last.
         if self._stops and self._starts[-1] <= start <= self._stops[-1]:
             self._stops[-1] = max(self._stops[-1], stop)
@@ -55,6 +62,21 @@ class Dirty:
     def spans(self) -> list[tuple[int, int]]:
         """(start, stop) in ascending order, apart from each other."""
         return list(zip(self._starts, self._stops, strict=True))
+
+    @property
+    def run_bytes(self) -> int:
+        """How many bytes were written in order, without anything in between."""
+        return self._run_stop - self._run_start
+
+    def span_at(self, offset: int) -> tuple[int, int]:
+        """The span that has the byte at `offset`; there has to be one."""
+        index = bisect_right(self._starts, offset) - 1
+        assert index >= 0 and offset < self._stops[index]
+        return self._starts[index], self._stops[index]
+
+    def stop_of(self, offset: int) -> int:
+        """Up to where everything from `offset` on is in spans."""
+        return self.span_at(offset)[1]
 
     @property
     def size(self) -> int:

@@ -11,12 +11,12 @@ import errno
 import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lddp.access import OpenFile
+from lddp.content.disk import DiskThreads
 from lddp.core.namespace import Inode
 from lddp.core.operations import EMPTY_DIGEST
 from lddp.doors.fuse import copying
@@ -25,12 +25,16 @@ from lddp.doors.fuse.errors import Opened
 from lddp.doors.fuse.ordering import Orders, refused
 from lddp.errors import OperationError
 
+if TYPE_CHECKING:
+    from lddp.doors.fuse.streaming import Stream
+
 AT_ONCE_BYTES = 128 * 1024
 """What is written to a file's pages without a thread: such a write is a copy in memory, a thread costs more."""
 IDLE_FILES_MAX = 64
 IDLE_BYTES_MAX = 1 << 20
 """How large a file may be that is kept open after its last close, for the next open of it."""
 TRIES_MAX = 16
+THREADS = 4
 NOT_THERE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL))
 """What says that the path of a file leads to no file any more."""
 _WRITABLE = os.O_WRONLY | os.O_RDWR
@@ -54,6 +58,8 @@ class File:
         self.changed_ns = 0
         """When the copy was changed last."""
         self.dirty = Dirty(0)
+        self.stream: Stream | None = None
+        """What of `dirty` is on its way to the zones already."""
         self.is_committing = False
         self.is_stale = False
         """Whether the log has another content since, from elsewhere."""
@@ -83,8 +89,15 @@ class File:
             return False
         return self.staged >= 0 or self.base is None or self.base.is_intact()
 
+    def end_stream(self) -> None:
+        """What was sent before its commit is not wanted any more."""
+        if self.stream is not None:
+            self.stream.task.cancel()
+            self.stream = None
+
     def drop(self) -> None:
         """Lets go of its bytes."""
+        self.end_stream()
         if self.base is not None:
             self.base.close()
             self.base = None
@@ -120,7 +133,10 @@ class Files:
         self._ground = orders.ground
         self._files: dict[int, File] = {}
         self._idle: OrderedDict[int, File] = OrderedDict()
-        self._threads = ThreadPoolExecutor(4, thread_name_prefix="fuse-file")
+        self._threads = DiskThreads(THREADS)
+        self.wrote: Callable[[File, int, int], None] = lambda file, start, stop: None
+        """Told of bytes of a copy that were changed, and `cut` of a new size."""
+        self.cut: Callable[[File, int], None] = lambda file, size: None
 
     def get(self, number: int) -> File | None:
         return self._files.get(number)
@@ -129,7 +145,8 @@ class Files:
         return iter(list(self._files.values()))
 
     async def run(self, function: Callable[..., Got], *arguments: Any) -> Got:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+        """In a thread. Whoever is cancelled waits for it nevertheless."""
+        return await self._threads.run(function, *arguments)
 
     @asynccontextmanager
     async def quiet(self, *numbers: int) -> AsyncIterator[None]:
@@ -175,6 +192,8 @@ class Files:
     def gone(self, number: int) -> None:
         """The last name of an inode is gone."""
         file = self._files.get(number)
+        if file is not None:
+            file.end_stream()
         if file is not None and not file.opens:
             self.discard(file)
 
@@ -304,6 +323,8 @@ class Files:
         """Bytes written; None where that needs a copy to be made, or to be waited for."""
         if file.staged < 0 or file.lock.locked() or len(data) > AT_ONCE_BYTES or not file.is_intact():
             return None
+        if file.stream is not None and file.stream.is_full:
+            return None
         return self._write(file, offset, data)
 
     def _write(self, file: File, offset: int, data: memoryview) -> int:
@@ -316,21 +337,29 @@ class Files:
     def note(self, file: File, start: int, stop: int) -> None:
         """These bytes of the copy were changed."""
         file.dirty.write(start, stop)
+        self.wrote(file, start, stop)
         file.size = max(file.size, stop)
         file.mtime_ns = file.changed_ns = self._ground.time_ns()
 
     def resize(self, file: File, size: int) -> None:
         os.ftruncate(file.staged, size)
         file.dirty.resize(size)
+        self.cut(file, size)
         file.size = size
         file.mtime_ns = file.changed_ns = self._ground.time_ns()
 
     async def write(self, file: File, offset: int, data: memoryview) -> int:
+        if file.stream is not None:
+            await file.stream.room()
         async with file.lock:
             await self.stage(file)
             if len(data) <= AT_ONCE_BYTES:
                 return self._write(file, offset, data)
-            done = await self.run(os.pwrite, file.staged, data, offset)
+            try:
+                done = await self.run(os.pwrite, file.staged, data, offset)
+            except asyncio.CancelledError:
+                self.note(file, offset, offset + len(data))  # it was written nevertheless
+                raise
             self.note(file, offset, offset + done)
             return done
 
@@ -341,15 +370,7 @@ class Files:
 
     async def require_room_for(self, size: int) -> None:
         """EFBIG where this zone's filesystem has no files of this size: a record that says so would stop the zone."""
-
-        def look() -> None:
-            descriptor = copying.new_file(self._ground.scratch())
-            try:
-                os.ftruncate(descriptor, size)
-            finally:
-                os.close(descriptor)
-
-        await self.run(look)
+        await self.run(copying.require_room_for, self._ground.scratch(), size)
 
     async def allocate(self, file: File, mode: int, offset: int, length: int) -> None:
         if mode not in copying.ALLOCATIONS:
@@ -374,4 +395,4 @@ class Files:
     def close(self) -> None:
         for file in list(self._files.values()):
             self.discard(file)
-        self._threads.shutdown(wait=False)
+        self._threads.close()

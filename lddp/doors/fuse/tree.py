@@ -18,6 +18,7 @@ from lddp.doors.fuse.inodes import Inodes
 from lddp.doors.fuse.ordering import Orders, Stamp, refused
 from lddp.doors.fuse.pipeline import Pipeline
 from lddp.doors.fuse.promised import Promised
+from lddp.doors.fuse.streaming import Streams
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ class Tree:
         """Tells the kernel something that it did not ask for."""
         self.doubt: Callable[[set[int]], None] = _doubt_nothing
         """The kernel is to be told of these inodes where it may be wrong about them."""
-        self.committer = Committer(self.orders, self.files, self.inodes)
+        self.streams = Streams(ground, self.files)
+        self.committer = Committer(self.orders, self.files, self.inodes, self.streams)
         if self.pipeline is not None:
             self.pipeline.is_known = self.is_known
 
@@ -135,5 +137,6 @@ class Tree:
 
     async def close(self) -> None:
         """What is promised still is lost."""
+        await self.streams.close()
         if self.pipeline is not None:
             await self.pipeline.close()

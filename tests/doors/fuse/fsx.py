@@ -45,6 +45,7 @@ class Exercise:
             (3, self._sync),
             (3, self._reopen),
             (2, self._append),
+            (2, self._write_in_order),
             (2, self._truncate_by_name),
             (2, self._stat),
             (1, self._rename),
@@ -103,6 +104,16 @@ class Exercise:
         data = self._bytes(length)
         os.pwrite(self._file, data, offset)
         self._put(offset, data)
+
+    def _write_in_order(self) -> None:
+        """As programs make files: long enough to be sent before the close, where a mount does that so early."""
+        offset = self._random.choice((0, len(self._model), self._random.randint(0, len(self._model))))
+        end = min(offset + self._random.randint(0, 1 << 20), SIZE_MAX)
+        while offset < end:
+            data = self._bytes(min(self._random.randint(1, LENGTH_MAX), end - offset))
+            os.pwrite(self._file, data, offset)
+            self._put(offset, data)
+            offset += len(data)
 
     def _append(self) -> None:
         if len(self._model) + LENGTH_MAX > SIZE_MAX:

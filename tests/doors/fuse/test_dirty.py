@@ -66,3 +66,16 @@ def test_many_spans_become_few() -> None:
         dirty.write(index * 10, index * 10 + 1)
     assert len(dirty.spans()) == SPANS_MAX
     assert dirty.spans()[0][0] == 0 and dirty.spans()[-1][1] == (SPANS_MAX * 2 - 1) * 10 + 1
+
+
+def test_what_is_written_in_order() -> None:
+    dirty = Dirty(0)
+    for start, stop in ((0, 10), (10, 30), (30, 31)):
+        dirty.write(start, stop)
+    assert dirty.run_bytes == 31
+    dirty.write(5, 7)
+    assert dirty.run_bytes == 2
+    dirty.write(40, 50)
+    dirty.write(50, 52)
+    assert dirty.run_bytes == 12
+    assert dirty.span_at(45) == (40, 52) and dirty.stop_of(0) == 31
