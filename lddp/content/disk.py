@@ -35,23 +35,27 @@ class DiskThreads:
     async def run(
         self, work: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
     ) -> Result:
-        """Runs `work` in a thread. A cancelled caller still waits for it, because a thread cannot be stopped and must
-        never find its descriptor closed, or worse, reused."""
-        future = asyncio.wrap_future(self._executor.submit(work, *args, **kwargs))
-        cancelled = False
-        while not future.done():
-            try:
-                await asyncio.wait((future,))
-            except asyncio.CancelledError:
-                cancelled = True
-        if cancelled:
-            if not future.cancelled():
-                future.exception()  # the caller is gone; its own cleanup follows
-            raise asyncio.CancelledError
-        return future.result()
+        """Runs `work` in a thread; see `finished`."""
+        return await finished(asyncio.wrap_future(self._executor.submit(work, *args, **kwargs)))
 
     def close(self) -> None:
         self._executor.shutdown(wait=True)
+
+
+async def finished(work: asyncio.Future[Result]) -> Result:
+    """What a thread's work gives. A cancelled caller still waits for it, because a thread cannot be stopped and must
+    never find its descriptor closed, or worse, reused."""
+    cancelled = False
+    while not work.done():
+        try:
+            await asyncio.wait((work,))
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        if not work.cancelled():
+            work.exception()  # the caller is gone; its own cleanup follows
+        raise asyncio.CancelledError
+    return work.result()
 
 
 class WriteBack:

@@ -72,6 +72,9 @@ class SimulatedUpload:
     async def write(self, data: bytes) -> None:
         self._data += data
 
+    async def rewrite(self, offset: int, data: bytes) -> None:
+        self._data = self._data[:offset] + data + self._data[offset + len(data) :]
+
     async def seal(self) -> Content:
         if self._content is None:
             data = self._data

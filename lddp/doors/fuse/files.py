@@ -11,12 +11,13 @@ import errno
 import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lddp.access import OpenFile
-from lddp.content.disk import DiskThreads
+from lddp.content.disk import finished
 from lddp.core.namespace import Inode
 from lddp.core.operations import EMPTY_DIGEST
 from lddp.doors.fuse import copying
@@ -34,7 +35,6 @@ IDLE_FILES_MAX = 64
 IDLE_BYTES_MAX = 1 << 20
 """How large a file may be that is kept open after its last close, for the next open of it."""
 TRIES_MAX = 16
-THREADS = 4
 NOT_THERE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL))
 """What says that the path of a file leads to no file any more."""
 _WRITABLE = os.O_WRONLY | os.O_RDWR
@@ -133,7 +133,7 @@ class Files:
         self._ground = orders.ground
         self._files: dict[int, File] = {}
         self._idle: OrderedDict[int, File] = OrderedDict()
-        self._threads = DiskThreads(THREADS)
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="fuse-file")
         self.wrote: Callable[[File, int, int], None] = lambda file, start, stop: None
         """Told of bytes of a copy that were changed, and `cut` of a new size."""
         self.cut: Callable[[File, int], None] = lambda file, size: None
@@ -146,7 +146,7 @@ class Files:
 
     async def run(self, function: Callable[..., Got], *arguments: Any) -> Got:
         """In a thread. Whoever is cancelled waits for it nevertheless."""
-        return await self._threads.run(function, *arguments)
+        return await finished(asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments))
 
     @asynccontextmanager
     async def quiet(self, *numbers: int) -> AsyncIterator[None]:
@@ -395,4 +395,4 @@ class Files:
     def close(self) -> None:
         for file in list(self._files.values()):
             self.discard(file)
-        self._threads.close()
+        self._threads.shutdown(wait=False)
