@@ -39,6 +39,7 @@ class Glance:
         self._settling = settling
         self._work = work
         self._nameless = nameless
+        self._ways: dict[bytes, bool] = {}
 
     def over(self, again: Work) -> None:
         """Adds names to the round's work; what the source's files have not followed yet is left to `again`."""
@@ -55,6 +56,33 @@ class Glance:
             else:
                 for one in sorted(paths):
                     self._at(one)
+                if not all(map(self._is_way, paths)):
+                    again.operated[operated] = gsn  # what it met is in another directory than the log has there
+
+    def _is_way(self, path: bytes) -> bool:
+        """Whether the directory that a path is in is the one that the log has there, as far as it knows them. If not,
+        the way is looked at."""
+        above, _, _ = path.rpartition(b"/")
+        if not above:
+            return True
+        known = self._ways.get(above)
+        if known is None:
+            known = self._ways[above] = self._is_way(above) and self._is_known(above)
+        return known
+
+    def _is_known(self, path: bytes) -> bool:
+        parent, reached = self._view.descend(self._rule.root, path)
+        name = reached.rpartition(b"/")[2]
+        inode = self._view.inode(self._view.child(parent, name)) if reached == path else None
+        if inode is None or not inode.identity:
+            return True  # a look at it tells, and leads to one at what is in it
+        try:
+            if self._zone.status(path).handle == inode.identity:
+                return True
+        except OSError:
+            pass  # it is gone, or is just being moved: the look says so
+        self._work.names.setdefault(parent, set()).add(name)
+        return False
 
     def _at(self, path: bytes) -> None:
         parent, reached = self._view.descend(self._rule.root, path)

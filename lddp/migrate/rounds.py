@@ -94,6 +94,7 @@ class Rounds:
                 inode = view.inode(number)
                 if inode is None or not inode.pending:
                     continue
+                self._expect_other_time(view, inode, left)
                 try:
                     for report in looker.scan(inode):
                         unknown |= self._unknown(view, looker)
@@ -137,6 +138,12 @@ class Rounds:
         return left
 
     # -- parts ------------------------------------------------------------------------------------------------------
+
+    def _expect_other_time(self, view: View, inode: Inode, left: Leftover) -> None:
+        """A directory whose time this node is still to put right, of which no event will tell, is looked at again."""
+        if self._settling(view.path(inode)):
+            left.again.names.setdefault(inode.number, set()).add(b"")
+            left.postponed.add(inode.number)
 
     def _unknown(self, view: View, looker: Looker) -> set[bytes]:
         """What was just seen, has several names, and is not in the log."""
@@ -192,6 +199,7 @@ class Rounds:
         inode = view.inode(number)
         if inode is None or inode.kind is not Kind.DIRECTORY:
             return None
+        self._expect_other_time(view, inode, left)
         try:
             return looker.names(inode, names)
         except Moved:

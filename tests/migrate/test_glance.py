@@ -104,6 +104,39 @@ def test_an_operation_gave_an_xattr_to_another_object(writable: Writable) -> Non
     writable.assert_same()
 
 
+def test_an_operation_put_a_file_into_another_directory(writable: Writable) -> None:
+    """Two directories had changed places, and the log did not know it yet. The file itself is as it should be."""
+    source = writable.source
+    follow(writable, "e")
+    for old, new in (("d", "aside"), ("e", "d"), ("aside", "e")):
+        os.rename(source / old, source / new)
+    writable.do(Put(*writable.head(), b"/data/d/new", 0o644, 0, 0, content(b"new")))
+    (source / "d" / "new").write_bytes(b"new")
+    os.utime(source / "d" / "new", ns=(1, 1))
+    writable.glance((writable.inode("d/new").number, "d/new"))
+    follow(writable, "e")
+    follow(writable, "d/", "e/", "")
+    assert not writable.has("e/new")
+    assert writable.has("d/new")
+    writable.assert_same()
+
+
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_a_directory_is_looked_at_again_once_its_time_is_put_right(writable: Writable, is_listed: bool) -> None:
+    """As at a start, that carries effects out again of which nobody is told."""
+    source = writable.source
+    (source / "new").mkdir()
+    left = writable.look("new")
+    writable.settling.add(b"new")
+    (left,) = writable.scan() if not is_listed else [writable.scan() and writable.look("new/")]
+    assert left.again.names == {writable.inode("new").number: {b""}}
+    assert left.postponed == {writable.inode("new").number}
+    os.utime(source / "new", ns=(7, 7))
+    writable.settling.clear()
+    writable.finish(left)
+    assert writable.inode("new").mtime_ns == 7
+
+
 def test_an_operation_removed_another_object(writable: Writable) -> None:
     source = writable.source
     number = writable.inode("empty").number
