@@ -18,7 +18,8 @@ WHOLE = b"/"
 
 class Work(NamedTuple):
     """What one round looks at: names by directory, directories to compare as a whole, single files; by identity the
-    names in directories that the log does not know; and the inodes and paths that operations changed, with the GSN."""
+    names in directories that the log does not know; and what operations changed, with the GSN: inodes and paths, or
+    directories and names, which begin with a slash."""
 
     names: dict[int, set[bytes]]
     compare: set[int]
@@ -65,6 +66,10 @@ class Dirty:
     def add_operated(self, number: int, path: bytes, gsn: int) -> None:
         """An operation changes an inode, or what is at a path, in the source's files too."""
         self.operated[number, path] = gsn
+
+    def add_operated_name(self, directory: int, name: bytes, gsn: int) -> None:
+        """An operation changes what is at a name in a directory, wherever that is when it is looked at."""
+        self.operated[directory, b"/" + name] = gsn
 
     def take(self, busy: set[int]) -> Work:
         """Everything that may be looked at now; the rest stays."""

@@ -47,7 +47,11 @@ class Glance:
             number, path = operated
             inode = self._view.inode(number)
             paths = {path, path.rpartition(b"/")[0]}
-            if inode is not None:
+            if path.startswith(b"/"):
+                if inode is None or inode.kind is not Kind.DIRECTORY:
+                    continue
+                paths = {(self._view.path(inode) + path).lstrip(b"/")}
+            elif inode is not None:
                 if inode.kind is not Kind.DIRECTORY:
                     gsn = max(gsn, inode.version)
                 paths.update(self._view.paths(inode))

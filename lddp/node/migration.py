@@ -161,12 +161,19 @@ class MigrationDriver:
 
     def _note_operations(self, observer: Observer, items: list[Item], _gsn: int) -> None:
         """Operations have changed what the source's files follow in their time."""
-        for item in items:
-            effect = item.effect
-            if item.rule == self.rule.number:
-                paths = {getattr(effect, "path", b""), getattr(effect, "to", b"")} - {b""}
-                for path in paths:
-                    observer.dirty.add_operated(effect.inode, path, item.order[0])
+        if self.rule.observe_only:
+            return
+        with self._gateway.view() as view:
+            for item in items:
+                effect, gsn = item.effect, item.order[0]
+                if item.rule != self.rule.number:
+                    continue
+                for path in {getattr(effect, "path", b""), getattr(effect, "to", b"")} - {b""}:
+                    observer.dirty.add_operated(effect.inode, path, gsn)
+                    parent, reached = view.descend(self.rule.root, path)
+                    if reached == path:
+                        # A program may have moved the directory: then the path leads elsewhere, and soon in the log.
+                        observer.dirty.add_operated_name(parent, path.rpartition(b"/")[2], gsn)
 
     async def _catch_up(self, observer: Observer) -> None:
         """What changed while nobody watched is found by comparing every listed directory; first everything that an

@@ -121,6 +121,23 @@ def test_an_operation_put_a_file_into_another_directory(writable: Writable) -> N
     writable.assert_same()
 
 
+def test_an_operation_in_a_directory_that_a_program_had_moved(writable: Writable) -> None:
+    """It met nothing. By the time that the files have followed, the path is another object's in the log."""
+    source = writable.source
+    follow(writable, "e", "e/file")
+    number, directory = writable.inode("e/file").number, writable.inode("e").number
+    os.rename(source / "e", source / "moved")
+    os.link(source / "moved" / "file", source / "e")
+    writable.do(Rename(*writable.head(), b"/data/e/file", b"/data/e/renamed", PLAIN))
+    follow(writable, "e", "moved")
+    operated = {(number, b"e/file"), (number, b"e/renamed"), (directory, b"/file"), (directory, b"/renamed")}
+    writable.finish(writable.look(operated=dict.fromkeys(operated, writable.operated)))
+    assert writable.has("moved/file")
+    assert not writable.has("moved/renamed")
+    writable.finish(writable.look("", "moved/"))
+    writable.assert_same()
+
+
 @pytest.mark.parametrize("is_listed", [False, True])
 def test_a_directory_is_looked_at_again_once_its_time_is_put_right(writable: Writable, is_listed: bool) -> None:
     """As at a start, that carries effects out again of which nobody is told."""
