@@ -101,7 +101,10 @@ async def test_what_operations_change_is_noted() -> None:
         Item((9, 3), 2, e.RemoveEffect(6, b"of another rule", False)),
     ]
     driver_of(ledger)._note_operations(observer, items, 9)
-    assert observer.dirty.operated == {(5, b"a"): 8, (5, b"b"): 8, (6, b"c"): 9, (7, b"d"): 9, (7, b"e"): 9}
+    top = ledger.machine.rules[1].root
+    inodes = {(5, b"a"): 8, (5, b"b"): 8, (6, b"c"): 9, (7, b"d"): 9, (7, b"e"): 9}
+    names = {(top, b"/" + path): gsn for (_, path), gsn in inodes.items()}
+    assert observer.dirty.operated == inodes | names
     assert not observer.backlog.is_idle()
 
 
@@ -110,4 +113,4 @@ async def test_a_start_glances_at_what_is_done_again() -> None:
     outbox.append(ledger.tables, 9, SOURCE, [e.ScopedEffect(1, e.Scope(), e.RemoveEffect(6, b"c", False))])
     observer: Any = FakeObserver(ledger)
     await driver_of(ledger)._catch_up(observer)
-    assert observer.dirty.operated == {(6, b"c"): 9}
+    assert observer.dirty.operated == {(6, b"c"): 9, (ledger.machine.rules[1].root, b"/c"): 9}
