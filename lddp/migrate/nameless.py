@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from itertools import islice
 
+from lddp.core.namespace import Inode
 from lddp.core.view import View
 from lddp.migrate.dirty import Work
 from lddp.migrate.look import SourceZone
@@ -36,32 +37,30 @@ class Nameless:
         """Has the oldest looked at where there are too many."""
         for number in list(islice(self._numbers, max(0, len(self._numbers) - NAMELESS_MAX))):
             self._numbers.pop(number, None)
-            for parent, name in _names(view, number):
+            inode = _nameless(view, number)
+            for parent, name in () if inode is None else view.links(inode):
                 again.names.setdefault(parent, set()).add(name)
 
     def report_among(self, view: View, zone: SourceZone, identities: Collection[bytes], again: Work) -> None:
         """Has those looked at that are among these objects of the source."""
         for number in list(self._numbers):
-            places = _names(view, number)
-            if not places:
+            inode = _nameless(view, number)
+            if inode is None:
                 self._numbers.pop(number, None)
-            for parent, name in places:
-                if _handle(view, zone, parent, name) in identities:
+                continue
+            for (parent, name), path in zip(view.links(inode), view.paths(inode), strict=True):
+                if _handle(zone, path) in identities:
                     again.names.setdefault(parent, set()).add(name)
 
 
-def _names(view: View, number: int) -> list[tuple[int, bytes]]:
+def _nameless(view: View, number: int) -> Inode | None:
     """None where it is gone, or known by now."""
     inode = view.inode(number)
-    return [] if inode is None or inode.identity else list(view.links(inode))
+    return None if inode is None or inode.identity else inode
 
 
-def _handle(view: View, zone: SourceZone, parent: int, name: bytes) -> bytes:
-    directory = view.inode(parent)
-    if directory is None:
-        return b""
-    above = view.path(directory)
+def _handle(zone: SourceZone, path: bytes) -> bytes:
     try:
-        return zone.status(above + b"/" + name if above else name).handle
+        return zone.status(path).handle
     except OSError:
         return b""  # it is just being moved or removed, and of that an event tells
