@@ -141,7 +141,7 @@ class Rounds:
 
     def _expect_other_time(self, view: View, inode: Inode, left: Leftover) -> None:
         """A directory whose time this node is still to put right, of which no event will tell, is looked at again."""
-        if self._settling(view.path(inode)):
+        if not self._rule.observe_only and self._settling(view.path(inode)):
             left.again.names.setdefault(inode.number, set()).add(b"")
             left.postponed.add(inode.number)
 
