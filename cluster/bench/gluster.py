@@ -59,9 +59,11 @@ def volume(home: Path) -> Iterator[Path]:
         bricks = [f"{socket.gethostname()}:{home / f'brick-{number}'}" for number in range(BRICKS)]
         _gluster(home, "volume", "create", VOLUME, "replica", str(BRICKS), *bricks, "force")
         _gluster(home, "volume", "start", VOLUME)
-        with _mounted(home):
-            yield home / "mnt"
-        _gluster(home, "volume", "stop", VOLUME, "force")
+        try:
+            with _mounted(home):
+                yield home / "mnt"
+        finally:
+            _gluster(home, "volume", "stop", VOLUME, "force")
     finally:
         daemon.send_signal(signal.SIGTERM)
         daemon.wait(STOP_S)

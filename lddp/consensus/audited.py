@@ -58,7 +58,7 @@ def load_raft(monotonic: Callable[[], float], create_journal: Callable[[Any], An
 @contextmanager
 def _without_its_encryption() -> Iterator[None]:
     """PySyncObj takes `cryptography` for its own transport where it is installed. Ours takes that one's place, so the
-    import is only time: a third of what it takes to load PySyncObj."""
+    import is only time: nine tenths of what it takes to load PySyncObj."""
     if _ENCRYPTOR in sys.modules or _ENCRYPTION in sys.modules:
         yield
         return
