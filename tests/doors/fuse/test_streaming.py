@@ -150,10 +150,8 @@ async def test_a_cut_gives_up_what_was_sent(kernel: Kernel, ground: MachineGroun
     assert ground.content(b"/data/f") == data[:MIB]
 
 
-async def test_a_cut_behind_what_was_sent(
-    kernel: Kernel, ground: MachineGround, data: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is not in the file any more is not sent, and what comes in its place is."""
+def gated_writers(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Writers take nothing before it is set."""
     gate, honest = asyncio.Event(), MemoryWriter.write
 
     async def gated(self: MemoryWriter, data: bytes) -> None:
@@ -161,6 +159,14 @@ async def test_a_cut_behind_what_was_sent(
         await honest(self, data)
 
     monkeypatch.setattr(MemoryWriter, "write", gated)
+    return gate
+
+
+async def test_a_cut_behind_what_was_sent(
+    kernel: Kernel, ground: MachineGround, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not in the file any more is not sent, and what comes in its place is."""
+    gate = gated_writers(monkeypatch)
     file = await kernel.create(b"f")
     await write(file, data)
     await until(lambda: bool(ground.uploads))
@@ -228,13 +234,7 @@ async def test_a_writer_waits_for_the_zones(
     kernel: Kernel, ground: MachineGround, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streaming, "WINDOW_BYTES", 2 * MIB)
-    gate, honest = asyncio.Event(), MemoryWriter.write
-
-    async def gated(self: MemoryWriter, data: bytes) -> None:
-        await gate.wait()
-        await honest(self, data)
-
-    monkeypatch.setattr(MemoryWriter, "write", gated)
+    gate = gated_writers(monkeypatch)
     file = await kernel.create(b"f")
     writing = asyncio.create_task(write(file, data, step=100_000))
     await until(lambda: bool(ground.uploads))
@@ -284,13 +284,7 @@ async def test_a_commit_that_fails_can_be_tried_again(
 async def test_who_waits_for_the_commit_may_be_killed(
     kernel: Kernel, ground: MachineGround, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate, honest = asyncio.Event(), MemoryWriter.write
-
-    async def gated(self: MemoryWriter, data: bytes) -> None:
-        await gate.wait()
-        await honest(self, data)
-
-    monkeypatch.setattr(MemoryWriter, "write", gated)
+    gate = gated_writers(monkeypatch)
     file = await kernel.create(b"f")
     await write(file, data)
     await until(lambda: bool(ground.uploads))
