@@ -80,9 +80,11 @@ class Past:
             case e.PutFileEffect() | e.MakeNodeEffect():
                 self._make(effect)
             case e.LinkEffect(inode, path, to):
-                self._come(self._at(self._place(path), inode, False, handles.moved), self._place(to))
+                self._come(self._at(self._place(path), inode, handles.is_directory, handles.moved), self._place(to))
             case e.RenameEffect(inode, path, to, is_directory):
-                thing = self._leave(self._place(path), inode, is_directory, handles.moved)
+                # Where a program had put a directory in the place of a file, that is what was moved.
+                moved_directory = is_directory or handles.is_directory
+                thing = self._leave(self._place(path), inode, moved_directory, handles.moved)
                 if handles.gone:
                     self._at(self._place(to), 0, True, handles.gone)
                 self._come(thing, self._place(to))

@@ -122,6 +122,8 @@ class _Rewinding:
         if not thing.handle or (thing.is_fresh and not thing.is_directory):
             return
         known = self._by_handle.setdefault(thing.handle, thing)
+        if known.homes and (known.is_directory or thing.is_directory):
+            return  # it has one name: a program has moved it from there to where it was met again
         known.homes += [home for home in thing.homes if home not in known.homes]
 
     def _aside(self, thing: Thing) -> bytes:

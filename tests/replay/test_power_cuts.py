@@ -31,7 +31,7 @@ from lddp.replay.existing import OnExisting
 from lddp.replay.places import name_aside
 from lddp.replay.progress import boot_id
 from tests.core.support import content
-from tests.fakes.zone import Bytes
+from tests.fakes.zone import Bytes, FakeZone
 from tests.replay.bench import PATIENCE_S, RULE, Bench, Killed, Strict
 from tests.replay.small import record_of, steps_of
 from tests.replay.test_crashes import Killer, ended, history
@@ -669,3 +669,50 @@ async def test_a_checkpoint_while_a_tree_is_closed_after_a_cut(bench: Bench, mon
     bench.projector.poke()
     await bench.settled()
     bench.assert_equal()
+
+
+@pytest.mark.parametrize("prefix", range(8))
+async def test_a_directory_that_somebody_put_in_the_place_of_a_file_has_no_other_names(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, prefix: int
+) -> None:
+    """The log calls it a file, with another name: there it cannot be put."""
+    boots, make = Boots(monkeypatch), Records()
+    bench.submit_all([*changed(make, b"f", b"five"), make.link(b"f", b"g")])
+    await bench.settled()
+    bench.zone.remove(b"g")
+    bench.zone.make_directory(b"g", Attributes(0o755, 0, 0, 5))
+    bench.zone.put_file(b"g/in", Attributes(0o644, 0, 0, 5), Bytes(b"theirs"))
+    bench.zone.sync()
+    bench.submit_all([make.unlink(b"f"), make.rename(b"g", b"h"), make.rename(b"h", b"i")])
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    await boots.cut(bench, Random(prefix), prefix)
+    await bench.settled()
+    assert bench.zone.status(b"i/in").size == len(b"theirs")
+
+
+@pytest.mark.parametrize("prefix", range(8))
+async def test_a_directory_that_somebody_moved_is_put_back_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, prefix: int
+) -> None:
+    """It was at one place at the checkpoint. Where the log met it again, it had been brought by somebody else."""
+    boots, make = Boots(monkeypatch), Records()
+    bench.submit_all([make.directory(b"d"), *changed(make, b"d/in", b"five"), *changed(make, b"f", b"six")])
+    await bench.settled()
+    bench.submit_all([make.rename(b"d", b"e")])
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    bench.zone.remove(b"f")
+    bench.zone.rename(b"e", b"f")
+    bench.submit_all([make.rename(b"f", b"g")])
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    await boots.cut(bench, Random(prefix), prefix)
+    await bench.settled()
+    found = [bench.zone.status(path + b"/in") for path in (b"e", b"g") if has(bench.zone, path + b"/in")]
+    assert [status.size for status in found] == [len(b"five and more")]
+
+
+def has(zone: FakeZone, path: bytes) -> bool:
+    try:
+        zone.status(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
