@@ -195,7 +195,9 @@ class Names:
             alone = any(one.kind is Kind.DIRECTORY for one in both)
             _, time_ns = await tree.orders.naming(places, record, alone=alone)
         self._touched(time_ns, child.number, directory, target_directory)
-        tree.inodes.lost_name(child.number, directory, move.name)
+        # Two names of one file both stay, and the kernel may go on believing both.
+        if replaced is None or replaced.number != child.number:
+            tree.inodes.lost_name(child.number, directory, move.name)
         if replaced is not None and replaced.number != child.number:
             if flag is RenameFlag.EXCHANGE:
                 self._touched(time_ns, replaced.number)

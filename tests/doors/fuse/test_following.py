@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
@@ -173,3 +174,12 @@ async def test_what_the_kernel_has_moved_instead_of_what_has_the_name(
         found |= await told.next()
     assert name(protocol.ROOT, b"e") in found
     assert (await kernel.lookup(b"e")).inode == made.inode
+
+
+async def test_two_names_of_one_file_that_changed_places(kernel: Kernel, told: Told) -> None:
+    """Both are still known, so that the kernel hears when one of them goes."""
+    async with kernel.writing(b"f") as file:
+        await file.write(0, b"x")
+    await kernel(Opcode.LINK, protocol.ROOT, struct.pack("<Q", file.node) + b"g\0")
+    await kernel.rename(b"f", b"g", flags=2)
+    assert name(protocol.ROOT, b"f") in await told.elsewhere(r.Unlink, b"/data/f")
