@@ -32,7 +32,7 @@ from tests.core.support import tree
 from tests.sim.checks import Violation
 from tests.sim.faults import Faults
 from tests.sim.mounts import Mounts
-from tests.sim.operations import PATH, REST_S, Maker, Operations, come_to_rest, settings_of
+from tests.sim.operations import PATH, REST_S, Maker, Operations, come_to_rest, settings_of, settle
 from tests.sim.programs import Program
 from tests.sim.promises import Done, Meant, check_all
 from tests.sim.world import World
@@ -233,3 +233,4 @@ def _use(world: World, random: Random, operations: Operations, mounts: Mounts) -
     mounts.compare()
     if not world.run_until(lambda: mounts.are_compared, REST_S):
         raise Violation(f"files in mounts cannot be read {REST_S} s after the faults have stopped")
+    settle(world)  # a copy of a record that had got stuck somewhere may have come meanwhile

@@ -189,8 +189,10 @@ class Judge:
             asked = by_tag.get(tag(done.record))
             if asked is None:
                 raise Violation(f"{self._history.name}: the log has {done.record}, which nobody has asked for")
-            # A file that could not be committed is committed again, with the time of its last change.
-            promise = next((one for one in asked if one.done is None), asked[0])
+            # A file that could not be committed is committed again, with the time of its last change, and so can be in
+            # the log for one try or the other; what is queued gets its id later.
+            left = [one for one in asked if one.done is None] or asked
+            promise = next((one for one in left if one.record.id == done.id), left[0])
             self._require(promise.done is None, promise, f"is in the log twice, lastly at {done.gsn}")
             promise.done = done
             skipped: list[Promise] = []
