@@ -71,9 +71,9 @@ def run(context: Context) -> None:
     )
     report.note(
         "ordered and folded: whole nodes. Puts of 16 bytes of path and 184 of data over 4,096 names, acknowledged when"
-        " ordered, synced on a majority and folded into the namespace (ack=ordered); one client process on one WebSocket"
-        " to the leader; the rule has one zone, not the leader's, and its files are written meanwhile; processor time"
-        " is that of all three nodes until the last answer."
+        " ordered, synced on a majority and folded into the namespace (ack=ordered); one client process on one"
+        " WebSocket to the leader; the rule has one zone, not the leader's, and its files are written meanwhile;"
+        " processor time is that of all three nodes until the last answer."
     )
 
 
