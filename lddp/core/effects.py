@@ -97,6 +97,14 @@ class SetAttributesEffect(NamedTuple):
     attributes: Attributes
 
 
+class Base(NamedTuple):
+    """What a file was before it is changed in part for the first time, if it has a source whose file may be the only
+    one with these bytes. `since`: the GSN of the last record that said something about the file."""
+
+    content: Content
+    since: int
+
+
 class WriteEffect(NamedTuple):
     """The bytes from `offset` on are these; the file's size is `size` afterwards. `attributes` as after the write."""
 
@@ -106,6 +114,7 @@ class WriteEffect(NamedTuple):
     content: Content
     size: int
     attributes: Attributes
+    base: Base | None = None
 
 
 class TruncateEffect(NamedTuple):
@@ -113,6 +122,7 @@ class TruncateEffect(NamedTuple):
     path: bytes
     size: int
     attributes: Attributes
+    base: Base | None = None
 
 
 Effect = (

@@ -19,7 +19,7 @@ from lddp.core.names import Names
 from lddp.core.namespace import ATTRIBUTES_UNKNOWN, Inode, Namespace
 from lddp.core.places import Place, Refused
 from lddp.core.records import Attributes, Content, Kind
-from lddp.core.rules import Rule
+from lddp.core.rules import NO_SOURCE, Rule
 
 EMPTY_DIGEST = bytes.fromhex("af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262")
 """BLAKE3 of no bytes."""
@@ -174,9 +174,17 @@ class Operations(Names):
     def _extend(self, place: Place, inode: Inode, old: Content, offset: int, data: Content, time_ns: int) -> None:
         size = max(inode.size, offset + data.size)
         change = b"write" + offset.to_bytes(8, "big") + data.size.to_bytes(8, "big")
+        base = self._base(place.rule, inode, old)
         self._changed_in_part(inode, chain(old.digest, change, data.digest), size, time_ns)
-        effect = e.WriteEffect(inode.number, self._path(inode), offset, data, size, inode.attributes)
+        effect = e.WriteEffect(inode.number, self._path(inode), offset, data, size, inode.attributes, base)
         self._emit(place.rule, effect)
+
+    @staticmethod
+    def _base(rule: Rule, inode: Inode, content: Content) -> e.Base | None:
+        """To be called before the inode is changed."""
+        if rule.source == NO_SOURCE or not content.sealed or content.inline is not None or not content.size:
+            return None
+        return e.Base(Content(content.digest, content.size), inode.version)
 
     def _changed_in_part(self, inode: Inode, digest: bytes, size: int, time_ns: int) -> None:
         self._names.edit(inode)
@@ -189,8 +197,9 @@ class Operations(Names):
         place, inode, content = self._file(record)
         self._check_size(inode, record.size)
         digest = chain(content.digest, b"truncate" + record.size.to_bytes(8, "big"), b"")
+        base = self._base(place.rule, inode, content)
         self._changed_in_part(inode, digest, record.size, record.time_ns)
-        effect = e.TruncateEffect(inode.number, self._path(inode), record.size, inode.attributes)
+        effect = e.TruncateEffect(inode.number, self._path(inode), record.size, inode.attributes, base)
         self._emit(place.rule, effect)
         return inode
 

@@ -20,6 +20,7 @@ from lddp.content.handover import Handover
 from lddp.content.limiter import Limiter
 from lddp.content.pull import Puller
 from lddp.content.push import Pusher
+from lddp.content.saving import save
 from lddp.content.serve import ContentServer
 from lddp.content.store import Store
 from lddp.content.traffic import Traffic
@@ -37,6 +38,7 @@ from lddp.node.completion import Completion
 from lddp.node.gossip import Gossip
 from lddp.node.migration import MigrationDriver
 from lddp.node.mounts import Mounts
+from lddp.node.originals import Originals
 from lddp.node.survey import Surveyor
 from lddp.node.sweep import Sweep
 from lddp.node.system import SystemClock, SystemRandom
@@ -112,6 +114,7 @@ class Node:
         app = build_app(self.backend, token, doors.mounts(config, self.backend, token))
         self._server = Server(app, config.http, config.tls)
         self.stopping = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     # -- building ---------------------------------------------------------------------------------------------------
 
@@ -174,6 +177,11 @@ class Node:
         for driver in self.drivers.values():
             driver.doubt(number)
 
+    def _doubt_soon(self, number: int) -> None:
+        """From any thread, while the node runs."""
+        assert self._loop is not None, "effects are carried out by a node that has been started"
+        self._loop.call_soon_threadsafe(self._doubt, number)
+
     async def _connect(self, peer: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await connect(
             str(self.config.peers[peer].address),
@@ -199,7 +207,8 @@ class Node:
             self.carrying,
         )
         with self.environment.read() as tables:
-            projector.retained = Retained(self.store, self._durable_everywhere, tables)
+            originals = Originals(self.trees, self.gateway.zone, partial(save, self.store), self._doubt_soon)
+            projector.retained = Retained(self.store, self._durable_everywhere, tables, originals)
         projector.awaits = self.trees.problems.__contains__
         self.gateway.on_effects.append(projector.offer)
         self.gateway.on_applied.append(projector.poke)
@@ -257,6 +266,7 @@ class Node:
     async def start(self) -> None:
         """Starts everything; returns when the node listens, not when it has a leader."""
         self.stopping = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         with self.environment.read() as tables:
             self.trees.refresh({rule.number: rule for rule in View(tables).rules()})
         self.gateway.start(self.member)

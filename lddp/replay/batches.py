@@ -13,6 +13,7 @@ from lddp.replay.carrier import Carrier
 from lddp.replay.outbox import Item
 from lddp.replay.progress import Order, Progress
 from lddp.replay.readings import Readings
+from lddp.replay.retained import Retained
 
 PLAIN_MIN = 2
 """Fewer files than that are not worth a way of their own."""
@@ -20,8 +21,6 @@ PLAIN_MAX = 512
 """Files that may be in place without a mark when the process is killed."""
 _MOVES = frozenset((e.RenameEffect, e.ParkEffect, e.UnparkEffect))
 """Effects that find nothing where they begin when they are repeated."""
-_IN_PLACE = frozenset((e.WriteEffect, e.TruncateEffect))
-"""Effects that change the bytes of a file that somebody may have open."""
 
 Ready = tuple[Item, ContentSource | None]
 """An effect that can be carried out, with the bytes that it needs."""
@@ -37,6 +36,7 @@ class Batches:
         self._repeated_through = repeated_through
         self._open: dict[int, Carrier] = {}
         self.readings = Readings()
+        self.retained: Retained | None = None
         self.traced: set[Order] = set()
         """Effects of which the carriers' `touched` knows already."""
 
@@ -85,7 +85,9 @@ class Batches:
         carrier.traced = order in self.traced
         if type(effect) in _MOVES:
             progress.begin(order)
-        if type(effect) in _IN_PLACE:
+        if isinstance(effect, e.WriteEffect | e.TruncateEffect):
+            if self.retained is not None:
+                self.retained.save_base(item.rule, effect, carrier.zone)
             self.readings.tear(effect.inode)
         try:
             carrier.carry(effect, source)

@@ -293,8 +293,8 @@ class Checkpoints:
                 traces.withheld.add(item.effect.inode)
                 return
             traces.withheld.discard(item.effect.inode)
-        if self.retained is not None and self.retained.concerns(item.effect):
-            self.retained.used(item)
+        if self.retained is not None:
+            self.retained.recall(item)
 
     def _hand_over(self) -> None:
         """Gives carriers what is kept for them."""

@@ -39,6 +39,8 @@ _TYPES: dict[int, Any] = {code: kind for kind, code in _CODES.items()}
 _ATTRIBUTES: dict[int, int] = {1: 2, 2: 2, 3: 3, 9: 3, 10: 5, 11: 3}
 _CONTENT = {2: 3, 10: 3}
 _KIND = {3: 2, 9: 2}
+_BASE = {10: 6, 11: 4}
+"""The last field; effects of earlier versions do without it."""
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 
 
@@ -114,11 +116,15 @@ def _decode(data: bytes) -> tuple[int, e.Effect]:
     place = _KIND.get(code)
     if place is not None:
         fields[place] = Kind(fields[place])
+    place = _BASE.get(code)
+    if place is not None and fields[place:] and fields[place] is not None:
+        content, since = fields[place]
+        fields[place] = e.Base(Content(*content), since)
     return rule, _TYPES[code](*fields)
 
 
 def needed(tables: Tables) -> Iterator[bytes]:
-    """Digests and packs of the contents that the effects in the outbox bring."""
+    """Digests and packs of the contents that the effects in the outbox bring, or take from the zone's files."""
     place = (0, 0)
     while items := read(tables, place, READ_AT_ONCE):
         place = items[-1].order
@@ -126,6 +132,8 @@ def needed(tables: Tables) -> Iterator[bytes]:
             if isinstance(item.effect, e.PutFileEffect | e.WriteEffect):
                 yield item.effect.content.digest
                 yield item.effect.content.pack
+            if isinstance(item.effect, e.WriteEffect | e.TruncateEffect) and item.effect.base is not None:
+                yield item.effect.base.content.digest
 
 
 def names(tables: Tables, digest: bytes) -> bool:

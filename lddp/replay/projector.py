@@ -128,7 +128,7 @@ class Projector(Checkpoints):
     async def run(self) -> None:
         """Projects until cancelled."""
         self._recover()
-        self._batches.traced = self._traced
+        self._batches.traced, self._batches.retained = self._traced, self.retained
         if not self._boot_is_noted:
             await self._note_boot(self._boot)
         try:

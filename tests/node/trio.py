@@ -120,11 +120,11 @@ class Trio:
 
     # -- what operators do ------------------------------------------------------------------------------------------
 
-    async def migrate(self, **options: object) -> None:
+    async def migrate(self, *, observe_only: bool = True, **options: object) -> None:
         """Makes rule and migration, and starts it."""
         backend = self.nodes[SOURCE].backend
         members = (
-            MemberRequest(SOURCE, bytes(self.source), True),
+            MemberRequest(SOURCE, bytes(self.source), observe_only),
             MemberRequest(TARGET, bytes(self.target), False),
         )
         await self.until(lambda: self.nodes[SOURCE].member.leader is not None)

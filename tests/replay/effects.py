@@ -32,6 +32,7 @@ CONTENTS = st.builds(
     st.booleans(),
 )
 KINDS = st.sampled_from(Kind)
+BASES = st.none() | st.builds(e.Base, CONTENTS, st.integers(0, 2**40))
 EFFECTS: st.SearchStrategy[e.Effect] = st.one_of(
     st.builds(e.MakeDirectoryEffect, INODES, PATHS, ATTRIBUTES),
     st.builds(e.PutFileEffect, INODES, PATHS, ATTRIBUTES, CONTENTS, st.booleans()),
@@ -42,6 +43,6 @@ EFFECTS: st.SearchStrategy[e.Effect] = st.one_of(
     st.builds(e.UnparkEffect, INODES, PATHS),
     st.builds(e.RemoveEffect, INODES, PATHS, st.booleans()),
     st.builds(e.SetAttributesEffect, INODES, PATHS, KINDS, ATTRIBUTES),
-    st.builds(e.WriteEffect, INODES, PATHS, SIZES, CONTENTS, SIZES, ATTRIBUTES),
-    st.builds(e.TruncateEffect, INODES, PATHS, SIZES, ATTRIBUTES),
+    st.builds(e.WriteEffect, INODES, PATHS, SIZES, CONTENTS, SIZES, ATTRIBUTES, BASES),
+    st.builds(e.TruncateEffect, INODES, PATHS, SIZES, ATTRIBUTES, BASES),
 )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import get_args
 
+import msgpack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lddp.core import effects as e
+from lddp.core.records import Attributes, Content
 from lddp.core.tables import Table
 from lddp.replay import outbox
-from tests.core.support import examples
+from tests.core.support import content, examples
 from tests.fakes.tables import DictTables
 from tests.replay.effects import EFFECTS
 
@@ -30,6 +32,30 @@ def test_every_effect_comes_back_as_it_was(records: list[list[tuple[int, e.Effec
     assert [type(item.effect) for item in found] == [type(effect) for effects in records for _, effect in effects]
     for item, kept in zip(found, written, strict=True):
         assert [type(field) for field in item.effect] == [type(field) for field in kept.effect]
+
+
+def test_effects_of_earlier_versions_are_read() -> None:
+    """They did not say what a file was before it is changed in part."""
+    tables = DictTables()
+    attributes = Attributes(0o644, 0, 0, 1)
+    changes = [e.WriteEffect(7, b"a", 0, content(b"new"), 9, attributes), e.TruncateEffect(7, b"a", 9, attributes)]
+    for gsn, change in enumerate(changes, 1):
+        outbox.append(tables, gsn, 1, [e.ScopedEffect(1, e.Scope(), change)])
+        key = outbox.KEY.pack(gsn, 0)
+        row = tables.get(Table.EFFECTS, key)
+        assert row is not None
+        *fields, _ = msgpack.unpackb(row)
+        tables.put(Table.EFFECTS, key, msgpack.packb(fields))
+    assert [item.effect for item in outbox.read(tables, (0, 0), 10)] == changes
+
+
+def test_what_a_file_was_is_needed_until_it_is_changed() -> None:
+    tables = DictTables()
+    base = e.Base(Content(b"b" * 32, 9), 4)
+    outbox.append(
+        tables, 5, 1, [e.ScopedEffect(1, e.Scope(), e.TruncateEffect(7, b"a", 3, Attributes(0, 0, 0, 0), base))]
+    )
+    assert outbox.names(tables, b"b" * 32)
 
 
 def test_every_type_of_effect_is_known() -> None:

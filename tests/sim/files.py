@@ -16,6 +16,7 @@ import lddp.migrate.observer
 import lddp.migrate.rounds
 import lddp.migrate.verify
 import lddp.replay.existing
+import lddp.replay.retained
 import lddp.zones.attributes
 from lddp.core.records import Attributes, Kind
 from lddp.errors import LddpError
@@ -108,6 +109,7 @@ class Descriptors:
             lddp.migrate.rounds,
             lddp.migrate.verify,
             lddp.replay.existing,
+            lddp.replay.retained,
             lddp.zones.attributes,
         ]
         with ExitStack() as stack:

@@ -28,6 +28,7 @@ from lddp.migrate.options import Exclusion, MigrationOptions
 from lddp.node.completion import Completion
 from lddp.node.gossip import Gossip
 from lddp.node.migration import MigrationDriver
+from lddp.node.originals import Originals
 from lddp.node.survey import Surveyor
 from lddp.node.trees import Trees
 from lddp.replay.carrier import Carrier
@@ -238,11 +239,16 @@ class Node:
             self.carrying,
         )
         with self.environment.read() as tables:
-            projector.retained = Retained(self.store, self._durable_everywhere, tables)
+            originals = Originals(self.trees, self.gateway.zone, self.store.save, self._doubt_soon)
+            projector.retained = Retained(self.store, self._durable_everywhere, tables, originals)
         projector.awaits = self.trees.problems.__contains__
         self.gateway.on_effects.append(projector.offer)
         self.gateway.on_applied.append(projector.poke)
         return projector
+
+    def _doubt_soon(self, number: int) -> None:
+        for driver in self.drivers.values():
+            self.world.loop.call_soon_threadsafe(driver.doubt, number)
 
     @property
     def failed(self) -> bool:

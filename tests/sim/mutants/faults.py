@@ -154,10 +154,14 @@ def _void_not_repeated() -> list[Patch]:
 def _released_too_early() -> list[Patch]:
     make = Retained.__init__
 
-    def careless(self: Retained, store: Any, _everywhere: Any, tables: Any) -> None:
-        make(self, store, lambda _rule: 1 << 60, tables)
+    def careless(self: Retained, store: Any, _everywhere: Any, tables: Any, sources: Any = None) -> None:
+        make(self, store, lambda _rule: 1 << 60, tables, sources)
 
     return [(Retained, "__init__", careless)]
+
+
+def _base_not_saved() -> list[Patch]:
+    return [(Retained, "save_base", lambda _self, _rule, _effect, _zone: None)]
 
 
 def _overflow_ignored() -> list[Patch]:
@@ -322,6 +326,7 @@ MUTANTS = (
         "void observation not repeated", "migration", 8, 100, "source equals namespace once drained", _void_not_repeated
     ),
     Mutant("content released too early", "operations", 44, 100, "all comes to rest in time", _released_too_early),
+    Mutant("what a file was not saved", "writable", 760228, 500, "all comes to rest in time", _base_not_saved),
     Mutant("overflow ignored", "migration", 2, 50, "source equals namespace once drained", _overflow_ignored),
     Mutant(
         "overflow forgets what is on its way",
