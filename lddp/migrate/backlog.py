@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
-from lddp.core.namespace import RULE
+from lddp.core.namespace import RULE, Inode
 from lddp.core.records import Kind
 from lddp.core.rules import Rule
 from lddp.core.tables import Table
@@ -90,19 +90,41 @@ class Backlog:
             self.failures[number] = Failure(path, errno)
         self.dirty.postpone(number)
 
+    def try_failed(self) -> None:
+        """What could not be read is tried again at once, however often that was in vain: it is no failure again before
+        that has been tried."""
+        for number in self.failures:
+            self.dirty.settled(number)
+        self.failures.clear()
+
     def scrub(self) -> None:
         """Every listed directory is to be compared with the source: what changed while nobody looked is found."""
+        self.dirty.compare.update(
+            inode.number for inode in self._all() if inode.kind is Kind.DIRECTORY and not inode.pending
+        )
+
+    def doubt_unsealed(self) -> None:
+        """Files that operations changed in part are read: the log has no digest of their bytes, so none of the zones
+        can tell whether they are right. The source's are."""
+        self.dirty.files.update(
+            inode.number for inode in self._all() if inode.content is not None and not inode.content.sealed
+        )
+
+    def _all(self) -> Iterator[Inode]:
+        """Everything in the rule's tree, a file once for each of its names."""
         with self._environment.read() as tables:
             view = View(tables)
-            waiting = [self._rule.root]
+            root = view.inode(self._rule.root)
+            assert root is not None
+            yield root
+            waiting = [root.number]
             while waiting:
-                number = waiting.pop()
-                inode = view.inode(number)
-                if inode is None or inode.kind is not Kind.DIRECTORY:
-                    continue
-                if not inode.pending:
-                    self.dirty.compare.add(number)
-                waiting.extend(child for _, child in view.list(number) if _is_directory(view, child))
+                for _, number in view.list(waiting.pop()):
+                    inode = view.inode(number)
+                    assert inode is not None
+                    yield inode
+                    if inode.kind is Kind.DIRECTORY:
+                        waiting.append(number)
 
     def distrust(self, paths: Iterable[bytes]) -> None:
         """These paths, relative to the rule's root, are looked at again, and the bytes of files among them are read
@@ -159,8 +181,3 @@ class Backlog:
 def numbers_of(work: Work) -> set[int]:
     aside = ({STRAYS} if work.strays else set()) | ({OPERATED} if work.operated else set())
     return set(work.names) | work.compare | work.files | aside
-
-
-def _is_directory(view: View, number: int) -> bool:
-    inode = view.inode(number)
-    return inode is not None and inode.kind is Kind.DIRECTORY

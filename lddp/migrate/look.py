@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 from blake3 import blake3
@@ -115,7 +116,7 @@ class Looker:
         path, _ = self.open_directory(inode)
         known = dict(self._view.list(inode.number))
         entries: list[ObservedEntry] = []
-        with self._zone.open_directory(path) as directory:
+        with _still_there(inode), self._zone.open_directory(path) as directory:
             for name, status in directory.list():
                 entry = self._entry(path, name, status, known.pop(name, 0), directory)
                 if entry is not None:
@@ -124,18 +125,17 @@ class Looker:
                 if len(entries) >= PORTION_ENTRIES or self.pack.size >= PORTION_BYTES:
                     yield DirectoryReport(inode.number, tuple(entries), (), False, None)
                     entries = []
-        after = self._zone.status(path)
-        if inode.identity and after.handle != inode.identity:
-            raise Moved
-        absent = tuple(known)
-        yield DirectoryReport(inode.number, tuple(entries), absent, True, self._attributes(path, after), after.ctime_ns)
+        after, attributes = self._directory_now(inode, path)
+        yield DirectoryReport(inode.number, tuple(entries), tuple(known), True, attributes, after.ctime_ns)
 
     def differences(self, inode: Inode) -> set[bytes]:
         """Names of a listed directory where the source and the namespace do not agree."""
         path, status = self.open_directory(inode)
         known = dict(self._view.list(inode.number))
         names: set[bytes] = set()
-        for name, found in self._zone.list(path):
+        with _still_there(inode):
+            listing = self._zone.list(path)
+        for name, found in listing:
             number = known.pop(name, 0)
             if self._left_out(path, name, found):
                 if number:
@@ -167,11 +167,17 @@ class Looker:
             entry = self._entry(path, name, status, number)
             if entry is not None:
                 entries.append(entry)
-        after = self._zone.status(path)
+        after, attributes = self._directory_now(inode, path)
+        return DirectoryReport(inode.number, tuple(entries), tuple(absent), False, attributes, after.ctime_ns)
+
+    def _directory_now(self, inode: Inode, path: bytes) -> tuple[Status, Attributes]:
+        """Of a directory that has been looked into. Moved where another object or none is there by now."""
+        with _still_there(inode):
+            after = self._zone.status(path)
+            attributes = self._attributes(path, after)
         if inode.identity and after.handle != inode.identity:
             raise Moved
-        attributes = self._attributes(path, after)
-        return DirectoryReport(inode.number, tuple(entries), tuple(absent), False, attributes, after.ctime_ns)
+        return after, attributes
 
     def _left_out(self, parent: bytes, name: bytes, status: Status) -> bool:
         path = _join(parent, name)
@@ -329,6 +335,18 @@ class Looker:
             if before.st_size > SMALL_BYTES_MAX:
                 return None
         return None
+
+
+@contextmanager
+def _still_there(inode: Inode) -> Iterator[None]:
+    """Around what is done in a directory that was there: it has been moved, or removed, where it is not any more. The
+    top of the tree cannot have been moved by anybody who would tell."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        if not inode.name:
+            raise
+        raise Moved from None
 
 
 def report_of(

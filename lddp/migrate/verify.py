@@ -37,7 +37,8 @@ _COMPARED = (
 @dataclass(slots=True)
 class Finding:
     """What a walk found. `differences` are (path, what differs) between the files and the namespace at GSN `gsn`;
-    `extraneous` are paths that the namespace does not have. Both lists are cut at LISTED_MAX, the counts are not."""
+    `extraneous` are paths that the namespace does not have. Both lists are cut at LISTED_MAX, the counts are not.
+    `namespace_digest` is that of the namespace once the walk was over."""
 
     gsn: int
     namespace_digest: bytes

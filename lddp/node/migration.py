@@ -219,40 +219,42 @@ class MigrationDriver:
 
     async def _agree(self) -> None:
         """Compares until all is equal, or so often different that it has failed."""
-        strikes, self._quiet_s = 0, QUIET_S
+        strikes, wrong, self._quiet_s = 0, "", QUIET_S
         while strikes < STRIKES_MAX:
-            strikes = strikes + 1 if await self._compare() else 0
+            wrong = await self._compare()
+            strikes = strikes + 1 if wrong else 0
             if self.state() not in _ACTIVE:
                 return
-        await self._change(MigrationAction.FAIL, self._disagreement())
+        await self._change(MigrationAction.FAIL, wrong)
 
-    async def _compare(self) -> bool:
-        """One comparison. Completes the migration where all agrees; otherwise whether they differ though the source
-        held still. What differs is looked at again."""
+    async def _compare(self) -> str:
+        """One comparison. Completes the migration where all agrees; otherwise what differs though the source held
+        still, which is looked at again. Nothing where it did not."""
         observer = self.observer
         assert observer is not None
+        observer.backlog.try_failed()
         await observer.drained()
         observer.backlog.forget_the_gone()
-        changes = observer.counters.changes
+        changes, digest = observer.counters.changes, self._digest()
         began = self._gateway.clock.monotonic()
         barrier = Barrier(self._gateway.next_id(), self._gateway.clock.time_ns(), self.rule.name)
         applied = await self._gateway.submit(barrier)
         self.findings = await self._survey(self.rule, applied.gsn)
-        agree = self._agrees()
+        wrong = self._disagreement()
         # Every zone has answered, and whoever sees what comes of it sees no problem of before.
         self.problem = ""
-        if agree and not observer.failures:
-            await self._receipt(applied.gsn)
+        if not wrong:
+            await self._receipt()
             await self._change(MigrationAction.COMPLETE, "")
-            return False
+            return ""
         await observer.drained()
-        if observer.counters.changes != changes or not self._same_state():
+        if observer.counters.changes != changes or not self._held_still(digest):
             self.problem = SOURCE_IS_BUSY
             await self._quiet(self._gateway.clock.monotonic() - began)
-            return False
+            return ""
         self._look_again()
         await asyncio.sleep(RETRY_S)
-        return True
+        return wrong
 
     async def _quiet(self, comparison_s: float) -> None:
         """Until nothing has changed the source for a while: longer each time, because a comparison that is disturbed
@@ -268,9 +270,21 @@ class MigrationDriver:
             if self.observer.counters.changes != changes:
                 since, changes = clock.monotonic(), self.observer.counters.changes
 
-    def _same_state(self) -> bool:
-        """Whether all zones were compared with the same state of the namespace."""
-        return len({f.namespace_digest for f in self.findings.values() if isinstance(f, Finding)}) == 1
+    def _digest(self) -> bytes:
+        with self._gateway.view() as view:
+            return view.digest(self.rule.number)
+
+    def _held_still(self, digest: bytes) -> bool:
+        """Whether all zones were compared with one state of the namespace, which had this digest before the barrier:
+        of what was ordered after that, files may have been compared that had not followed it yet."""
+        return {digest} == {finding.namespace_digest for finding in self._found()}
+
+    def _found(self) -> list[Finding]:
+        """UnavailableError where a zone could not look."""
+        for finding in self.findings.values():
+            if isinstance(finding, str):
+                raise UnavailableError(finding)
+        return [finding for finding in self.findings.values() if isinstance(finding, Finding)]
 
     def _look_again(self) -> None:
         """What the source has otherwise than the log, though no change of it was seen."""
@@ -281,23 +295,26 @@ class MigrationDriver:
                 for path, what in found.differences[:LOGGED_MAX]:
                     _log.error("zone %d: %r: the %s is not what the log says", zone, path, what)
         self.observer.backlog.distrust([*(path for path, _ in finding.differences), *finding.extraneous])
-
-    def _agrees(self) -> bool:
-        findings = list(self.findings.values())
-        for finding in findings:
-            if isinstance(finding, str):
-                raise UnavailableError(finding)
-        totals = {finding.total for finding in findings if isinstance(finding, Finding)}
-        clean = all(isinstance(finding, Finding) and not finding.difference_count for finding in findings)
-        return clean and len(totals) == 1
+        if not any(found.difference_count for found in self._found()):
+            _log.error("%s", self._disagreement())
+            self.observer.backlog.doubt_unsealed()
 
     def _disagreement(self) -> str:
-        if self.observer is not None and self.observer.failures:
+        """What is not as it must be; empty where all zones have what the log says, and it has all."""
+        assert self.observer is not None
+        found = self._found()
+        if self.observer.failures:
             return f"{len(self.observer.failures)} paths cannot be read"
-        count = sum(f.difference_count for f in self.findings.values() if isinstance(f, Finding))
-        return f"the zones differ in {count} places"
+        count = sum(finding.difference_count for finding in found)
+        if count:
+            return f"the zones differ in {count} places"
+        if len({finding.total for finding in found}) > 1:
+            return "the zones have different bytes in files that were changed in part"
+        return ""
 
-    async def _receipt(self, gsn: int) -> None:
+    async def _receipt(self) -> None:
+        """Its GSN is one at which the log had what was found."""
+        gsn = max(finding.gsn for finding in self._found())
         findings = tuple(
             finding.of_zone(zone) for zone, finding in sorted(self.findings.items()) if isinstance(finding, Finding)
         )

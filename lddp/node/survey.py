@@ -218,9 +218,13 @@ class Surveyor:
                 self._trees.zones[rule.number], View(tables), rule, exclusion, rule.source == self._gateway.zone
             )
             try:
-                return verifier.run()
+                finding = verifier.run()
             except OSError as error:
                 return f"the tree cannot be read: {error}"
+        with self._environment.read() as tables:
+            # What was ordered meanwhile may have changed files before they were read: who asked sees that it moved.
+            finding.namespace_digest = View(tables).digest(rule.number)
+        return finding
 
 
 def list_of(finding: Finding) -> list[Any]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 
+from lddp.core.records import Put, Write
 from lddp.migrate.backlog import Backlog
+from tests.core.support import content
 from tests.migrate.conftest import root_only
 from tests.migrate.world import World
+from tests.migrate.writable import Writable
 
 pytestmark = root_only
 
@@ -36,3 +39,47 @@ def test_only_files_of_the_rule_are_doubted(scanned: World) -> None:
     for number in (scanned.inode("d").number, scanned.rule.root, 1 << 40):
         assert not backlog.doubt(number)
     assert backlog.is_idle()
+
+
+def test_what_could_not_be_read_is_tried_again_at_once(scanned: World) -> None:
+    """Also where it had been in vain so often that it would wait for seconds."""
+    backlog = Backlog(scanned.environment, scanned.rule, lambda: 0.0)
+    number = scanned.inode("d").number
+    for _ in range(12):
+        backlog.fail(number, b"d", 13)
+    backlog.dirty.add_name(number, b"")
+    assert backlog.is_idle()
+    assert not backlog.take_dirty()
+    backlog.try_failed()
+    assert not backlog.failures
+    assert not backlog.is_idle()
+    assert backlog.take_dirty().names == {number: {b""}}
+
+
+def test_files_changed_in_part_are_brought_to_what_the_source_has(writable: Writable) -> None:
+    """No digest says what bytes they have, so a zone that has others cannot tell."""
+    whole, part = writable.source / "whole", writable.source / "part"
+    for path in (whole, part):
+        writable.do(Put(*writable.head(), b"/data/" + os.fsencode(path.name), 0o644, 0, 0, content(b"made")))
+        path.write_bytes(b"made")
+    writable.do(Write(*writable.head(), b"/data/part", 0, content(b"f")))
+    part.write_bytes(b"fade")
+    for path in (whole, part, writable.source):
+        os.utime(path, ns=(1, 1))
+    writable.glance(*((writable.inode(name).number, name) for name in ("whole", "part")))
+    target = writable.target / "part"
+    found = target.stat()
+    target.write_bytes(b"face")
+    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
+    source, other = writable.verify(writable.source_zone), writable.verify()
+    assert not source.differences and not other.differences
+    assert source.total != other.total
+    backlog = Backlog(writable.environment, writable.rule, lambda: 0.0)
+    backlog.doubt_unsealed()
+    work = backlog.take_dirty()
+    assert work.files == {writable.inode("part").number}
+    left = writable.rounds.look(work, writable.ship)
+    writable.settle()
+    writable.finish(left)
+    writable.assert_same()
+    assert target.read_bytes() == b"fade"

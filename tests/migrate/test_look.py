@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lddp import ports
+from lddp.core.namespace import Inode
 from lddp.core.records import Attributes
 from lddp.migrate import look as module
 from lddp.migrate.look import Failure, Moved
@@ -187,6 +188,38 @@ def test_a_directory_that_is_exchanged_while_it_is_listed(world: World, monkeypa
     monkeypatch.setattr(world.source_zone, "open_directory", open_directory)
     with pytest.raises(Moved):
         list(world.looker().scan(inode))
+
+
+@pytest.mark.parametrize("look", ["scan", "names", "differences"])
+def test_a_directory_that_is_moved_while_it_is_looked_into(
+    scanned: World, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    """That it cannot be read there is no failure."""
+    inode, looker = scanned.inode("d"), scanned.looker()
+    opened = looker.open_directory
+
+    def open_directory(inode: Inode) -> tuple[bytes, ports.Status]:
+        found = opened(inode)
+        os.rename(scanned.source / "d", scanned.source / "away")
+        return found
+
+    monkeypatch.setattr(looker, "open_directory", open_directory)
+    looks: dict[str, Callable[[], object]] = {
+        "scan": lambda: list(looker.scan(inode)),
+        "names": lambda: looker.names(inode, {b""}),
+        "differences": lambda: looker.differences(inode),
+    }
+    with pytest.raises(Moved):
+        looks[look]()
+
+
+def test_the_top_of_a_tree_that_is_gone_cannot_be_read(scanned: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(path: bytes) -> list[tuple[bytes, ports.Status]]:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    monkeypatch.setattr(scanned.source_zone, "list", missing)
+    with pytest.raises(FileNotFoundError):
+        scanned.looker().differences(scanned.inode())
 
 
 def test_open_file_finds_any_of_its_names(scanned: World) -> None:

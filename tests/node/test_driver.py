@@ -23,6 +23,7 @@ class FakeGateway:
     """Takes records, and shows what the ledger has."""
 
     clock = SystemClock()
+    zone = SOURCE
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
