@@ -70,6 +70,12 @@ class Backlog:
             self.busy |= numbers_of(work)
         return work
 
+    def changes_in(self, work: Work) -> int:
+        """How many names and files something has changed: what could not be read is only tried again."""
+        names = sum(len(names) for number, names in work.names.items() if number not in self.failures)
+        strays = 0 if self.failures else len(work.strays)  # which may be below what cannot be read
+        return names + len(work.files - self.failures.keys()) + strays
+
     def _sort(self, work: Work) -> None:
         """What came in as a file and is something else (a void attribute) is looked at under its names."""
         with self._environment.read() as tables:

@@ -315,7 +315,7 @@ class Observer:
             if not work:
                 await self._pause(now)
                 continue
-            self.counters.changes += sum(map(len, work.names.values())) + len(work.files) + len(work.strays)
+            self.counters.changes += self.backlog.changes_in(work)
             await self._job(numbers_of(work), partial(self._rounds.look, work))
 
     # -- large files ------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ RETRY_S = 1.0
 LOGGED_MAX = 20
 EFFECTS_MAX = 1_000_000
 SOURCE_IS_BUSY = "the source keeps changing; it is compared as soon as it holds still"
+UNSEEN = "the zones have different bytes in files that were changed in part"
 _ACTIVE = ("running", "live")
 ENDED = ("completed", "aborted", "failed", "stopped")
 """What these ended must be asked for again."""
@@ -295,22 +296,24 @@ class MigrationDriver:
                 for path, what in found.differences[:LOGGED_MAX]:
                     _log.error("zone %d: %r: the %s is not what the log says", zone, path, what)
         self.observer.backlog.distrust([*(path for path, _ in finding.differences), *finding.extraneous])
-        if not any(found.difference_count for found in self._found()):
-            _log.error("%s", self._disagreement())
+        if self._differ_unseen():
+            _log.error("rule %s: %s", self.rule.name, UNSEEN)
             self.observer.backlog.doubt_unsealed()
 
     def _disagreement(self) -> str:
         """What is not as it must be; empty where all zones have what the log says, and it has all."""
         assert self.observer is not None
-        found = self._found()
+        count = sum(finding.difference_count for finding in self._found())
         if self.observer.failures:
             return f"{len(self.observer.failures)} paths cannot be read"
-        count = sum(finding.difference_count for finding in found)
         if count:
             return f"the zones differ in {count} places"
-        if len({finding.total for finding in found}) > 1:
-            return "the zones have different bytes in files that were changed in part"
-        return ""
+        return UNSEEN if self._differ_unseen() else ""
+
+    def _differ_unseen(self) -> bool:
+        """Whether each zone has what the log says, as far as it says it, and they differ all the same."""
+        found = self._found()
+        return len({finding.total for finding in found}) > 1 and not any(one.difference_count for one in found)
 
     async def _receipt(self) -> None:
         """Its GSN is one at which the log had what was found."""

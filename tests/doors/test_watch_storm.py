@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from lddp.doors.watch import FanotifyWatcher, InotifyWatcher, Watcher
-from tests.doors.watching import DEADLINE_S, Mirror, tree_of, until
+from lddp.doors.watch import Event, FanotifyWatcher, Flag, InotifyWatcher, Overflow, Watcher
+from tests.doors.watching import DEADLINE_S, Mirror, handle_of, tree_of, until
 
 Make = Callable[[Path, Mirror], Watcher]
 OPERATIONS = 600
+MOVED = 100
+"""So many that one of them meets the order that matters: what is owed has none."""
 
 
 def fanotify(root: Path, mirror: Mirror) -> Watcher:
@@ -161,6 +163,33 @@ async def test_mirror_equals_the_tree_after_a_storm(make: Make, seed: int, tmp_p
 
     mirror = await mirrored(make, tmp_path, change)
     assert mirror.overflows == 0
+
+
+def test_a_look_that_waits_for_another_one_is_made_after_it(tmp_path: Path) -> None:
+    """Directories are moved, and what they were moved from and to is moved as well before the mirror hears of it."""
+    root = os.fsencode(tmp_path)
+    for number in range(MOVED):
+        for name in ("from", "to"):
+            (tmp_path / "top" / f"{number}" / name).mkdir(parents=True)
+        (tmp_path / "top" / f"{number}" / "from" / "d").mkdir()
+    mirror = Mirror(root)
+    mirror.list(mirror.top)
+    events: list[Event | Overflow] = []
+    for number in range(MOVED):
+        at = tmp_path / "top" / f"{number}"
+        before, after, moved = (handle_of(os.fsencode(path)) for path in (at / "from", at / "to", at / "from" / "d"))
+        os.rename(at / "from" / "d", at / "to" / "d")
+        (at / "to" / "d" / "file").touch()
+        events.append(Event(before, b"d", moved, Flag.MOVED, after, b"d"))
+        events.append(Event(moved, b"file", b"", Flag.CREATED))
+    top = handle_of(os.fsencode(tmp_path / "top"))
+    (tmp_path / "new").mkdir()
+    os.rename(tmp_path / "top", tmp_path / "new" / "top")
+    mirror.take(events)
+    new = handle_of(os.fsencode(tmp_path / "new"))
+    mirror.take([Event(mirror.top, b"new", new, Flag.CREATED), Event(mirror.top, b"top", top, Flag.MOVED, new, b"top")])
+    assert mirror.tree() == tree_of(root)
+    assert not mirror.owed
 
 
 @pytest.mark.parametrize("make", WATCHERS)

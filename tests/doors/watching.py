@@ -103,13 +103,17 @@ class Mirror:
         self.pay()
 
     def pay(self) -> None:
-        """A directory whose place was out of date has been found by now, or the event that says so is to come."""
-        owed, self.owed = self.owed, set()
-        for directory, name in owed:
-            if name is None:
-                self.list(directory)
-            else:
-                self.look_at(directory, name)
+        """A directory whose place was out of date has been found by now, or is found by another look that is owed, or
+        the event that says so is to come."""
+        is_paid = True
+        while self.owed and is_paid:
+            owed, self.owed = self.owed, set()
+            for directory, name in owed:
+                if name is None:
+                    self.list(directory)
+                else:
+                    self.look_at(directory, name)
+            is_paid = not owed <= self.owed
 
     def look_at_all_names(self) -> None:
         """inotify does not say which object an absent name stood for."""

@@ -6,6 +6,7 @@ import os
 
 from lddp.core.records import Put, Write
 from lddp.migrate.backlog import Backlog
+from lddp.migrate.dirty import Work
 from tests.core.support import content
 from tests.migrate.conftest import root_only
 from tests.migrate.world import World
@@ -54,6 +55,18 @@ def test_what_could_not_be_read_is_tried_again_at_once(scanned: World) -> None:
     assert not backlog.failures
     assert not backlog.is_idle()
     assert backlog.take_dirty().names == {number: {b""}}
+
+
+def test_to_try_again_is_no_change(scanned: World) -> None:
+    backlog = Backlog(scanned.environment, scanned.rule, lambda: 0.0)
+    directory, file, other = (scanned.inode(path).number for path in ("d", "linked", "d/small"))
+    for number, path in ((directory, b"d"), (file, b"linked")):
+        backlog.fail(number, path, 5)
+    tried = Work({directory: {b"small", b""}}, set(), {file}, {b"identity": {b"name"}}, {})
+    assert backlog.changes_in(tried) == 0
+    assert backlog.changes_in(tried._replace(files={file, other})) == 1
+    backlog.failures.clear()
+    assert backlog.changes_in(tried) == 4
 
 
 def test_files_changed_in_part_are_brought_to_what_the_source_has(writable: Writable) -> None:

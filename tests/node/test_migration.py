@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -160,6 +161,29 @@ async def test_a_byte_that_somebody_changed_in_the_target(trio: Trio, monkeypatc
     assert path.read_bytes() == right
     assert gone.exists()
     await assert_holds(trio)
+
+
+async def test_a_file_that_cannot_be_read_fails_the_migration(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often that is tried again meanwhile: to try is no change of the source."""
+    monkeypatch.setattr(module, "RETRY_S", 0.001)
+    await trio.migrate()
+    await trio.state("live")
+    await trio.caught_up()
+    zone, broken = trio.driver._zone, set[bytes]()
+    opened = zone.open_read
+
+    def open_read(path: bytes) -> int:
+        if path == b"many/123":
+            broken.add(path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return opened(path)
+
+    monkeypatch.setattr(zone, "open_read", open_read)
+    await trio.outside("printf more >> many/123")
+    await trio.until(lambda: bool(broken))
+    await trio.change(MigrationAction.COMPLETE)
+    document = await trio.state("completed", "failed")
+    assert (document["state"], document["detail"]) == ("failed", "1 paths cannot be read"), document
 
 
 async def test_a_kept_difference_is_not_repaired(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
