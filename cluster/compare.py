@@ -20,10 +20,11 @@ Facts = dict[str, object]
 
 def differences(source: Path, target: Path) -> list[str]:
     """What is not the same, a line each; empty if all is."""
-    return [f"rsync: {line}" for line in _by_rsync(source, target)] + list(_by_walk(source, target))
+    return [f"rsync: {line}" for line in by_rsync(source, target)] + list(_by_walk(source, target))
 
 
-def _by_rsync(source: Path, target: Path) -> list[str]:
+def by_rsync(source: Path, target: Path) -> list[str]:
+    """What rsync says is not the same, a line each."""
     found = subprocess.run(
         [
             "rsync",

@@ -83,7 +83,7 @@ class Drill:
             violations = asyncio.run(self._run(cluster))
         finally:
             cluster.down()
-        return violations + list(_suspicious(self._home))
+        return violations + list(suspicious(self._home))
 
     async def _run(self, cluster: Cluster) -> list[str]:
         try:
@@ -144,14 +144,7 @@ class Drill:
 
     async def _drain(self, cluster: Cluster) -> dict[str, list[Document]]:
         """Waits until all zones show the whole log; each node's copy of it."""
-        barrier = await cluster.ask(cluster.names[0], "POST", "/v1/barrier")
-        index = int(barrier["index"])
-        deadline = time.monotonic() + DRAIN_S
-        for name in cluster.names:
-            while (where := (await cluster.ask(name, "GET", "/v1/status"))["log"])["projected"] < index:
-                if time.monotonic() > deadline:
-                    raise Failed(f"{name} does not project up to {index} within {DRAIN_S:g} s: {where}")
-                await asyncio.sleep(0.05)
+        await cluster.drain(DRAIN_S)
         states = {name: await cluster.ask(name, "GET", "/v1/status") for name in cluster.names}
         seen = {name: (s["log"]["index"], [rule["digest"] for rule in s["rules"]]) for name, s in states.items()}
         if len({str(one) for one in seen.values()}) > 1:
@@ -197,7 +190,8 @@ async def _log(cluster: Cluster, name: str) -> list[Document]:
             return found
 
 
-def _suspicious(home: Path) -> Iterator[str]:
+def suspicious(home: Path) -> Iterator[str]:
+    """Lines of the nodes' logs that no run may leave."""
     for log in sorted(home.glob("*/node.log")):
         for line in log.read_text(errors="replace").splitlines():
             if any(mark in line for mark in SUSPICIOUS):

@@ -89,12 +89,12 @@ class Cluster:
         body = {"name": RULE, "path": ROOT.decode(), "source": None, "members": members}
         await self.ask(self.names[0], "POST", "/v1/rules", body)
 
-    async def leader(self) -> str:
-        """The node that says of itself that it leads, in the highest term."""
+    async def leader(self, besides: str = "") -> str:
+        """The node that says of itself that it leads, in the highest term; `besides` is not asked."""
         deadline = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < deadline:
             found: list[tuple[int, str]] = []
-            for name in self.names:
+            for name in (name for name in self.names if name != besides):
                 try:
                     status = await self.ask(name, "GET", "/v1/status")
                 except (aiohttp.ClientError, OSError, TimeoutError):
@@ -122,6 +122,17 @@ class Cluster:
                 raise Failed(f"{name} is not ready {READY_TIMEOUT_S:g} s after its start; see its log")
             await asyncio.sleep(POLL_S)
 
+    async def drain(self, within_s: float) -> int:
+        """Waits until all zones show everything that is ordered now; the log index of that."""
+        index = int((await self.ask(self.names[0], "POST", "/v1/barrier"))["index"])
+        deadline = time.monotonic() + within_s
+        for name in self.names:
+            while (where := (await self.ask(name, "GET", "/v1/status"))["log"])["projected"] < index:
+                if time.monotonic() > deadline:
+                    raise Failed(f"{name} does not project up to {index} within {within_s:g} s: {where}")
+                await asyncio.sleep(0.05)
+        return index
+
     # -- killing ----------------------------------------------------------------------------------------------------
 
     def _node(self, name: str) -> Document:
@@ -129,13 +140,17 @@ class Cluster:
 
     def kill(self, name: str) -> float:
         """Kills a node without warning; when that was."""
+        return self.send(name, signal.SIGKILL)
+
+    def send(self, name: str, number: signal.Signals) -> float:
+        """Sends a signal to a node that runs; when that was."""
         node = self._node(name)
         descriptor = os.pidfd_open(int(node["pid"]))
         try:
             # The number may be a stranger's by now.
             if os.fsencode(node["config"]) not in Path(f"/proc/{node['pid']}/cmdline").read_bytes().split(b"\0"):
                 raise Failed(f"process {node['pid']} is not {name} any more: it ended by itself; see its log")
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            signal.pidfd_send_signal(descriptor, number)
             return time.monotonic()
         finally:
             os.close(descriptor)

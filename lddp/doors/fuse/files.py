@@ -246,11 +246,9 @@ class Files:
     def read_at_once(self, file: File, offset: int, size: int) -> bytes | None:
         """Bytes that are in memory already; None where a thread has to wait for them."""
         descriptor = file.descriptor
-        if descriptor < 0:
-            return b"" if file.is_known else None
         size = max(0, min(size, file.size - offset))
-        if not size:
-            return b""
+        if descriptor < 0 or not size:
+            return b"" if file.is_known and file.is_intact() else None
         data = bytearray(size)
         try:
             count = os.preadv(descriptor, [data], offset, os.RWF_NOWAIT)
@@ -385,7 +383,7 @@ class Files:
                 self.resize(file, offset + length)
 
     async def seek(self, file: File, offset: int, whence: int) -> int:
-        if not file.is_known:
+        if not file.is_known or not file.is_intact():
             async with file.lock:
                 await self.freshen(file)
         if file.descriptor < 0:

@@ -93,6 +93,8 @@ class Metadata:
         if unused and not change.valid & SetAttribute.FH and max(inode.size, size) >= TRUNCATE_RECORD_FROM_BYTES:
             if not await tree.change(number, lambda stamp, path: r.Truncate(*stamp, path, size)):
                 return False
+            if (file := tree.files.get(number)) is not None:
+                file.is_stale = True  # what it has open of the zone may be as it was before
         else:
             file = tree.files.hold(number)
             try:

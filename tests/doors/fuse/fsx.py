@@ -17,7 +17,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-SIZE_MAX = 3 << 20
 LENGTH_MAX = 1 << 16
 
 
@@ -26,8 +25,9 @@ class Different(Exception):
 
 
 class Exercise:
-    def __init__(self, directories: list[Path], seed: int, barrier: list[str]) -> None:
+    def __init__(self, directories: list[Path], seed: int, barrier: list[str], size_max: int) -> None:
         self._directories = directories
+        self._size_max = size_max
         self._random = random.Random(seed)
         self._barrier = barrier
         self._here = 0
@@ -100,7 +100,7 @@ class Exercise:
         self._model[offset : offset + len(data)] = data
 
     def _write(self) -> None:
-        offset, length = self._span(min(len(self._model) + 10_000, SIZE_MAX - LENGTH_MAX))
+        offset, length = self._span(min(len(self._model) + 10_000, self._size_max - LENGTH_MAX))
         data = self._bytes(length)
         os.pwrite(self._file, data, offset)
         self._put(offset, data)
@@ -108,7 +108,7 @@ class Exercise:
     def _write_in_order(self) -> None:
         """As programs make files: long enough to be sent before the close, where a mount does that so early."""
         offset = self._random.choice((0, len(self._model), self._random.randint(0, len(self._model))))
-        end = min(offset + self._random.randint(0, 1 << 20), SIZE_MAX)
+        end = min(offset + self._random.randint(0, 1 << 20), self._size_max)
         while offset < end:
             data = self._bytes(min(self._random.randint(1, LENGTH_MAX), end - offset))
             os.pwrite(self._file, data, offset)
@@ -116,7 +116,7 @@ class Exercise:
             offset += len(data)
 
     def _append(self) -> None:
-        if len(self._model) + LENGTH_MAX > SIZE_MAX:
+        if len(self._model) + LENGTH_MAX > self._size_max:
             return
         data = self._bytes(self._span(0)[1])
         other = os.open(self._path, os.O_WRONLY | os.O_APPEND)
@@ -129,12 +129,12 @@ class Exercise:
         self._model.extend(bytes(size - len(self._model)))
 
     def _truncate(self) -> None:
-        size = self._random.choice((0, self._random.randint(0, SIZE_MAX), self._random.randint(0, len(self._model))))
+        size = self._random.choice((0, self._random.randint(0, self._size_max), self._random.randint(0, len(self._model))))
         os.ftruncate(self._file, size)
         self._resize(size)
 
     def _truncate_by_name(self) -> None:
-        size = self._random.randint(0, min(SIZE_MAX, len(self._model) * 2 + 1))
+        size = self._random.randint(0, min(self._size_max, len(self._model) * 2 + 1))
         os.truncate(self._path, size)
         self._resize(size)
 
@@ -184,7 +184,7 @@ class Exercise:
         other = self._path.with_suffix(".new")
         other.write_bytes(data)
         os.rename(other, self._path)
-        self._same(os.pread(self._file, SIZE_MAX + LENGTH_MAX, 0), 0)  # the open one is what it was
+        self._same(os.pread(self._file, self._size_max + LENGTH_MAX, 0), 0)  # the open one is what it was
         os.close(self._file)
         self._file = os.open(self._path, os.O_RDWR)
         self._model[:] = data
@@ -198,7 +198,7 @@ class Exercise:
 
     def _check_whole(self) -> None:
         self._stat()
-        self._same(os.pread(self._file, SIZE_MAX + LENGTH_MAX, 0), 0)
+        self._same(os.pread(self._file, self._size_max + LENGTH_MAX, 0), 0)
 
 
 def main() -> None:
@@ -206,11 +206,12 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--operations", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--size", type=int, default=3 << 20, help="bytes that the file has at most")
     parser.add_argument("--hand-over", type=Path)
     parser.add_argument("--barrier", default="true")
     arguments = parser.parse_args()
     directories = [arguments.directory] + ([arguments.hand_over] if arguments.hand_over else [])
-    exercise = Exercise(directories, arguments.seed, shlex.split(arguments.barrier))
+    exercise = Exercise(directories, arguments.seed, shlex.split(arguments.barrier), arguments.size)
     exercise.run(arguments.operations)
     sys.stdout.write(f"seed {arguments.seed}: {exercise.done} operations, all as they should be\n")
 

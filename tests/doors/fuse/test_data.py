@@ -128,6 +128,19 @@ async def test_a_big_file_that_nobody_has_open_is_cut_by_a_record(kernel: Kernel
     assert [type(plain(record)) for record in ground.order[-1:]] == [r.Truncate] and not ground.open_files
 
 
+@pytest.mark.parametrize("size", [5, 4 << 20])
+async def test_who_has_a_big_file_open_reads_it_as_it_was_cut(kernel: Kernel, ground: MachineGround, size: int) -> None:
+    """What was opened before is what the zone has until the record is carried out."""
+    put_elsewhere(ground, b"/data/f", bytes(3 << 20) + b"end")
+    file = await kernel.open((await kernel.lookup(b"f")).inode, os.O_RDWR)
+    assert await file.read(3 << 20, 100) == b"end"
+    await kernel.setattr(file.node, S.SIZE, size=size)
+    assert await file.read(size - 5, 100) == bytes(5)
+    await file.write(1, b"x")
+    await file.close()
+    assert len(ground.content(b"/data/f")) == size and records(ground, r.Truncate)
+
+
 async def test_a_size_that_no_zone_can_have_is_refused(kernel: Kernel, ground: MachineGround) -> None:
     put_elsewhere(ground, b"/data/f", bytes(2 << 20))
     node = (await kernel.lookup(b"f")).inode
