@@ -67,6 +67,10 @@ def check_paths(source: Path, target: Path) -> tuple[Path, Path, Path]:
         raise NotAllowedError(
             f"{parent} is not writable for this user; state and staging are kept there: choose another DST"
         )
+    if target.exists() and not os.access(target, os.R_OK | os.W_OK | os.X_OK):
+        raise NotAllowedError(
+            f"DST {target} cannot be read and written by this user; change its owner or mode, or choose another DST"
+        )
     if not os.access(source, os.R_OK | os.X_OK):
         raise NotAllowedError(f"{source} is not readable for this user; run as a user who may read it")
     return source, target, parent / f".{target.name}.lddp"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,32 @@ class Credentials:
                 f"{self.certificate} and {self.key} cannot be used ({error}); issue them again"
             ) from error
         return context
+
+
+def report_failed_handshakes(context: ssl.SSLContext, report: Callable[[str], None]) -> None:
+    """From now on `report` hears why a handshake with this context failed, which event loops keep to themselves."""
+
+    class Shaken(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise
+            except ssl.SSLError as error:
+                report(_why_it_failed(error))
+                raise
+
+    context.sslobject_class = Shaken
+
+
+def _why_it_failed(error: ssl.SSLError) -> str:
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is not of this ecosystem ({error.verify_message}); use 'lddp init --join'"
+        case ssl.SSLError(reason="PEER_DID_NOT_RETURN_A_CERTIFICATE"):
+            return "it showed no certificate; give the node its credentials"
+    reason = (error.reason or str(error)).lower().replace("_", " ")
+    return f"it does not speak TLS as nodes do ({reason}); only nodes connect here"
 
 
 def refuse_readable_key(path: str) -> None:

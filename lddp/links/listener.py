@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from lddp.errors import FormatError, LddpError, LimitError, NotAllowedError, UsageError
 from lddp.links.address import HostPort, UnixPath, parse_address, reachable_unix_path
-from lddp.links.credentials import Credentials, certified_name
+from lddp.links.credentials import Credentials, certified_name, report_failed_handshakes
 from lddp.links.frames import read_frame, write_frame
 from lddp.links.handshake import HELLO_BYTES_MAX, Hello, check_hello, decode_hello
 from lddp.links.local import prepare_socket_directory, require_same_user
@@ -23,6 +23,8 @@ HANDSHAKE_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 5.0
 CONNECTIONS_MAX = 1024
 GREETING_MAX = 64
+STRANGERS_SAID_EVERY_S = 1.0
+"""Whoever has no certificate does not fill the log's disk."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._greeting = 0
+        self._stranger_said_at = float("-inf")
         self.refused: Counter[str] = Counter()
         self.address = address
 
@@ -97,6 +100,7 @@ class Listener:
     async def _start_tls(self, host: str, port: int) -> None:
         assert self._credentials is not None, "checked by the constructor"
         context = self._credentials.server_context()
+        report_failed_handshakes(context, self._refuse_stranger)
         try:
             self._server = await asyncio.get_running_loop().create_server(
                 self._protocol, host, port, ssl=context, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S
@@ -170,6 +174,14 @@ class Listener:
             require_same_user(writer)
             return None
         return certified_name(writer.get_extra_info("peercert"), self._ecosystem)
+
+    def _refuse_stranger(self, message: str) -> None:
+        """TLS has ended the connection before it was one; each is counted, and one in a while is named."""
+        self.refused["certificate"] += 1
+        now = asyncio.get_running_loop().time()
+        if now >= self._stranger_said_at + STRANGERS_SAID_EVERY_S:
+            self._stranger_said_at = now
+            logger.warning("connection to %s refused (certificate): %s", self.address, message)
 
     def _refuse(self, writer: asyncio.StreamWriter, reason: str, message: str) -> None:
         self.refused[reason] += 1

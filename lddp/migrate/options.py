@@ -20,9 +20,10 @@ from lddp.replay.existing import OnExisting
 class MigrationOptions:
     """Exclusions apply to the path relative to the rule's root; a directory that is excluded hides what is below it.
 
-    `exclude` are shell patterns, matched against the whole path and against the last name; `exclude_regex` are
-    searched in the path. Sizes in bytes, ages in seconds before the file was last modified; 0 is no limit. Size and
-    age limits concern regular files. `bandwidth` is in bytes/s for each peer, 0 for no limit.
+    `exclude` are shell patterns, matched against the whole path where they hold a `/`, which may be their first
+    character, else against the last name; one that ends in `/` means directories only. `exclude_regex` are searched in
+    the path. Sizes in bytes, ages in seconds before the file was last modified; 0 is no limit. Size and age limits
+    concern regular files. `bandwidth` is in bytes/s for each peer, 0 for no limit.
     """
 
     on_existing: str = OnExisting.SKIP_IDENTICAL.value
@@ -74,7 +75,7 @@ class MigrationOptions:
             raise UsageError(f"on_existing is one of {', '.join(OnExisting)}; not {self.on_existing!r}")
         for pattern in self.exclude_regex:
             try:
-                re.compile(pattern)
+                _expression(pattern)
             except re.error as error:
                 raise UsageError(f"the regular expression {pattern!r} is not valid: {error}") from None
 
@@ -85,24 +86,30 @@ class Exclusion:
     def __init__(self, options: MigrationOptions, now_ns: int) -> None:
         self._options = options
         self._now_ns = now_ns
-        self._pattern = _compile(options.exclude, options.exclude_regex)
+        self._patterns = _compile([glob for glob in options.exclude if not glob.endswith("/")], options.exclude_regex)
+        self._of_directories = _compile([glob for glob in options.exclude if glob.endswith("/")], ())
         self._limits = any((options.size_bytes_min, options.size_bytes_max, options.age_s_min, options.age_s_max))
-        self.excludes_nothing = self._pattern is None and not self._limits
+        self.excludes_nothing = not (self._patterns or self._of_directories or self._limits)
 
     def excludes(self, path: bytes, status: Status) -> bool:
         """Whether the object at `path` (relative to the rule's root) is left out."""
         if self.excludes_nothing:
             return False
-        if self._pattern is not None and self._pattern.search(path):
+        if _matches(self._patterns, path):
+            return True
+        if status.kind is Kind.DIRECTORY and _matches(self._of_directories, path):
             return True
         return self._limits and status.kind is Kind.FILE and self._beyond_limits(status)
 
-    def hides(self, path: bytes) -> bool:
-        """Whether a pattern leaves out the path or a directory above it."""
-        if self._pattern is None:
+    def hides(self, path: bytes, kind: Kind | None) -> bool:
+        """Whether a pattern leaves out the path, at which something of this kind is, or a directory above it."""
+        if not self._patterns and not self._of_directories:
             return False
         parts = path.split(b"/")
-        return any(self._pattern.search(b"/".join(parts[: depth + 1])) for depth in range(len(parts)))
+        above = (b"/".join(parts[:depth]) for depth in range(1, len(parts)))
+        if any(_matches(self._patterns, one) or _matches(self._of_directories, one) for one in above):
+            return True
+        return _matches(self._patterns, path) or (kind is Kind.DIRECTORY and _matches(self._of_directories, path))
 
     def _beyond_limits(self, status: Status) -> bool:
         options = self._options
@@ -115,11 +122,21 @@ class Exclusion:
         )
 
 
-def _compile(globs: Sequence[str], expressions: Sequence[str]) -> re.Pattern[bytes] | None:
-    parts = [f"(?:{expression})" for expression in expressions]
+def _matches(patterns: Sequence[re.Pattern[bytes]], path: bytes) -> bool:
+    return any(pattern.search(path) for pattern in patterns)
+
+
+def _compile(globs: Sequence[str], expressions: Sequence[str]) -> tuple[re.Pattern[bytes], ...]:
+    """The globs as one pattern. Expressions stay apart: their flags and the numbers of their groups are their own."""
+    parts = []
     for glob in globs:
-        translated = fnmatch.translate(glob)
-        parts.append(rf"(?:\A{translated})" if "/" in glob else rf"(?:(?:\A|(?<=/)){translated})")
-    if not parts:
-        return None
-    return re.compile("|".join(parts).encode("utf-8", "surrogateescape"), re.DOTALL)
+        translated = fnmatch.translate(glob.strip("/"))
+        anchored = "/" in glob.rstrip("/")
+        parts.append(rf"(?:\A{translated})" if anchored else rf"(?:(?:\A|(?<=/)){translated})")
+    alone = [re.compile("|".join(parts).encode("utf-8", "surrogateescape"), re.DOTALL)] if parts else []
+    return (*alone, *map(_expression, expressions))
+
+
+def _expression(text: str) -> re.Pattern[bytes]:
+    """Raises re.error. Names are bytes, and so is what is searched in them."""
+    return re.compile(text.encode("utf-8", "surrogateescape"), re.DOTALL)

@@ -245,7 +245,7 @@ class Rounds:
         if child is None or not child.identity or child.nlink > 1:
             return None
         path = self._zone.locate(child.identity)
-        if path is None or path == b"" or self._exclusion.hides(path):
+        if path is None or path == b"" or self._exclusion.hides(path, child.kind):
             return None
         number = self._rule.root
         parts = path.split(b"/")

@@ -53,7 +53,12 @@ class Strays:
             status = self._zone.status(path)
         except OSError:
             return True  # it is just being moved or removed, or the kernel was short of memory
-        if not path or status.kind is None or self._exclusion.hides(path) or self._exclusion.excludes(path, status):
+        if (
+            not path
+            or status.kind is None
+            or self._exclusion.hides(path, status.kind)
+            or self._exclusion.excludes(path, status)
+        ):
             return False
         parent, reached = self._view.descend(self._rule.root, path)
         self._work.names.setdefault(parent, set()).add(reached.rpartition(b"/")[2])

@@ -88,7 +88,8 @@ class Reports:
         node = self._node
         problems = list(node.trees.problems.values())
         if node.projector is not None and node.projector.stopped:
-            problems.append(f"this zone does not project: {node.projector.stopped}")
+            reason = node.projector.stopped
+            problems.append(f"this zone does not project: {reason}; it goes on by itself once that is mended")
         if node.member.sidelined:
             problems.append("this node is sidelined: it needs log entries that the others have dropped")
         problems += [driver.problem for driver in node.drivers.values() if driver.problem]

@@ -18,7 +18,6 @@ from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 from lddp.core import effects as e
-from lddp.core.records import Content
 from lddp.core.tables import Tables
 from lddp.core.view import View
 from lddp.errors import LddpError, UnavailableError, errno_name, quoted
@@ -28,6 +27,7 @@ from lddp.replay.batches import Batches, Ready
 from lddp.replay.carrier import Carrier
 from lddp.replay.checkpoints import BATCH_EFFECTS, Checkpoints
 from lddp.replay.conflicts import Blocked
+from lddp.replay.fetches import Fetches
 from lddp.replay.lasting import at_lasting_path
 from lddp.replay.notes import keep_notes
 from lddp.replay.outbox import Item
@@ -43,7 +43,6 @@ CHECKPOINT_S = 5.0
 RETRY_S = 1.0
 RETRY_SHARE = 4.0
 """Pause between two looks at what waits, as a multiple of the time that a look took."""
-FETCHES_AT_ONCE = 8
 
 
 class Projector(Checkpoints):
@@ -63,21 +62,18 @@ class Projector(Checkpoints):
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         super().__init__(environment, transact, carriers, store, progress, clock, executor)
-        self._holders = holders
         self._sleep = sleep
         with environment.read() as tables:
             self._gsn = self._offered_after = View(tables).gsn
         self._batches = Batches(carriers, progress, self._boot.repeated_through)
         self.readings = self._batches.readings
         self._offered: deque[Item] = deque()
-        self._fetches: dict[bytes, asyncio.Task[None]] = {}
-        self._slots = asyncio.Semaphore(FETCHES_AT_ONCE)
+        self._fetches = Fetches(store, holders, sleep, self._fetch_ended)
         self._moved = asyncio.Condition()
         self._retry_waiting = False
         self._retry_at = 0.0
         self._exclusive: list[tuple[Callable[[View], Any], asyncio.Future[Any]]] = []
-        self.stopped = ""
-        """Why this zone does not project now; empty while it does."""
+        self._stopped = ""
 
     def offer(self, items: list[Item], gsn: int) -> None:
         """Effects that have just been put into the outbox, up to GSN `gsn`: while this zone keeps up, they need not be
@@ -90,6 +86,11 @@ class Projector(Checkpoints):
         self._gsn = gsn
 
     # -- state ------------------------------------------------------------------------------------------------------
+
+    @property
+    def stopped(self) -> str:
+        """What this zone's disk refuses, so that it does not project, in whole or in part; empty while it does."""
+        return self._stopped or self._fetches.problem
 
     def poke(self, _gsn: int = 0) -> None:
         """There may be more to do."""
@@ -142,7 +143,7 @@ class Projector(Checkpoints):
                         await self._end_background()
                     if self._wanted and not busy:
                         await self._checkpoint()
-                        self.stopped = ""
+                        self._stopped = ""
                     elif late:
                         await self._start_background()
                     if self._exclusive and not busy:
@@ -155,8 +156,9 @@ class Projector(Checkpoints):
                         async with asyncio.timeout(CHECKPOINT_S if self._is_dirty() else None):
                             await self._wake.wait()
         finally:
-            for task in [*self._fetches.values(), *([self._background] if self._background else [])]:
-                task.cancel()
+            self._fetches.cancel()
+            if self._background is not None:
+                self._background.cancel()
 
     async def exclusively(self, job: Callable[[View], T]) -> T:
         """Runs a job in the carrying thread at a moment when the files are as its View says, and while nothing else
@@ -255,7 +257,7 @@ class Projector(Checkpoints):
                 if source is None and not is_unneeded(item):
                     blocked.add(item.rule, effect)
                     self._waiting[item.order] = item
-                    self._fetch(effect.content, item)
+                    self._fetches.begin(item, functools.partial(self._is_needed, item))
                     continue
             ready.append((item, source))
         return ready
@@ -274,7 +276,7 @@ class Projector(Checkpoints):
                     self._release(item)
             ready = ready[done:]
             if error is None:
-                self.stopped = ""
+                self._stopped = ""
             elif isinstance(error, UnavailableError):
                 # Another file was made of the same bytes meanwhile, and took them.
                 ready = self._plan([item for item, _ in ready], self._earlier(ready[0][0]))
@@ -309,7 +311,7 @@ class Projector(Checkpoints):
                 self._wake.set()
                 return
             await self._note_rewound(rule)
-            self.stopped = ""
+            self._stopped = ""
 
     async def _make_room(self, count: int) -> None:
         """Until so many marks can be made."""
@@ -322,9 +324,9 @@ class Projector(Checkpoints):
     async def _refused(self, error: OSError, where: str) -> None:
         """Says what the filesystem does not let this zone do, and pauses."""
         reason = f"{errno_name(error.errno or 0)} at {where}: {error.strerror or error}"
-        if reason != self.stopped:
+        if reason != self._stopped:
             _log.error("this zone has stopped projecting: %s; it goes on by itself once that is mended", reason)
-        self.stopped = reason
+        self._stopped = reason
         await self._tell()
         await self._sleep(RETRY_S)
 
@@ -344,33 +346,17 @@ class Projector(Checkpoints):
 
     # -- waiting for bytes ------------------------------------------------------------------------------------------
 
-    def _fetch(self, content: Content, item: Item) -> None:
-        if content.digest not in self._fetches:
-            task = asyncio.get_running_loop().create_task(self._fetch_now(content, item))
-            self._fetches[content.digest] = task
+    def _fetch_ended(self) -> None:
+        self._retry_waiting = True
+        self._wake.set()
 
-    async def _fetch_now(self, content: Content, item: Item) -> None:
-        """Brings the bytes here, or learns that they do not matter any more."""
-        try:
-            while item.order in self._waiting and not self._is_superseded(item):
-                try:
-                    async with self._slots:
-                        await self._store.fetch(content, item.effect.inode, self._holders(item.rule))
-                    break
-                except (LddpError, OSError) as error:
-                    level = logging.INFO if isinstance(error, UnavailableError) else logging.WARNING
-                    _log.log(level, "bytes for inode %d: %s", item.effect.inode, error)
-                    await self._sleep(RETRY_S / 4)
-        finally:
-            self._fetches.pop(content.digest, None)
-            self._retry_waiting = True
-            self._wake.set()
-
-    def _is_superseded(self, item: Item) -> bool:
-        """Whether the log replaces or removes these bytes later, so that they need not come. What it only changes in
-        part needs them."""
+    def _is_needed(self, item: Item) -> bool:
+        """Whether the bytes that an effect waits for are to come: not where the log replaces or removes them later.
+        What it only changes in part needs them."""
+        if item.order not in self._waiting:
+            return False
         with self._environment.read() as tables:
-            return self._replaces_later(View(tables), item)
+            return not self._replaces_later(View(tables), item)
 
     def _replaces_later(self, view: View, item: Item) -> bool:
         effect = item.effect

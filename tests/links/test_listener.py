@@ -74,6 +74,26 @@ async def refused(listener: Listener, count: int = 1) -> None:
             await asyncio.sleep(0.01)
 
 
+async def answer_of(listener: Listener, context: ssl.SSLContext | None, first: bytes) -> bytes:
+    """What comes back to one who sends `first` in his own way."""
+    host, port = listener.address.rsplit(":", 1)
+    async with asyncio.timeout(DEADLINE_S):
+        try:
+            server_hostname = None if context is None else ""
+            reader, writer = await asyncio.open_connection(
+                host, int(port), ssl=context, server_hostname=server_hostname
+            )
+        except (ssl.SSLError, ConnectionError):
+            return b""
+        try:
+            writer.write(first)
+            return await reader.read()
+        except (ssl.SSLError, ConnectionError):
+            return b""
+        finally:
+            writer.transport.abort()
+
+
 async def test_a_peer_is_served(address: str, credentials: Held) -> None:
     async with listening(address, credentials) as listener:
         for _ in range(3):
@@ -109,36 +129,38 @@ async def test_a_name_must_be_in_the_certificate(credentials: Held) -> None:
 
 
 @pytest.mark.parametrize("authority", ["other", "forged"])
-async def test_certificates_of_another_authority_are_refused(credentials: Held, authority: str) -> None:
+async def test_certificates_of_another_authority_are_refused(
+    credentials: Held, authority: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
     async with listening("127.0.0.1:0", credentials) as listener:
+        # Not by `connect`, which would refuse the listener's certificate first.
+        context = credentials[authority, "b"].client_context()
+        context.verify_mode = ssl.CERT_NONE
+        assert await answer_of(listener, context, encode_frame(Hello("ours", "b", "echo").encode())) == b""
+        await refused(listener)
+        assert listener.refused == {"certificate": 1}
+        assert len(caplog.records) == 1 and "certificate is not of this ecosystem" in caplog.text
         with pytest.raises((NotAllowedError, UnavailableError)):
             await ask(listener, credentials[authority, "b"])
         assert await ask(listener, credentials["ours", "b"]) == b"bping"
 
 
-async def test_a_client_without_a_certificate_is_refused(credentials: Held) -> None:
-    async with listening("127.0.0.1:0", credentials) as listener:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+@pytest.mark.parametrize(("certificate", "expected"), [(True, "showed no certificate"), (False, "does not speak TLS")])
+async def test_whoever_shows_no_certificate_is_refused_with_one_line(
+    credentials: Held, certificate: bool, expected: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Over TLS without one, and in plain text."""
+    caplog.set_level(logging.WARNING)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if certificate else None
+    if context is not None:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        host, port = listener.address.rsplit(":", 1)
-        with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
-            async with asyncio.timeout(DEADLINE_S):
-                reader, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname="")
-                try:
-                    writer.write(encode_frame(Hello("ours", "b", "echo").encode()))
-                    await reader.readexactly(1)
-                finally:
-                    writer.transport.abort()
-
-
-async def test_plain_text_on_a_tls_port_is_refused(credentials: Held) -> None:
     async with listening("127.0.0.1:0", credentials) as listener:
-        host, port = listener.address.rsplit(":", 1)
-        reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(encode_frame(Hello("ours", "b", "echo").encode()))
-        async with asyncio.timeout(DEADLINE_S):
-            assert b"ours" not in await reader.read()
-        writer.close()
+        for count in range(1, 4):
+            assert b"ours" not in await answer_of(listener, context, encode_frame(Hello("ours", "b", "echo").encode()))
+            await refused(listener, count)
+        assert listener.refused == {"certificate": 3}
+        assert caplog.records and all(expected in record.getMessage() for record in caplog.records)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_defaults_leave_nothing_out() -> None:
     found = exclusion()
     assert found.excludes_nothing
     assert not found.excludes(b"\xff/.anything", status())
-    assert not found.hides(b"a/b")
+    assert not found.hides(b"a/b", Kind.FILE)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,8 @@ def test_defaults_leave_nothing_out() -> None:
         ("*.tmp", [b"a.tmp", b"d/b.tmp", b".tmp", b"d/e/new\nline.tmp"], [b"a.tmpx", b"tmp", b"a.tmp/inside"]),
         ("cache", [b"cache", b"d/cache"], [b"cache2", b"d/cache/x", b"mycache"]),
         ("d/*", [b"d/x", b"d/x/y"], [b"d", b"e/d/x"]),
+        ("/d", [b"d"], [b"e/d", b"d/x"]),
+        ("/*.o", [b"x.o", b"d/x.o"], [b"x.c"]),
         ("d/*.o", [b"d/x.o", b"d/e/x.o"], [b"x.o", b"e/d/x.o"]),
         ("[ab]?", [b"a1", b"x/b2"], [b"a", b"c1", b"a12"]),
         ("caf\u00e9", ["caf\u00e9".encode()], [b"caf\xe9"]),
@@ -48,11 +50,28 @@ def test_globs(glob: str, out: list[bytes], kept: list[bytes]) -> None:
     assert [path for path in out + kept if found.excludes(path, status(Kind.DIRECTORY))] == out
 
 
+def test_a_glob_that_ends_in_a_slash_means_directories() -> None:
+    found = exclusion(exclude=["cache/", "/a/b/"])
+    for path in (b"cache", b"d/cache", b"a/b"):
+        assert found.excludes(path, status(Kind.DIRECTORY))
+        assert not found.excludes(path, status())
+        assert found.hides(path, Kind.DIRECTORY)
+        assert not found.hides(path, Kind.FILE)
+        assert found.hides(path + b"/below", Kind.FILE)
+    assert not found.excludes(b"d/a/b", status(Kind.DIRECTORY))
+
+
+def test_expressions_have_flags_and_groups_of_their_own() -> None:
+    found = exclusion(exclude=["*.o"], exclude_regex=[r"(?i)log", r"(a)\1", r"(?P<x>b)(?P=x)", r"(?P<x>c)"])
+    paths = [b"LOG", b"x.o", b"aa", b"ab", b"bb", b"c", b"X.O"]
+    assert [path for path in paths if found.excludes(path, status())] == [b"LOG", b"x.o", b"aa", b"bb", b"c"]
+
+
 def test_what_a_pattern_leaves_out_hides_what_is_below_it() -> None:
     found = exclusion(exclude=["cache"])
-    assert found.hides(b"d/cache/x/y")
-    assert found.hides(b"cache")
-    assert not found.hides(b"d/x")
+    assert found.hides(b"d/cache/x/y", Kind.FILE)
+    assert found.hides(b"cache", Kind.FILE)
+    assert not found.hides(b"d/x", Kind.FILE)
 
 
 def test_regular_expressions_and_globs_together() -> None:
@@ -83,7 +102,7 @@ def test_sizes_and_ages_concern_files_only(settings: dict[str, int], size: int, 
     assert found.excludes(b"f", status(size=size, age_s=age_s)) is out
     for kind in (Kind.DIRECTORY, Kind.SYMLINK, Kind.FIFO):
         assert not found.excludes(b"f", status(kind, size, age_s))
-    assert not found.hides(b"f")
+    assert not found.hides(b"f", Kind.FILE)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +111,7 @@ def test_sizes_and_ages_concern_files_only(settings: dict[str, int], size: int, 
         ({"excludes": []}, "unknown option 'excludes'; known are age_s_max"),
         ({"on_existing": "rename"}, "not 'rename'"),
         ({"exclude_regex": ["("]}, r"'\(' is not valid"),
+        ({"exclude_regex": [r"\u00e9"]}, "is not valid"),
     ],
 )
 def test_settings_that_cannot_be_used(settings: dict[str, object], message: str) -> None:

@@ -90,10 +90,18 @@ def test_settings_that_cannot_be_used(pair: tuple[Path, Path], here: Here) -> No
     assert not target.exists()
 
 
-def test_a_target_without_rights() -> None:
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("closed/to", ("is not writable for this user", "choose another DST")),
+        ("closed", ("cannot be", "change its owner")),
+    ],
+)
+def test_a_target_without_rights(name: str, expected: tuple[str, ...]) -> None:
+    """Beside it, where the state is to be kept, or in itself."""
     top = Path(tempfile.mkdtemp(prefix="lddp-"))
     try:
-        top.chmod(0o755)
+        top.chmod(0o777)
         (top / "from").mkdir()
         (top / "closed").mkdir(mode=0o555)
         script = (
@@ -101,10 +109,10 @@ def test_a_target_without_rights() -> None:
             f"if os.geteuid() == 0: os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
             "sys.exit(m.run(sys.argv[1:]))"
         )
-        command = [sys.executable, "-c", script, "migrate", "--once", str(top / "from"), str(top / "closed" / "to")]
+        command = [sys.executable, "-c", script, "migrate", "--once", str(top / "from"), str(top / name)]
         result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-        assert_refused(result, 4, "is not writable for this user", "choose another DST")
-        assert list((top / "closed").iterdir()) == []
+        assert_refused(result, 4, *expected)
+        assert sorted(path.name for path in top.rglob("*")) == ["closed", "from"]
     finally:
         shutil.rmtree(top)
 

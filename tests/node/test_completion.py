@@ -147,7 +147,7 @@ async def test_a_target_whose_files_cannot_follow_says_why(live: Trio, monkeypat
     wait = projector.wait_through
 
     async def full(gsn: int, timeout_s: float) -> None:
-        projector.stopped = "ENOSPC at 'file'"
+        projector._stopped = "ENOSPC at 'file'"
         await wait(gsn + 1_000_000, timeout_s)
 
     monkeypatch.setattr(projector, "wait_through", full)
@@ -163,7 +163,7 @@ async def test_a_target_whose_files_cannot_follow_says_why(live: Trio, monkeypat
     await ask(live, SOURCE)
     await live.until(lambda: "ENOSPC at 'file'" in live.driver.problem)
     monkeypatch.setattr(projector, "wait_through", wait)
-    projector.stopped = ""
+    projector._stopped = ""
     await assert_completes(live)
     assert said == [""], "the end is ordered without the problem of before"
 

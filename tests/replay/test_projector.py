@@ -302,9 +302,28 @@ async def test_a_fetch_that_this_nodes_disk_does_not_take_is_tried_again(bench: 
     bench.store.use(fetch)
     bench.submit(make.put(b"a", late))
     await bench.wait.reached(1)
+    bench.submit(make.put(b"b", b"2"))
+    await bench.projector.wait(bench.gsn, PATIENCE_S)
+    assert bench.projector.stopped.startswith("ENOSPC at the bytes of 'a'"), "also while the rest goes on"
     full = False
     await bench.wait.go()
     await bench.settled()
+    assert bench.projector.stopped == ""
+    bench.assert_equal()
+
+
+async def test_a_disk_that_does_not_take_bytes_which_are_not_needed_any_more(bench: Bench, make: Records) -> None:
+    async def fetch(_what: Content, _inode: int, _holders: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    bench.store.use(fetch)
+    bench.submit(make.put(b"a", bench.late(b"1" * 5000)))
+    await bench.wait.reached(1)
+    assert bench.projector.stopped.startswith("ENOSPC")
+    bench.submit(make.unlink(b"a"))
+    await bench.wait.go()
+    await bench.settled()
+    assert bench.projector.stopped == ""
     bench.assert_equal()
 
 
