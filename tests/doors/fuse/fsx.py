@@ -129,7 +129,9 @@ class Exercise:
         self._model.extend(bytes(size - len(self._model)))
 
     def _truncate(self) -> None:
-        size = self._random.choice((0, self._random.randint(0, self._size_max), self._random.randint(0, len(self._model))))
+        size = self._random.choice(
+            (0, self._random.randint(0, self._size_max), self._random.randint(0, len(self._model)))
+        )
         os.ftruncate(self._file, size)
         self._resize(size)
 
