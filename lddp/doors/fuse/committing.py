@@ -11,7 +11,8 @@ from lddp.core import records as r
 from lddp.core.namespace import Inode
 from lddp.core.records import Content
 from lddp.doors.fuse.dirty import Dirty
-from lddp.doors.fuse.files import File, Files
+from lddp.doors.fuse.file import File
+from lddp.doors.fuse.files import Files
 from lddp.doors.fuse.inodes import Inodes
 from lddp.doors.fuse.ordering import Orders, refused
 from lddp.doors.fuse.streaming import Stream, Streams, split

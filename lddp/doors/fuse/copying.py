@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 STEP_BYTES = 8 << 20
+COMPARED_BYTES = 1 << 20
+PAGE_BYTES = 4096
 _FICLONE = 0x40049409
 _KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 1, 2, 16
 ALLOCATIONS = {0, _KEEP_SIZE, _KEEP_SIZE | _PUNCH_HOLE, _ZERO_RANGE, _ZERO_RANGE | _KEEP_SIZE}
@@ -59,12 +61,17 @@ def data_in(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
         start = stop
 
 
+def clone(source: int, target: int) -> None:
+    """All bytes of a file into another one, as shared blocks. OSError where the filesystem cannot."""
+    fcntl.ioctl(target, _FICLONE, source)
+
+
 def copy(source: int, target: int, size: int) -> None:
     """The first `size` bytes of a file into an empty one, holes as holes; shared blocks where the filesystem can."""
     if not size:
         return
     with contextlib.suppress(OSError):
-        fcntl.ioctl(target, _FICLONE, source)
+        clone(source, target)
         os.ftruncate(target, size)
         return
     for start, stop in data_in(source, size):
@@ -83,6 +90,39 @@ def _copy_some(source: int, target: int, offset: int, size: int) -> int:
         if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
     return os.pwrite(target, os.pread(source, size, offset), offset)
+
+
+def replace(source: int, target: int, size: int) -> None:
+    """The first `size` bytes of a file in place of all that another one has, which is never emptier meanwhile than one
+    of the two."""
+    if os.fstat(target).st_size > size:
+        os.ftruncate(target, size)
+    try:
+        clone(source, target)
+    except OSError:
+        at = 0
+        while at < size:
+            copied = _copy_some(source, target, at, min(STEP_BYTES, size - at))
+            if not copied:
+                break  # it became shorter; who asked looks whether it is still the same
+            at += copied
+    os.ftruncate(target, size)
+
+
+def follow(source: int, mirror: int, size: int) -> list[tuple[int, int]]:
+    """Where a file differs from its mirror, as (start, stop) of pages; the mirror has the same afterwards."""
+    found: list[tuple[int, int]] = []
+    for at in range(0, size, COMPARED_BYTES):
+        count = min(COMPARED_BYTES, size - at)
+        data = os.pread(source, count, at)
+        if data == os.pread(mirror, count, at):
+            continue
+        for start in range(0, len(data), PAGE_BYTES):
+            page = data[start : start + PAGE_BYTES]
+            if page != os.pread(mirror, len(page), at + start):
+                os.pwrite(mirror, page, at + start)
+                found.append((at + start, at + start + len(page)))
+    return found
 
 
 def allocate(descriptor: int, mode: int, offset: int, length: int) -> None:

@@ -12,7 +12,7 @@ from lddp.core.namespace import Inode
 from lddp.core.operations import EMPTY_DIGEST
 from lddp.core.records import Kind
 from lddp.doors.fuse import protocol, wire
-from lddp.doors.fuse.files import File, Handle
+from lddp.doors.fuse.file import File, Handle
 from lddp.doors.fuse.metadata import Metadata
 from lddp.doors.fuse.names import Names
 from lddp.doors.fuse.ordering import refused
@@ -31,6 +31,7 @@ class Data:
         self._handles: dict[int, Handle] = {}
         self._last = 0
         self._late: set[asyncio.Task[None]] = set()
+        tree.passthrough.let_go = self._let_go
 
     def _handle(self, number: int) -> Handle:
         handle = self._handles.get(number)
@@ -59,13 +60,14 @@ class Data:
             elif not (file.is_known and file.is_ahead):
                 async with file.lock:
                     await tree.files.freshen(file)
+            way = await tree.passthrough.open(file, flags)
         except BaseException:
             self._let_go(file)
             raise
         self._last += 1
-        self._handles[self._last] = Handle(file, flags, tree.errors.open(number))
-        keep = tree.inodes.keeps_pages(number, file.digest) and bool(file.digest)
-        return wire.open_answer(self._last, protocol.FOPEN_KEEP_CACHE if keep else 0)
+        self._handles[self._last] = Handle(file, flags, tree.errors.open(number), passes=way.passes)
+        keep = tree.inodes.keeps_pages(number, file.digest) and bool(file.digest) and not way.passes
+        return wire.open_answer(self._last, protocol.FOPEN_KEEP_CACHE if keep else way.flags, way.backing)
 
     async def create(self, request: wire.Request) -> bytes:
         made = wire.create(request.body)
@@ -82,6 +84,7 @@ class Data:
         file = tree.files.hold(inode.number)
         if not file.is_known:
             file.become_empty(EMPTY_DIGEST)
+        tree.passthrough.opened_cached(inode.number)
         self._last += 1
         self._handles[self._last] = Handle(file, made.flags, tree.errors.open(inode.number), has_made=True)
         entry = tree.entry(inode, directory, made.name)
@@ -139,7 +142,7 @@ class Data:
         handle = self._handle(wire.handle(request.body))
         if not handle.writes:
             return b""
-        if handle.file.is_ahead:
+        if handle.file.is_ahead or handle.file.mirror >= 0:
             return self._close(handle)  # type: ignore[return-value]
         self._tree.report(handle.opened)
         return b""
@@ -147,6 +150,7 @@ class Data:
     async def _close(self, handle: Handle) -> bytes:
         """A file that existed is in the log then, for whoever opens it elsewhere. One that this open has made is queued
         where its making was."""
+        await self._tree.passthrough.look(handle.file)
         await self._tree.committer.commit(handle.file)
         if not handle.has_made:
             await self._tree.barrier()
@@ -155,6 +159,7 @@ class Data:
 
     async def fsync(self, request: wire.Request) -> bytes:
         handle = self._handle(wire.handle(request.body))
+        await self._tree.passthrough.look(handle.file)
         if handle.file.is_ahead:
             await self._tree.committer.commit(handle.file)
         await self._tree.barrier()
@@ -165,6 +170,7 @@ class Data:
         """Nobody waits for this one. What a mapping has written after the last close is still to be committed."""
         handle = self._handles.pop(wire.handle(request.body), None)
         if handle is not None:
+            self._tree.passthrough.closed(handle.file.number, handle.passes)
             self._let_go(handle.file)
         return b""
 
@@ -183,10 +189,9 @@ class Data:
                 file.opens -= 1  # who has opened it since is asked again for what was written, and told
                 return
             _log.error("what was written to inode %d is lost: %s", file.number, error.strerror)
-            self._tree.files.discard(file)
-            return
-        if self._tree.files.let_go(file):
-            self._tree.files.discard(file)
+            self._tree.files.abandon(file)
+            self._tree.passthrough.refresh(file)
+        self._let_go(file)
 
     async def close(self) -> None:
         """Ends what nobody waits for."""

@@ -1,8 +1,4 @@
-"""Open files of a mount.
-
-All opens of an inode share one File. It reads from the zone's own file (`base`) until somebody writes; then from a
-private copy (`staged`), which every open of the mount sees at once and nobody else before it is committed.
-"""
+"""The open files of a mount, and those that are kept open for the next open."""
 
 from __future__ import annotations
 
@@ -13,8 +9,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from lddp.access import OpenFile
 from lddp.content.disk import finished
@@ -22,107 +17,19 @@ from lddp.core.namespace import Inode
 from lddp.core.operations import EMPTY_DIGEST
 from lddp.doors.fuse import copying
 from lddp.doors.fuse.dirty import Dirty
-from lddp.doors.fuse.errors import Opened
+from lddp.doors.fuse.file import File
 from lddp.doors.fuse.ordering import Orders, refused
 from lddp.errors import OperationError
-
-if TYPE_CHECKING:
-    from lddp.doors.fuse.streaming import Stream
 
 AT_ONCE_BYTES = 128 * 1024
 """What is written to a file's pages without a thread: such a write is a copy in memory, a thread costs more."""
 IDLE_FILES_MAX = 64
 IDLE_BYTES_MAX = 1 << 20
-"""How large a file may be that is kept open after its last close, for the next open of it."""
+"""How large a file may be that is kept open after its last close, for the next open of it; clones may be larger."""
 TRIES_MAX = 16
 NOT_THERE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL))
 """What says that the path of a file leads to no file any more."""
-_WRITABLE = os.O_WRONLY | os.O_RDWR
 Got = TypeVar("Got")
-
-
-class File:
-    """One inode that is open. `digest` names the content in the log that `base` has, or that `staged` was made from or
-    committed as; empty where that is not known. `size` and `mtime_ns` are what stat shows while there is a copy."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.opens = 0
-        self.base: OpenFile | None = None
-        self.staged = -1
-        self.is_known = False
-        """Whether there are bytes to read: `base`, `staged`, or none because the file is empty."""
-        self.digest = b""
-        self.size = 0
-        self.mtime_ns = 0
-        self.changed_ns = 0
-        """When the copy was changed last."""
-        self.dirty = Dirty(0)
-        self.stream: Stream | None = None
-        """What of `dirty` is on its way to the zones already."""
-        self.is_committing = False
-        self.is_stale = False
-        """Whether the log has another content since, from elsewhere."""
-        self.is_orphan = False
-        """Whether it has no name any more, so that no bytes can come from elsewhere."""
-        self.lock = asyncio.Lock()
-        """Held while bytes are changed, copied or replaced."""
-        self.commits = asyncio.Lock()
-        """Held while what was written goes into the log, and while a name of the file goes."""
-
-    @property
-    def descriptor(self) -> int:
-        """Of its bytes; -1 where it is empty."""
-        if self.staged >= 0:
-            return self.staged
-        return -1 if self.base is None else self.base.descriptor
-
-    @property
-    def is_ahead(self) -> bool:
-        """Whether the log is still to learn what it has."""
-        return self.dirty.touched or self.is_committing
-
-    def is_intact(self) -> bool:
-        if self.is_orphan:
-            return True
-        if self.is_stale and not self.is_ahead:
-            return False
-        return self.staged >= 0 or self.base is None or self.base.is_intact()
-
-    def end_stream(self) -> None:
-        """What was sent before its commit is not wanted any more."""
-        if self.stream is not None:
-            self.stream.task.cancel()
-            self.stream = None
-
-    def drop(self) -> None:
-        """Lets go of its bytes."""
-        self.end_stream()
-        if self.base is not None:
-            self.base.close()
-            self.base = None
-        if self.staged >= 0:
-            os.close(self.staged)
-            self.staged = -1
-        self.is_known = self.is_stale = False
-
-    def become_empty(self, digest: bytes) -> None:
-        self.drop()
-        self.digest, self.size, self.is_known = digest, 0, True
-        self.dirty = Dirty(0)
-
-
-@dataclass(frozen=True, slots=True)
-class Handle:
-    file: File
-    flags: int
-    opened: Opened
-    has_made: bool = False
-    """Whether this open has made the file."""
-
-    @property
-    def writes(self) -> bool:
-        return bool(self.flags & _WRITABLE)
 
 
 class Files:
@@ -147,6 +54,15 @@ class Files:
     async def run(self, function: Callable[..., Got], *arguments: Any) -> Got:
         """In a thread. Whoever is cancelled waits for it nevertheless."""
         return await finished(asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments))
+
+    async def run_through(self, function: Callable[..., Got], *arguments: Any) -> Got:
+        """As `run`, and where it is cancelled, not before the thread is done."""
+        running = asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait([running])
+            raise
 
     @asynccontextmanager
     async def quiet(self, *numbers: int) -> AsyncIterator[None]:
@@ -176,7 +92,7 @@ class Files:
             return False
         if file.is_ahead:
             return True
-        if file.is_known and file.size <= IDLE_BYTES_MAX:
+        if file.is_known and not file.is_stale and (file.size <= IDLE_BYTES_MAX or file.is_clone):
             self._idle[file.number] = file
             if len(self._idle) <= IDLE_FILES_MAX:
                 return False
@@ -189,13 +105,23 @@ class Files:
         self._files.pop(file.number, None)
         self._idle.pop(file.number, None)
 
+    def abandon(self, file: File) -> None:
+        """What was written to it is lost."""
+        file.end_stream()
+        file.dirty = Dirty(file.size)
+        file.is_stale = True
+
+    def forget_idle(self, file: File) -> None:
+        """Nobody needs its bytes any more."""
+        if not file.opens:
+            self.discard(file)
+
     def gone(self, number: int) -> None:
         """The last name of an inode is gone."""
         file = self._files.get(number)
         if file is not None:
             file.end_stream()
-        if file is not None and not file.opens:
-            self.discard(file)
+            self.forget_idle(file)
 
     def inode(self, number: int) -> tuple[Inode | None, bytes]:
         """As the namespace has it now, and its path."""
@@ -205,6 +131,8 @@ class Files:
 
     async def freshen(self, file: File) -> None:
         """Makes the file's bytes those of the log, unless somebody writes to it. `lock` is held."""
+        if file.is_stale:
+            await self.notice(file)
         for _ in range(TRIES_MAX):
             inode, path = self.inode(file.number)
             if inode is None:
@@ -233,13 +161,26 @@ class Files:
         if opened.entry.inode != file.number:
             opened.close()
             return False
-        file.drop()
+        if file.passes:
+            if not await self._replace(file, opened):
+                return False
+        else:
+            file.drop()
+            file.base = opened
         inode, _ = self.inode(file.number)
         same = inode is not None and inode.version == opened.entry.version and inode.content is not None
-        file.digest = inode.content.digest if inode is not None and same and inode.content is not None else b""
-        file.base, file.size, file.is_known = opened, opened.entry.size, True
-        file.dirty = Dirty(file.size)
+        file.become(inode.content.digest if inode and same and inode.content else b"", opened.entry.size)
         return True
+
+    async def _replace(self, file: File, opened: OpenFile) -> bool:
+        """The copy stays the same file and gets these bytes; False where they became others meanwhile."""
+        file.is_stale = True  # if this does not come to its end
+        try:
+            for copy in file.copies:
+                await self.run_through(copying.replace, opened.descriptor, copy, opened.entry.size)
+            return opened.is_intact()
+        finally:
+            opened.close()
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -326,9 +267,7 @@ class Files:
         return self._write(file, offset, data)
 
     def _write(self, file: File, offset: int, data: memoryview) -> int:
-        done = 0
-        while done < len(data):
-            done += os.pwrite(file.staged, data[done:], offset + done)
+        done = file.put(offset, data)
         self.note(file, offset, offset + done)
         return done
 
@@ -339,8 +278,15 @@ class Files:
         file.size = max(file.size, stop)
         file.mtime_ns = file.changed_ns = self._ground.time_ns()
 
+    async def notice(self, file: File) -> None:
+        """What has been stored through mappings of the copy is a change of it. `lock` is held."""
+        if file.mirror >= 0:
+            for start, stop in await self.run_through(copying.follow, file.staged, file.mirror, file.size):
+                file.is_clone = False
+                self.note(file, start, stop)
+
     def resize(self, file: File, size: int) -> None:
-        os.ftruncate(file.staged, size)
+        file.cut(size)
         file.dirty.resize(size)
         self.cut(file, size)
         file.size = size
@@ -354,7 +300,7 @@ class Files:
             if len(data) <= AT_ONCE_BYTES:
                 return self._write(file, offset, data)
             try:
-                done = await self.run(os.pwrite, file.staged, data, offset)
+                done = await self.run(file.put, offset, data)
             except asyncio.CancelledError:
                 self.note(file, offset, offset + len(data))  # it was written nevertheless
                 raise
@@ -376,7 +322,8 @@ class Files:
         async with file.lock:
             await self.stage(file)
             before = file.size
-            await self.run(copying.allocate, file.staged, mode, offset, length)
+            for copy in file.copies:
+                await self.run(copying.allocate, copy, mode, offset, length)
             if mode & ~1:
                 self.note(file, offset, min(offset + length, before))
             if not mode & 1 and offset + length > before:

@@ -72,6 +72,7 @@ class Filesystem:
 
     async def close(self) -> None:
         """Nothing is committed here: `Tree.commit_all` comes first."""
+        await self.tree.passthrough.close()
         await self._data.close()
         await self.tree.close()
         self.tree.files.close()

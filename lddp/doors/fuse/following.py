@@ -42,11 +42,12 @@ class Following:
 
     @property
     def is_told(self) -> bool:
-        return self._done.is_set()
+        return self._done.is_set() and self._tree.passthrough.is_fresh
 
     async def told(self) -> None:
-        """Returns when the kernel knows of every change so far."""
+        """Returns when the kernel knows of every change so far, and has it where it reads by itself."""
         await self._done.wait()
+        await self._tree.passthrough.fresh()
 
     async def run(self) -> None:
         while True:
@@ -68,6 +69,8 @@ class Following:
         tree = self._tree
         inode = view.inode(number)
         notices: Notices = []
+        if inode is None:
+            tree.files.gone(number)
         for directory, name in tree.inodes.names(number):
             if view.child(directory, name) != number:
                 tree.inodes.lost_name(number, directory, name)
@@ -86,4 +89,6 @@ class Following:
         digest = b"" if inode.content is None else inode.content.digest
         if file is not None and not file.is_ahead and file.digest != digest:
             file.is_stale = True
+            tree.passthrough.refresh(file)
+            tree.files.forget_idle(file)
         return not (file is not None and file.is_ahead) and tree.inodes.has_pages_of_another(inode.number, digest)

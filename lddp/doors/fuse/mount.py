@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from lddp.config import WriteMode
 from lddp.doors.fuse import mounting
+from lddp.doors.fuse.backing import KernelBacking
 from lddp.doors.fuse.filesystem import Filesystem
 from lddp.doors.fuse.following import Following
 from lddp.doors.fuse.ground import Ground, Patience, Top
@@ -61,6 +62,8 @@ class Mount:
         except TimeoutError:
             await mount.stop(lazily=True)
             raise UnavailableError(f"the kernel did not greet the mount at {quoted(mountpoint)}; try again") from None
+        if mount.session.passes:
+            tree.passthrough.kernel = KernelBacking(descriptor, mount.session.ended.done)
         return mount
 
     def _not_followed(self, task: asyncio.Task[None]) -> None:

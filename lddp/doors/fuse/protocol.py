@@ -69,6 +69,9 @@ class Init(IntFlag):
     MAX_PAGES = 1 << 22
     EXPLICIT_INVAL_DATA = 1 << 25
     HANDLE_KILLPRIV_V2 = 1 << 28
+    INIT_EXT = 1 << 30
+    """There are bits beyond 32."""
+    PASSTHROUGH = 1 << 37
 
 
 WANTED = (
@@ -86,6 +89,8 @@ WANTED = (
 )
 """Not POSIX_LOCKS and FLOCK_LOCKS: without them the kernel keeps locks itself, local to the mount. Not HANDLE_KILLPRIV
 of the first version: it costs a getxattr for each write."""
+STACK_DEPTH = 1
+"""Of a mount whose files may be passed through to files of a filesystem that is no stack itself."""
 
 
 class SetAttribute(IntFlag):
@@ -101,7 +106,9 @@ class SetAttribute(IntFlag):
     KILL_SUIDGID = 1 << 11
 
 
+FOPEN_DIRECT_IO = 1 << 0
 FOPEN_KEEP_CACHE = 1 << 1
+FOPEN_PASSTHROUGH = 1 << 7
 OPEN_KILL_SUIDGID = 1 << 0
 WRITE_KILL_SUIDGID = 1 << 2
 NOTIFY_INVAL_INODE = 2

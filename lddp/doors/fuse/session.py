@@ -63,6 +63,8 @@ class Session:
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.started: asyncio.Future[None] = self._loop.create_future()
         """Done when the kernel has been greeted."""
+        self.passes = False
+        """Whether passthrough was agreed on."""
         os.set_blocking(descriptor, False)
         self._loop.add_reader(descriptor, self._readable)
 
@@ -111,7 +113,9 @@ class Session:
             _log.error("this kernel's FUSE is %d.%d; 7.%d is needed", offer.major, offer.minor, protocol.MINOR_MIN)
             self._refuse(request.unique, errno.EPROTO)
             return
-        self._answer(request.unique, wire.init_answer(offer, background=BACKGROUND))
+        # Only who may administer the machine can give the kernel files; others need not ask.
+        self.passes = os.geteuid() == 0 and wire.may_pass(offer)
+        self._answer(request.unique, wire.init_answer(offer, background=BACKGROUND, passes=self.passes))
         if not self.started.done():
             self.started.set_result(None)
 

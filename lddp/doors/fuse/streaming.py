@@ -15,7 +15,8 @@ from collections.abc import Iterator
 
 from lddp.access import ContentWriter
 from lddp.doors.fuse.dirty import Dirty
-from lddp.doors.fuse.files import File, Files
+from lddp.doors.fuse.file import File
+from lddp.doors.fuse.files import Files
 from lddp.doors.fuse.ground import Ground
 from lddp.errors import LddpError
 

@@ -16,6 +16,7 @@ from lddp.doors.fuse.files import Files
 from lddp.doors.fuse.ground import Ground, Patience, Top
 from lddp.doors.fuse.inodes import Inodes
 from lddp.doors.fuse.ordering import Orders, Stamp, refused
+from lddp.doors.fuse.passthrough import Passthrough
 from lddp.doors.fuse.pipeline import Pipeline
 from lddp.doors.fuse.promised import Promised
 from lddp.doors.fuse.streaming import Streams
@@ -46,6 +47,7 @@ class Tree:
         self.inodes = Inodes(top.root)
         self.orders = Orders(ground, top, patience, self.pipeline)
         self.files = Files(self.orders)
+        self.passthrough = Passthrough(self.files, ground.scratch)
         self.tell: Callable[[list[Sequence[bytes]]], Awaitable[None]] = _tell_nobody
         """Tells the kernel something that it did not ask for."""
         self.doubt: Callable[[set[int]], None] = _doubt_nothing
@@ -127,6 +129,7 @@ class Tree:
 
     async def commit_all(self) -> None:
         """Everything that was written and not committed yet, and everything that was promised."""
+        await self.passthrough.look_at_all()
         for file in self.files:
             if file.is_ahead:
                 try:

@@ -16,8 +16,10 @@ from lddp.doors.fuse.protocol import (
     NOTIFY_INVAL_ENTRY,
     NOTIFY_INVAL_INODE,
     PAGES_MAX,
+    STACK_DEPTH,
     WANTED,
     WRITE_BYTES_MAX,
+    Init,
     SetAttribute,
 )
 
@@ -25,6 +27,7 @@ _IN = struct.Struct("<IIQQIIIHH")
 _OUT = struct.Struct("<IiQ")
 _INIT_IN = struct.Struct("<IIII")
 _INIT_OUT = struct.Struct("<IIIIHHIIHHII24x")
+_BACKING = struct.Struct("<iIQ")
 _ATTRIBUTES = struct.Struct("<3Q3q10I")
 _ENTRY = struct.Struct("<QQQQII")
 _ATTRIBUTES_OUT = struct.Struct("<QII")
@@ -86,17 +89,28 @@ class Hello(NamedTuple):
 
 
 def hello(body: memoryview) -> Hello:
-    return Hello(*_INIT_IN.unpack_from(body))
+    major, minor, readahead_bytes, flags = _INIT_IN.unpack_from(body)
+    if flags & Init.INIT_EXT and len(body) >= _INIT_IN.size + 4:
+        flags |= int.from_bytes(body[_INIT_IN.size : _INIT_IN.size + 4], "little") << 32
+    return Hello(major, minor, readahead_bytes, flags)
 
 
-def init_answer(offer: Hello, *, background: int) -> bytes:
-    """`background` is how many requests of readahead and the like may be in flight."""
+def may_pass(offer: Hello) -> bool:
+    """Whether the kernel can be asked to read files by itself."""
+    return offer.flags & Init.PASSTHROUGH > 0 and offer.minor >= MINOR_MAX
+
+
+def init_answer(offer: Hello, *, background: int, passes: bool = False) -> bytes:
+    """`background` is how many requests of readahead and the like may be in flight; with `passes` the kernel is asked
+    for passthrough, where it has that."""
     flags = offer.flags & WANTED
+    passes = passes and may_pass(offer)
+    if passes:
+        flags |= Init.INIT_EXT | Init.PASSTHROUGH
     minor = min(offer.minor, MINOR_MAX)
     congested = max(1, background * 3 // 4)
-    return _INIT_OUT.pack(
-        MAJOR, minor, offer.readahead_bytes, flags, background, congested, WRITE_BYTES_MAX, 1, PAGES_MAX, 0, 0, 0
-    )
+    head = (MAJOR, minor, offer.readahead_bytes, flags & 0xFFFF_FFFF, background, congested)
+    return _INIT_OUT.pack(*head, WRITE_BYTES_MAX, 1, PAGES_MAX, 0, flags >> 32, STACK_DEPTH if passes else 0)
 
 
 # -- attributes
@@ -248,8 +262,18 @@ def open_flags(body: memoryview) -> tuple[int, int]:
     return flags, own
 
 
-def open_answer(handle: int, flags: int = 0) -> bytes:
-    return _OPEN_OUT.pack(handle, flags, 0)
+def open_answer(handle: int, flags: int = 0, backing: int = 0) -> bytes:
+    """`backing`: the kernel's number for the file that it is to read instead of asking."""
+    return _OPEN_OUT.pack(handle, flags, backing)
+
+
+def backing_map(descriptor: int) -> bytes:
+    """What the kernel is told of a file that it may read by itself."""
+    return _BACKING.pack(descriptor, 0, 0)
+
+
+def backing_number(number: int) -> bytes:
+    return number.to_bytes(4, "little")
 
 
 class Span(NamedTuple):

@@ -1,0 +1,71 @@
+"""What passthrough asks of the kernel, and of the filesystem that has a mount's own copies."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+from collections.abc import Callable
+from typing import Protocol
+
+from lddp.doors.fuse import copying, wire
+
+_OPEN = 0x4010E501
+_CLOSE = 0x4004E502
+_SET_SIGNAL = 10
+
+
+class Backing(Protocol):
+    """Calls do not block, but for `clone`, which is for threads."""
+
+    def open(self, descriptor: int) -> int:
+        """The kernel may read this file by itself from now on; its number for it. OSError where it will not."""
+        ...
+
+    def close(self, number: int) -> None:
+        """It is not named in an answer any more. Files that the kernel has open by it stay so."""
+        ...
+
+    def is_held(self, descriptor: int) -> bool:
+        """Whether anybody but this descriptor has the file open or mapped. To be asked only while nobody can open it.
+        OSError where the filesystem cannot tell."""
+        ...
+
+    def clone(self, source: int, target: int) -> None:
+        """Gives a file the bytes of another one, from its beginning on, without copying them: whoever reads it
+        meanwhile has the old ones or the new ones. OSError where the filesystem cannot."""
+        ...
+
+
+class KernelBacking:
+    """`device` is the open /dev/fuse; `is_over` says whether it has been closed."""
+
+    def __init__(self, device: int, is_over: Callable[[], bool]) -> None:
+        self._device = device
+        self._is_over = is_over
+
+    def open(self, descriptor: int) -> int:
+        if self._is_over():
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+        number: int = fcntl.ioctl(self._device, _OPEN, bytearray(wire.backing_map(descriptor)), True)
+        return number
+
+    def close(self, number: int) -> None:
+        if not self._is_over():
+            with contextlib.suppress(OSError):  # it went with the mount
+                fcntl.ioctl(self._device, _CLOSE, wire.backing_number(number))
+
+    def is_held(self, descriptor: int) -> bool:
+        # A write lease is given only to who is alone (fcntl(2)). Whoever came meanwhile would cause a signal.
+        fcntl.fcntl(descriptor, _SET_SIGNAL, signal.SIGURG)
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        except BlockingIOError:
+            return True
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        return False
+
+    def clone(self, source: int, target: int) -> None:
+        copying.clone(source, target)
