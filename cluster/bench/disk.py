@@ -1,4 +1,4 @@
-"""Fresh ext4 filesystems on loop devices, so that no run pays for what another one deleted."""
+"""Fresh filesystems on loop devices, so that no run pays for what another one deleted."""
 
 from __future__ import annotations
 
@@ -31,14 +31,32 @@ def why_no_images() -> str:
 @contextmanager
 def fresh_filesystem(scratch: Path, inodes: int = INODES) -> Iterator[Path]:
     """An empty ext4 filesystem, mounted; destroyed as a whole afterwards."""
+    # Whole tables now, so that no kernel thread fills them in while something is timed.
+    options = ["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", "-N", str(inodes)]
+    with _mounted(scratch, ["mkfs.ext4", *options]) as disk:
+        yield disk
+
+
+def why_no_clones() -> str:
+    """Why there can be no filesystem here whose files are clones; empty when there can."""
+    return why_no_images() or ("" if shutil.which("mkfs.xfs") else "not installed: mkfs.xfs")
+
+
+@contextmanager
+def cloning_filesystem(scratch: Path) -> Iterator[Path]:
+    """As `fresh_filesystem`, of XFS."""
+    with _mounted(scratch, ["mkfs.xfs", "-q", "-m", "reflink=1"]) as disk:
+        yield disk
+
+
+@contextmanager
+def _mounted(scratch: Path, make: list[str]) -> Iterator[Path]:
     home = Path(tempfile.mkdtemp(prefix="image-", dir=scratch))
-    image, mounted = home / "ext4.img", home / "mounted"
+    image, mounted = home / "disk.img", home / "mounted"
     mounted.mkdir()
     with open(image, "wb") as file:
         file.truncate(IMAGE_BYTES)
-    # Whole tables now, so that no kernel thread fills them in while something is timed.
-    options = ["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", "-N", str(inodes)]
-    subprocess.run(["mkfs.ext4", *options, image], check=True)
+    subprocess.run([*make, image], check=True)
     subprocess.run(["mount", "-o", "loop", image, mounted], check=True)
     try:
         yield mounted

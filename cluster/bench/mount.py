@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cluster.bench import gluster
 from cluster.bench.context import Context
-from cluster.bench.disk import work_place
+from cluster.bench.disk import cloning_filesystem, why_no_clones, work_place
 from cluster.bench.nodes import Ecosystem, ecosystem
 from cluster.bench.report import progress
 from lddp.config import WriteMode
@@ -25,6 +25,7 @@ FILE_BYTES = 4096
 BIG_BYTES = 256 << 20
 STEP_BYTES = 1 << 20
 RANDOM_READS = 4000
+ON_XFS = ", XFS"
 STATS = 4000
 BESIDE_GLUSTER = {
     "creates, 1 thread": ("creates, 1 thread", 1.0),
@@ -58,6 +59,7 @@ def run(context: Context) -> None:
             found.append((ours, _measure(bare, archive) | _pipelined(bare / "pipelined", archive)))
             for place in (point, queue):
                 nodes.client("node-1").change("DELETE", "/v1/mounts", {"mountpoint": str(place), "lazy": "true"})
+        found[-1] = _with_clones(context, *found[-1])
         if not why_not:
             with work_place(context.scratch) as disk, gluster.volume(disk / "gluster") as volume:
                 peers.append(_creates(volume, FILES, "creates"))
@@ -80,6 +82,22 @@ def run(context: Context) -> None:
     )
 
 
+def _with_clones(context: Context, ours: Measured, theirs: Measured) -> tuple[Measured, Measured]:
+    """And what a filesystem with clones makes of large files, where one can be made."""
+    if why := why_no_clones():
+        context.report.note(f"mount: XFS skipped, {why}")
+        return ours, theirs
+    with cloning_filesystem(context.scratch) as disk, ecosystem(disk / "lddp", "--nodes", "3") as nodes:
+        bare, point = disk / "bare", disk / "mnt"
+        bare.mkdir()
+        point.mkdir()
+        nodes.create_rule(RULE, [str(node["zone"]) for node in nodes.nodes.values()])
+        _mount(nodes, point, WriteMode.SYNC)
+        found = _measure_big(point, ON_XFS), _measure_big(bare, ON_XFS)
+        nodes.client("node-1").change("DELETE", "/v1/mounts", {"mountpoint": str(point), "lazy": "true"})
+    return ours | found[0], theirs | found[1]
+
+
 def _mount(nodes: Ecosystem, point: Path, mode: WriteMode) -> None:
     body = {"rule": RULE, "mountpoint": str(point), "write_mode": mode.value}
     nodes.client("node-1").change("POST", "/v1/mounts", body=body)
@@ -100,13 +118,20 @@ def _measure(top: Path, archive: Path) -> Measured:
     found = _creates(top, FILES, "creates") | _unpack(top, archive, "tar -x")
     one = top / "one"
     found["stat"] = "/s", _rate(STATS, lambda: [os.stat(one / str(n % FILES)) for n in range(STATS)]), None
+    return found | _measure_big(top)
+
+
+def _measure_big(top: Path, where: str = "") -> Measured:
+    found: Measured = {}
     big = top / "big"
     took_s, sync_s = _write(big)
-    found["write, sequential"] = "MB/s", BIG_BYTES / 1e6 / took_s, 0.3
-    found["write, sequential, fsync and close of it"] = "s", sync_s, None
-    found["read, sequential, first"] = "MB/s", _rate(BIG_BYTES / 1e6, lambda: _read(big)), None
-    found["read, sequential, again"] = "MB/s", _rate(BIG_BYTES / 1e6, lambda: _read(big)), 0.9
-    found["read, random 4 KiB"] = "/s", _rate(RANDOM_READS, lambda: _read_randomly(big)), 0.5
+    found[f"write, sequential{where}"] = "MB/s", BIG_BYTES / 1e6 / took_s, 0.3
+    found[f"write, sequential, fsync and close of it{where}"] = "s", sync_s, None
+    if where:
+        _bring_to_disk(top.parent)
+    found[f"read, sequential, first{where}"] = "MB/s", _rate(BIG_BYTES / 1e6, lambda: _read(big)), None
+    found[f"read, sequential, again{where}"] = "MB/s", _rate(BIG_BYTES / 1e6, lambda: _read(big)), 0.9
+    found[f"read, random 4 KiB{where}"] = "/s", _rate(RANDOM_READS, lambda: _read_randomly(big)), 0.5
     return found
 
 
@@ -167,6 +192,11 @@ def _sync(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
+
+
+def _bring_to_disk(disk: Path) -> None:
+    """What is in zones for longer is on their disk."""
+    subprocess.run(["sync", "--file-system", disk], check=True)
 
 
 def _write(path: Path) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -15,10 +16,12 @@ from lddp.doors.fuse import copying, wire
 _OPEN = 0x4010E501
 _CLOSE = 0x4004E502
 _SET_SIGNAL = 10
+_CACHESTAT = 451
+"""The system call's number, on all architectures (Linux 6.5 and later)."""
 
 
 class Backing(Protocol):
-    """Calls do not block, but for `clone`, which is for threads."""
+    """Calls do not block, but for `is_clean` and `clone`, which are for threads."""
 
     def open(self, descriptor: int) -> int:
         """The kernel may read this file by itself from now on; its number for it. OSError where it will not."""
@@ -31,6 +34,10 @@ class Backing(Protocol):
     def is_held(self, descriptor: int) -> bool:
         """Whether anybody but this descriptor has the file open or mapped. To be asked only while nobody can open it.
         OSError where the filesystem cannot tell."""
+        ...
+
+    def is_clean(self, descriptor: int) -> bool:
+        """Whether the disk has all of the file: a clone waits until it has. OSError where the kernel cannot tell."""
         ...
 
     def clone(self, source: int, target: int) -> None:
@@ -66,6 +73,15 @@ class KernelBacking:
             return True
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         return False
+
+    def is_clean(self, descriptor: int) -> bool:
+        everything, found = (ctypes.c_uint64 * 2)(0, 0), (ctypes.c_uint64 * 5)()
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.syscall(_CACHESTAT, ctypes.c_uint(descriptor), everything, found, ctypes.c_uint(0)):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        _, dirty, under_way, _, _ = found
+        return not dirty and not under_way
 
     def clone(self, source: int, target: int) -> None:
         copying.clone(source, target)

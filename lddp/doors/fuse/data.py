@@ -32,6 +32,7 @@ class Data:
         self._last = 0
         self._late: set[asyncio.Task[None]] = set()
         tree.passthrough.let_go = self._let_go
+        tree.passthrough.commit = self._commit_soon
 
     def _handle(self, number: int) -> Handle:
         handle = self._handles.get(number)
@@ -170,16 +171,19 @@ class Data:
         """Nobody waits for this one. What a mapping has written after the last close is still to be committed."""
         handle = self._handles.pop(wire.handle(request.body), None)
         if handle is not None:
-            self._tree.passthrough.closed(handle.file.number, handle.passes)
+            self._tree.passthrough.closed(handle)
             self._let_go(handle.file)
         return b""
 
     def _let_go(self, file: File) -> None:
         if self._tree.files.let_go(file):
-            file.opens += 1
-            task = asyncio.get_running_loop().create_task(self._commit_late(file))
-            self._late.add(task)
-            task.add_done_callback(self._late.discard)
+            self._commit_soon(file)
+
+    def _commit_soon(self, file: File) -> None:
+        file.opens += 1
+        task = asyncio.get_running_loop().create_task(self._commit_late(file))
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
 
     async def _commit_late(self, file: File) -> None:
         try:
@@ -190,7 +194,6 @@ class Data:
                 return
             _log.error("what was written to inode %d is lost: %s", file.number, error.strerror)
             self._tree.files.abandon(file)
-            self._tree.passthrough.refresh(file)
         self._let_go(file)
 
     async def close(self) -> None:

@@ -121,7 +121,6 @@ class File:
 
     def put(self, offset: int, data: memoryview) -> int:
         """How many bytes were written; OSError where not even one."""
-        self.is_clone = False
         done = 0
         while done < len(data):
             try:

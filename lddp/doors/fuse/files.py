@@ -273,6 +273,7 @@ class Files:
 
     def note(self, file: File, start: int, stop: int) -> None:
         """These bytes of the copy were changed."""
+        file.is_clone = False
         file.dirty.write(start, stop)
         self.wrote(file, start, stop)
         file.size = max(file.size, stop)
@@ -282,11 +283,11 @@ class Files:
         """What has been stored through mappings of the copy is a change of it. `lock` is held."""
         if file.mirror >= 0:
             for start, stop in await self.run_through(copying.follow, file.staged, file.mirror, file.size):
-                file.is_clone = False
                 self.note(file, start, stop)
 
     def resize(self, file: File, size: int) -> None:
         file.cut(size)
+        file.is_clone = False
         file.dirty.resize(size)
         self.cut(file, size)
         file.size = size

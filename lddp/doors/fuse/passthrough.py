@@ -23,15 +23,16 @@ in place:
 - Cuts, allocations and what is orphaned work on it as they do anyway.
 
 That costs nothing only where the copy shares its blocks with the zone's file (FICLONE: XFS, btrfs). So only there, and
-where the kernel allows it, files get passthrough, from PASS_FROM_BYTES on; everything else is as without it. A program
-that opens with O_DIRECT is never the first one, since alignment would become its concern.
+where the kernel allows it, files get passthrough, from PASS_FROM_BYTES on; everything else is as without it. Nor do
+files that the disk has not got yet, for which a clone would have to wait. A program that opens with O_DIRECT is never
+the first one, since alignment would become its concern.
 
 Mappings. Those that only read see all changes, because they map the same file. A program that opens for reading and
 writing what is passed already may store to it, and nobody tells: so beside the copy there is a mirror from then on,
-which gets every known change and no stores; where the two differ at `fsync`, at a close, and when the last mapping is
-gone, that is what was stored. Only `msync` itself cannot be seen, and commits nothing. Files that are opened so are
-databases and the like: they do not get passthrough again. Whether a mapping is left is known from a write lease, which
-is granted to nobody but who is alone.
+which gets every known change and no stores; where the two differ at `fsync`, at a close, and when something stored has
+moved the copy's time after the last handle that may store is closed, that is what was stored. Only `msync` itself
+cannot be seen, and commits nothing. Files that are opened so are databases and the like: they do not get passthrough
+again. Whether a mapping is left is known from a write lease, which is granted to nobody but who is alone.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from typing import NamedTuple
 
 from lddp.doors.fuse import copying, protocol
 from lddp.doors.fuse.backing import Backing
-from lddp.doors.fuse.file import File
+from lddp.doors.fuse.file import File, Handle
 from lddp.doors.fuse.files import Files
 from lddp.errors import LddpError
 
@@ -71,6 +72,16 @@ class Way(NamedTuple):
     passes: bool = False
 
 
+def _bring_to_disk(descriptor: int) -> None:
+    """Blocking."""
+    try:
+        os.fdatasync(descriptor)
+    except OSError as error:
+        _log.warning("a file cannot be brought to the disk: %s", error.strerror)
+    finally:
+        os.close(descriptor)
+
+
 class _Passed:
     """An inode that is passed."""
 
@@ -78,16 +89,28 @@ class _Passed:
         self.file = file
         self.backing = backing
         self.handles = 0
+        self.stores = 0
+        """Handles among them by which it can be mapped to be stored to."""
+        self.changed_ns = 0
+        """The copy's time when it was last looked at what was stored."""
+        self.again = False
+        """Whether something may have been stored since without another time."""
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether no release will tell what becomes of it."""
+        return not self.handles or (not self.stores and self.file.mirror >= 0)
 
 
 class Passthrough:
     """Which opens of one mount pass. `let_go` is called with a file that is not passed any more, and commits what it
-    has."""
+    has; `commit` with one that still is."""
 
     def __init__(self, files: Files, scratch: Callable[[], Path]) -> None:
         self.kernel: Backing | None = None
         """None where the kernel cannot be asked."""
         self.let_go: Callable[[File], object] = files.let_go
+        self.commit: Callable[[File], object] = lambda file: None
         self._files = files
         self._scratch = scratch
         self._is_off = False
@@ -96,8 +119,9 @@ class Passthrough:
         """How many cached handles there are of an inode."""
         self._stored: OrderedDict[int, None] = OrderedDict()
         """Inodes that were opened for reading and writing."""
-        self._sweep: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
         self._refreshing: dict[int, asyncio.Task[None]] = {}
+        self._settling: dict[int, asyncio.Future[None]] = {}
 
     def __contains__(self, number: int) -> bool:
         return number in self._passed
@@ -121,23 +145,26 @@ class Passthrough:
             self.opened_cached(number)
             return Way()
         passed.handles += 1
+        passed.stores += reads_and_writes
         direct = flags & (os.O_WRONLY | os.O_RDWR | os.O_DIRECT)
         return Way(protocol.FOPEN_PASSTHROUGH | (protocol.FOPEN_DIRECT_IO if direct else 0), passed.backing, True)
 
     def opened_cached(self, number: int) -> None:
         self._cached[number] = self._cached.get(number, 0) + 1
 
-    def closed(self, number: int, passes: bool) -> None:
-        """The kernel has released a handle."""
-        if not passes:
+    def closed(self, handle: Handle) -> None:
+        """The kernel has released it."""
+        number = handle.file.number
+        if not handle.passes:
             self._cached[number] -= 1
             if not self._cached[number]:
                 del self._cached[number]
             return
         passed = self._passed[number]
         passed.handles -= 1
-        if not passed.handles and self._sweep is None:
-            self._sweep = asyncio.get_running_loop().create_task(self._look_for_the_last())
+        passed.stores -= handle.flags & os.O_ACCMODE == os.O_RDWR
+        if passed.is_watched and self._watch is None:
+            self._watch = asyncio.get_running_loop().create_task(self._watch_mappings())
 
     # -- from cached to passed and back -------------------------------------------------------------------------------
 
@@ -167,9 +194,13 @@ class Passthrough:
                 _log.log(logging.DEBUG if self._is_off else logging.INFO, "no passthrough: %s", error.strerror)
 
     async def _clone(self, file: File) -> bool:
-        """False where the zone's file changed meanwhile."""
+        """False where the zone's file changed meanwhile, or is not on the disk yet: it is brought there, for a later
+        open."""
         kernel, base = self._kernel, file.base
-        if base is None:
+        if base is None or file.number in self._settling:
+            return False
+        if not await self._files.run_through(kernel.is_clean, base.descriptor):
+            self._settle(file.number, os.dup(base.descriptor))
             return False
         staged = await self._files.run(copying.new_file, self._scratch())
         try:
@@ -184,6 +215,11 @@ class Passthrough:
         base.close()
         file.base, file.staged, file.is_clone = None, staged, True
         return True
+
+    def _settle(self, number: int, descriptor: int) -> None:
+        settling = asyncio.ensure_future(self._files.run(_bring_to_disk, descriptor))
+        self._settling[number] = settling
+        settling.add_done_callback(lambda _: self._settling.pop(number))
 
     def _pass(self, file: File) -> None:
         kernel = self._kernel
@@ -219,19 +255,32 @@ class Passthrough:
         for passed in list(self._passed.values()):
             await self.look(passed.file)
 
-    async def _look_for_the_last(self) -> None:
-        """The kernel tells of the last release, and not of the end of the last mapping."""
-        while idle := [passed for passed in self._passed.values() if not passed.handles]:
-            for passed in idle:
+    async def _watch_mappings(self) -> None:
+        """The kernel tells of the last release, and nothing of mappings."""
+        while watched := [passed for passed in self._passed.values() if passed.is_watched]:
+            for passed in watched:
                 try:
-                    if self._is_left(passed):
-                        await self.look(passed.file)
-                        if self._is_left(passed):
-                            self._end(passed)
+                    await self._watch_one(passed)
                 except OSError as error:
                     _log.error("what was stored to inode %d is not known: %s", passed.file.number, error.strerror)
             await asyncio.sleep(LOOK_S)
-        self._sweep = None
+        self._watch = None
+
+    async def _watch_one(self, passed: _Passed) -> None:
+        file = passed.file
+        if self._is_left(passed):
+            await self.look(file)
+            if self._is_left(passed):
+                self._end(passed)
+        elif file.mirror >= 0 and not passed.stores:
+            changed_ns = os.fstat(file.staged).st_ctime_ns
+            if passed.again or changed_ns != passed.changed_ns:
+                passed.again, passed.changed_ns = changed_ns != passed.changed_ns, changed_ns
+                # From here on a store moves the time again, if not within the same tick of the clock.
+                await self._files.run_through(os.fdatasync, file.staged)
+                await self.look(file)
+                if file.is_ahead and not passed.stores:
+                    self.commit(file)
 
     def _is_left(self, passed: _Passed) -> bool:
         """Whether nobody has it open or mapped."""
@@ -280,7 +329,7 @@ class Passthrough:
 
     async def close(self) -> None:
         """The kernel has let go of the mount."""
-        tasks = [*self._refreshing.values(), *([] if self._sweep is None else [self._sweep])]
+        tasks = [*self._refreshing.values(), *([] if self._watch is None else [self._watch])]
         for task in tasks:
             task.cancel()
         if tasks:

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import struct
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from lddp.doors.fuse.ground import Patience, Top
 from lddp.doors.fuse.protocol import Opcode
 from lddp.doors.fuse.tree import Tree
 from lddp.errors import LddpError
+from tests.doors.fuse.passing import FakeBacking, Modes, Opened
 from tests.doors.webhdfs.machine import MachineBackend
 
 PATIENCE_S = 60.0
@@ -118,6 +119,9 @@ class Kernel:
         self.ground = ground
         self.filesystem = Filesystem(Tree(ground, top, patience or Patience(), 0, mode))
         self.tree = self.filesystem.tree
+        self.modes = Modes()
+        self.told: Callable[[], Awaitable[None]] = self.tree.barrier
+        """Returns when a mount would show all that has been folded; a fixture that follows the log gives another."""
         self._waits = waits
         self._unique = 0
         self.uid, self.gid = 1000, 1001
@@ -130,6 +134,12 @@ class Kernel:
     def request(self, opcode: Opcode, node: int, body: bytes) -> wire.Request:
         self._unique += 2
         return wire.Request(opcode, self._unique, node, self.uid, self.gid, os.getpid(), memoryview(body))
+
+    def passes(self) -> FakeBacking:
+        """From here on there is passthrough."""
+        backing = FakeBacking()
+        self.modes.backing = self.tree.passthrough.kernel = backing
+        return backing
 
     async def __call__(self, opcode: Opcode, node: int = protocol.ROOT, body: bytes = b"") -> bytes:
         try:
@@ -193,12 +203,15 @@ class Kernel:
     async def create(self, name: bytes, flags: int = os.O_RDWR, node: int = protocol.ROOT, mode: int = 0o644) -> Open:
         body = struct.pack("<IIII", flags | os.O_CREAT, 0o100000 | mode, 0, 0) + name + b"\0"
         answer = await self(Opcode.CREATE, node, body)
-        return Open(self, shown(answer[40:]).inode, struct.unpack_from("<Q", answer, 128)[0])
+        return self._opened(shown(answer[40:]).inode, answer[128:], flags)
 
     async def open(self, node: int, flags: int = os.O_RDONLY) -> Open:
         answer = await self(Opcode.OPEN, node, struct.pack("<II", flags, 0))
-        handle, kept, _ = struct.unpack("<QIi", answer)
-        return Open(self, node, handle, bool(kept & protocol.FOPEN_KEEP_CACHE))
+        return self._opened(node, answer, flags)
+
+    def _opened(self, node: int, answer: bytes, asked: int) -> Open:
+        handle, flags, backing = struct.unpack("<QIi", answer)
+        return Open(self, node, handle, self.modes.opened(node, flags, backing), flags, asked)
 
     async def setattr(self, node: int, valid: int, **fields: Any) -> Shown:
         seconds = {key: divmod(fields.get(key, 0), 10**9) for key in ("atime_ns", "mtime_ns")}
@@ -222,9 +235,26 @@ class Open(NamedTuple):
     kernel: Kernel
     node: int
     handle: int
-    keeps_cache: bool = False
+    opened: Opened
+    flags: int
+    asked: int
+    """What the program asked for."""
+
+    @property
+    def is_writer(self) -> bool:
+        return bool(self.asked & (os.O_WRONLY | os.O_RDWR))
+
+    @property
+    def keeps_cache(self) -> bool:
+        return bool(self.flags & protocol.FOPEN_KEEP_CACHE)
+
+    @property
+    def passes(self) -> bool:
+        return bool(self.flags & protocol.FOPEN_PASSTHROUGH)
 
     async def read(self, offset: int = 0, size: int = 1 << 17) -> bytes:
+        if self.passes and not self.flags & protocol.FOPEN_DIRECT_IO:
+            return os.pread(self.opened.backing, size, offset)
         return await self.kernel(Opcode.READ, self.node, struct.pack("<QQIIQII", self.handle, offset, size, 0, 0, 0, 0))
 
     async def write(self, offset: int, data: bytes, flags: int = 0) -> int:
@@ -237,7 +267,12 @@ class Open(NamedTuple):
     async def fsync(self) -> None:
         await self.kernel(Opcode.FSYNC, self.node, struct.pack("<QII", self.handle, 0, 0))
 
+    def store(self, offset: int, data: bytes) -> None:
+        """Through a mapping."""
+        os.pwrite(self.opened.backing, data, offset)
+
     async def release(self) -> None:
+        self.kernel.modes.released(self.opened)
         await self.kernel(Opcode.RELEASE, self.node, struct.pack("<QIIQ", self.handle, 0, 0, 0))
 
     async def close(self) -> None:
