@@ -4,7 +4,9 @@ protocol.py    the kernel's numbers; wire.py its messages as bytes
 session.py     one open /dev/fuse: requests in, answers out, many in flight
 mounting.py    mount(2), fusermount3, umount2
 filesystem.py  which request means what; names.py, metadata.py, data.py say how
-files.py       open files: the zone's own bytes, or a private copy while somebody writes
+file.py        an open file: the zone's own bytes, or a private copy while somebody writes
+files.py       all of them
+passthrough.py files that the kernel reads by itself; backing.py what is asked of it for that
 streaming.py   what is written in order is sent before it is committed
 committing.py  from a private copy to records of the log
 ordering.py    records through the gateway, hard or soft, about an object whatever its name is by then

@@ -4,6 +4,8 @@
 
 A program of its own, for a mount. `--hand-over DIRECTORY` is a second mount of the same rule at another node: from time
 to time the file is closed in one and goes on in the other, after `--barrier COMMAND` has let that one catch up.
+`--reader` begins with a file `fsx-0` that is there, has it open for reading before anything else, and looks at
+everything through that as well.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ class Different(Exception):
 
 
 class Exercise:
-    def __init__(self, directories: list[Path], seed: int, barrier: list[str], size_max: int) -> None:
+    def __init__(
+        self, directories: list[Path], seed: int, barrier: list[str], size_max: int, *, has_reader: bool
+    ) -> None:
         self._directories = directories
         self._size_max = size_max
         self._random = random.Random(seed)
@@ -33,7 +37,11 @@ class Exercise:
         self._here = 0
         self._name = "fsx-0"
         self._model = bytearray()
-        self._file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_EXCL, 0o644)
+        self._readers: list[int] = []
+        if has_reader:
+            self._readers = [os.open(self._path, os.O_RDONLY)]
+            self._model[:] = os.pread(self._readers[0], size_max, 0)
+        self._file = os.open(self._path, os.O_RDWR | (0 if has_reader else os.O_CREAT | os.O_EXCL), 0o644)
         self.done = 0
         self._operations = [
             (30, self._read),
@@ -49,8 +57,9 @@ class Exercise:
             (2, self._truncate_by_name),
             (2, self._stat),
             (1, self._rename),
-            (1, self._replace),
         ]
+        if not has_reader:
+            self._operations.append((1, self._replace))
         if len(directories) > 1:
             self._operations.append((1, self._hand_over))
 
@@ -68,7 +77,8 @@ class Exercise:
                 raise SystemExit(f"operation {self.done} ({operation.__name__}): {error}") from error
             self.done += 1
         self._check_whole()
-        os.close(self._file)
+        for file in (self._file, *self._readers):
+            os.close(file)
 
     # -- operations ---------------------------------------------------------------------------------------------------
 
@@ -89,10 +99,11 @@ class Exercise:
 
     def _read(self) -> None:
         offset, length = self._span(len(self._model))
-        found = os.pread(self._file, length, offset)
-        if len(found) != max(0, min(length, len(self._model) - offset)):
-            raise Different(f"{len(found)} bytes were read at {offset} of {len(self._model)}")
-        self._same(found, offset)
+        for file in (self._file, *self._readers):
+            found = os.pread(file, length, offset)
+            if len(found) != max(0, min(length, len(self._model) - offset)):
+                raise Different(f"{len(found)} bytes were read at {offset} of {len(self._model)}")
+            self._same(found, offset)
 
     def _put(self, offset: int, data: bytes) -> None:
         if offset > len(self._model):
@@ -200,7 +211,8 @@ class Exercise:
 
     def _check_whole(self) -> None:
         self._stat()
-        self._same(os.pread(self._file, self._size_max + LENGTH_MAX, 0), 0)
+        for file in (self._file, *self._readers):
+            self._same(os.pread(file, self._size_max + LENGTH_MAX, 0), 0)
 
 
 def main() -> None:
@@ -211,9 +223,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=3 << 20, help="bytes that the file has at most")
     parser.add_argument("--hand-over", type=Path)
     parser.add_argument("--barrier", default="true")
+    parser.add_argument("--reader", action="store_true")
     arguments = parser.parse_args()
     directories = [arguments.directory] + ([arguments.hand_over] if arguments.hand_over else [])
-    exercise = Exercise(directories, arguments.seed, shlex.split(arguments.barrier), arguments.size)
+    barrier, has_reader = shlex.split(arguments.barrier), arguments.reader
+    exercise = Exercise(directories, arguments.seed, barrier, arguments.size, has_reader=has_reader)
     exercise.run(arguments.operations)
     sys.stdout.write(f"seed {arguments.seed}: {exercise.done} operations, all as they should be\n")
 

@@ -16,7 +16,7 @@ from lddp.doors.fuse.file import File
 from lddp.doors.fuse.passthrough import PASS_FROM_BYTES, Passthrough, Way
 from tests.doors.fuse.cloning import Driven, can_clone, cloning_filesystem, driven
 from tests.doors.fuse.live import PATIENCE_S, MountedTrio, can_mount, trio
-from tests.doors.fuse.test_mounted import trio_mount_at_target
+from tests.doors.fuse.test_mounted import FSX, trio_mount_at_target
 from tests.node.trio import SOURCE, TARGET
 
 pytestmark = [can_mount, can_clone]
@@ -239,6 +239,28 @@ async def test_a_program_is_executed_and_locks_hold(lake: Lake) -> None:
     await lake.nodes.programs.sh("exec 3<f; flock 3; ! flock -n f true")
 
 
+def counted(passthrough: Passthrough, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many opens from here on were cached, and how many passed."""
+    right, ways = passthrough.open, [0, 0]
+
+    async def count(file: File, flags: int) -> Way:
+        way = await right(file, flags)
+        ways[way.passes] += 1
+        return way
+
+    monkeypatch.setattr(passthrough, "open", count)
+    return ways
+
+
+async def test_random_operations_beside_a_reader(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    await lake.nodes.programs.python(f"open('fsx-0', 'wb').write(b'x' * {SIZE})")
+    await lake.settled()
+    ways = counted(lake.passthrough, monkeypatch)
+    await lake.nodes.programs.run(sys.executable, str(FSX), ".", "--operations", "1000", "--seed", "3", "--reader")
+    assert ways[1] > 20 and not ways[0]
+    await lake.nodes.assert_equal()
+
+
 STRESS = """
 import mmap, os, random, sys
 me, opens, seed = map(int, sys.argv[1:])
@@ -281,15 +303,7 @@ async def test_no_open_fails_in_any_order(lake: Lake, monkeypatch: pytest.Monkey
     """3,200 opens by four programs; each reads back through all that it has open what it has written through any."""
     await lake.nodes.programs.python(f"for n in range(3): open('s%d' % n, 'wb').write(bytes({PASS_FROM_BYTES}))")
     await lake.settled()
-    passthrough, ways = lake.passthrough, [0, 0]
-    right = passthrough.open
-
-    async def counted(file: File, flags: int) -> Way:
-        way = await right(file, flags)
-        ways[way.passes] += 1
-        return way
-
-    monkeypatch.setattr(passthrough, "open", counted)
+    ways = counted(lake.passthrough, monkeypatch)
     programs = lake.nodes.programs
     commands = [(sys.executable, "-c", STRESS, str(me), "800", "1") for me in range(4)]
     results = await asyncio.gather(*(programs.run(*command) for command in commands))

@@ -58,6 +58,18 @@ async def test_the_greeting(device: Device) -> None:
     unique, error, body = await device.answer()
     assert (unique, error, len(body)) == (1, 0, 64)
     assert device.session.started.done()
+    assert not device.session.passes
+
+
+@pytest.mark.parametrize(("user", "passes"), [(0, True), (1000, False)])
+async def test_passthrough_is_agreed_on_by_who_may_use_it(
+    device: Device, user: int, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    device.send(Opcode.INIT, 1, struct.pack("<IIIII", 7, 45, 131072, 0xFFFFFFFF, 1 << 5) + bytes(44))
+    _, error, body = await device.answer()
+    assert not error and device.session.passes is passes
+    assert bool(struct.unpack_from("<I", body, 32)[0]) is passes
 
 
 async def test_a_kernel_that_is_too_old_is_told(device: Device) -> None:

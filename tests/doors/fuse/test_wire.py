@@ -50,6 +50,23 @@ def test_init_agrees_on_what_both_have() -> None:
     assert struct.unpack_from("<H", answer, 28) == (256,)
 
 
+def test_init_agrees_on_passthrough_where_it_is_asked_for_and_offered() -> None:
+    ext, passthrough_bit = 1 << 30, 1 << 5
+    offered = wire.hello(body(struct.pack("<IIIII", 7, 45, 131072, 0xFFFF_FFFF, passthrough_bit) + bytes(44)))
+    without = wire.hello(body(struct.pack("<IIIII", 7, 45, 131072, 0xFFFF_FFFF, 0) + bytes(44)))
+    old = wire.hello(body(struct.pack("<IIII", 7, 31, 131072, 0x3FFF_FFFF)))
+    assert [wire.may_pass(offer) for offer in (offered, without, old)] == [True, False, False]
+    for offer, passes, expected in (
+        (offered, True, (ext, passthrough_bit, 1)),
+        (offered, False, (0, 0, 0)),
+        (without, True, (0, 0, 0)),
+        (old, True, (0, 0, 0)),
+    ):
+        answer = wire.init_answer(offer, background=64, passes=passes)
+        (flags,) = struct.unpack_from("<I", answer, 12)
+        assert (flags & ext, *struct.unpack_from("<II", answer, 32)) == expected
+
+
 def test_init_asks_for_nothing_that_the_kernel_has_not() -> None:
     answer = wire.init_answer(wire.Hello(7, 31, 4096, Init.ASYNC_READ), background=1)
     assert struct.unpack_from("<IIII", answer) == (7, 31, 4096, Init.ASYNC_READ)
