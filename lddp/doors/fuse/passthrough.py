@@ -178,7 +178,6 @@ class Passthrough:
             and file.size >= PASS_FROM_BYTES
             and file.is_known
             and bool(file.digest)
-            and not file.is_ahead
         )
 
     async def _begin(self, file: File) -> None:

@@ -251,6 +251,8 @@ async def test_stores_are_committed(kernel: Kernel, backing: FakeBacking, ground
     writer = await kernel.open(node, os.O_RDWR)
     writer.store(0, b"SOME")
     assert await reader.read() == await writer.read() == b"SOME" + DATA[4:]
+    await (writer.fsync() if by == "fsync" else writer.flush())
+    assert ground.content(b"/data/f") == b"SOME" + DATA[4:]
     await writer.write(5, b"BYTES")
     await (writer.fsync() if by == "fsync" else writer.flush())
     assert ground.content(b"/data/f") == b"SOME BYTES" + DATA[10:]
