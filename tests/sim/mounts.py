@@ -22,6 +22,7 @@ from lddp.doors.fuse.protocol import ROOT, Opcode
 from lddp.doors.fuse.tree import Tree
 from lddp.gateway import NO_ZONE
 from tests.doors.fuse.kernel import Kernel, Refused
+from tests.doors.fuse.passing import Modes
 from tests.sim.cache import Cache
 from tests.sim.checks import Violation
 from tests.sim.ground import SimulatedGround, Uploading
@@ -79,6 +80,7 @@ class SimulatedKernel(Kernel):
         self.tree = filesystem.tree
         self.uid = self.gid = 0
         self.cache = Cache()
+        self.modes = Modes()
         self._waits = False
         self._unique = 0
 
