@@ -92,13 +92,17 @@ class Files:
             return False
         if file.is_ahead:
             return True
-        if file.is_known and not file.is_stale and (file.size <= IDLE_BYTES_MAX or file.is_clone):
+        if file.is_known and not file.is_stale and (file.size <= IDLE_BYTES_MAX or self._is_clone_of_a_name(file)):
             self._idle[file.number] = file
             if len(self._idle) <= IDLE_FILES_MAX:
                 return False
             _, file = self._idle.popitem(last=False)
         self.discard(file)
         return False
+
+    def _is_clone_of_a_name(self, file: File) -> bool:
+        """A clone of what has no name any more would keep room that comes back otherwise."""
+        return file.is_clone and self.inode(file.number)[0] is not None
 
     def discard(self, file: File) -> None:
         file.drop()
