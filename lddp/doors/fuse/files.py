@@ -55,15 +55,6 @@ class Files:
         """In a thread. Whoever is cancelled waits for it nevertheless."""
         return await finished(asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments))
 
-    async def run_through(self, function: Callable[..., Got], *arguments: Any) -> Got:
-        """As `run`, and where it is cancelled, not before the thread is done."""
-        running = asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            await asyncio.wait([running])
-            raise
-
     @asynccontextmanager
     async def quiet(self, *numbers: int) -> AsyncIterator[None]:
         """No commit of these files runs meanwhile, so that none takes the path that a file is losing."""
@@ -181,7 +172,7 @@ class Files:
         file.is_stale = True  # if this does not come to its end
         try:
             for copy in file.copies:
-                await self.run_through(copying.replace, opened.descriptor, copy, opened.entry.size)
+                await self.run(copying.replace, opened.descriptor, copy, opened.entry.size)
             return opened.is_intact()
         finally:
             opened.close()
@@ -286,7 +277,7 @@ class Files:
     async def notice(self, file: File) -> None:
         """What has been stored through mappings of the copy is a change of it. `lock` is held."""
         if file.mirror >= 0:
-            for start, stop in await self.run_through(copying.follow, file.staged, file.mirror, file.size):
+            for start, stop in await self.run(copying.follow, file.staged, file.mirror, file.size):
                 self.note(file, start, stop)
 
     def resize(self, file: File, size: int) -> None:

@@ -198,13 +198,13 @@ class Passthrough:
         kernel, base = self._kernel, file.base
         if base is None or file.number in self._settling:
             return False
-        if not await self._files.run_through(kernel.is_clean, base.descriptor):
+        if not await self._files.run(kernel.is_clean, base.descriptor):
             self._settle(file.number, os.dup(base.descriptor))
             return False
         staged = await self._files.run(copying.new_file, self._scratch())
         try:
-            await self._files.run_through(kernel.clone, base.descriptor, staged)
-            await self._files.run_through(os.ftruncate, staged, file.size)
+            await self._files.run(kernel.clone, base.descriptor, staged)
+            await self._files.run(os.ftruncate, staged, file.size)
             if file.base is not base or not file.is_intact():
                 os.close(staged)
                 return False
@@ -235,7 +235,7 @@ class Passthrough:
                 return
             mirror = await self._files.run(copying.new_file, self._scratch())
             try:
-                await self._files.run_through(copying.copy, file.staged, mirror, file.size)
+                await self._files.run(copying.copy, file.staged, mirror, file.size)
             except BaseException:
                 os.close(mirror)
                 raise
@@ -276,7 +276,7 @@ class Passthrough:
             if passed.again or changed_ns != passed.changed_ns:
                 passed.again, passed.changed_ns = changed_ns != passed.changed_ns, changed_ns
                 # From here on a store moves the time again, if not within the same tick of the clock.
-                await self._files.run_through(os.fdatasync, file.staged)
+                await self._files.run(os.fdatasync, file.staged)
                 await self.look(file)
                 if file.is_ahead and not passed.stores:
                     self.commit(file)
