@@ -50,11 +50,13 @@ def refusal(text: str, **environment: str) -> str:
 
 def test_mounts_are_named_by_their_mountpoints() -> None:
     text = BASE + '[mounts."/mnt/a"]\nrule = "photos"\n[mounts."b"]\nrule = "notes"\nsoft_timeout_s = 5\n'
-    text += 'write_mode = "pipelined"\n'
+    text += 'write_mode = "pipelined"\npassthrough = true\n'
     mounts = read(text).mounts
     assert mounts == {
         Path("/mnt/a"): MountConfig(rule="photos"),
-        Path("/etc/lddp/b"): MountConfig(rule="notes", soft_timeout_s=5.0, write_mode=WriteMode.PIPELINED),
+        Path("/etc/lddp/b"): MountConfig(
+            rule="notes", soft_timeout_s=5.0, write_mode=WriteMode.PIPELINED, passthrough=True
+        ),
     }
     assert "must be one of sync, pipelined" in refusal(text.replace('"pipelined"', '"async"'))
     assert "'mounts./mnt/a.rule' is missing" in refusal(BASE + '[mounts."/mnt/a"]\n')

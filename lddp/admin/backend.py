@@ -119,11 +119,14 @@ class Backend(Access, Protocol):
     # -- FUSE mounts of this node, on its own machine
 
     def mounts(self) -> list[Document]:
-        """rule, mountpoint, soft_timeout_s (None: hard), write_mode, calls (that are being served), queued (changes
-        that are promised and not ordered yet)."""
+        """rule, mountpoint, soft_timeout_s (None: hard), write_mode, passthrough (whether the kernel may read files by
+        itself), why_no_passthrough (that was asked for; empty: there is, or nobody asked), calls (that are being
+        served), queued (changes that are promised and not ordered yet)."""
         ...
 
-    async def mount(self, rule: str, mountpoint: bytes, soft_s: float | None, mode: WriteMode) -> Document:
+    async def mount(
+        self, rule: str, mountpoint: bytes, soft_s: float | None, mode: WriteMode, *, passthrough: bool = False
+    ) -> Document:
         """Raises OperationError(ENOENT) for a rule that does not exist, UsageError for a mountpoint that cannot be one,
         ZoneError where the machine refuses."""
         ...

@@ -12,7 +12,7 @@ from lddp.config import WriteMode, is_loopback
 from lddp.errors import NotAllowedError, UsageError
 from lddp.serving.paths import bytes_in
 
-_KEYS = ("rule", "mountpoint", "mountpoint_base64", "soft_timeout_s", "write_mode")
+_KEYS = ("rule", "mountpoint", "mountpoint_base64", "soft_timeout_s", "write_mode", "passthrough")
 
 
 def require_local(request: web.Request) -> None:
@@ -33,7 +33,8 @@ async def list_mounts(request: web.Request) -> web.Response:
 
 
 async def mount(request: web.Request) -> web.Response:
-    """POST /v1/mounts {"rule", "mountpoint", "soft_timeout_s", "write_mode"}; without `soft_timeout_s`: hard."""
+    """POST /v1/mounts {"rule", "mountpoint", "soft_timeout_s", "write_mode", "passthrough"}; without `soft_timeout_s`:
+    hard. Where there can be no passthrough, the answer says why."""
     query_of(request, "timeout")
     require_local(request)
     document = await json_body(request)
@@ -50,8 +51,11 @@ async def mount(request: web.Request) -> web.Response:
     mode = document.get("write_mode", WriteMode.SYNC)
     if mode not in list(WriteMode):
         raise UsageError(f"'write_mode' must be one of {', '.join(WriteMode)}")
-    backend = request.app[BACKEND]
-    made = await backend.mount(rule, _mountpoint(bytes_in(document, "mountpoint")), soft_s, WriteMode(mode))
+    passes = document.get("passthrough", False)
+    if not isinstance(passes, bool):
+        raise UsageError("'passthrough' must be true or false")
+    backend, mountpoint = request.app[BACKEND], _mountpoint(bytes_in(document, "mountpoint"))
+    made = await backend.mount(rule, mountpoint, soft_s, WriteMode(mode), passthrough=passes)
     return json_answer(made, backend.applied(), 201)
 
 

@@ -32,8 +32,15 @@ def _absolute(path: str) -> str:
     show_default=True,
     help="When a change returns: once it is in the log, or once it is queued, with fsync as the barrier.",
 )
+@click.option(
+    "--passthrough",
+    is_flag=True,
+    help="Let the kernel read large files by itself, where the zone's filesystem has clones; msync is weaker then.",
+)
 @client_options
-def mount(session: Session, rule: str, mountpoint: str, soft: bool, timeo: float, write_mode: str) -> None:
+def mount(
+    session: Session, rule: str, mountpoint: str, soft: bool, timeo: float, write_mode: str, passthrough: bool
+) -> None:
     """Mount the tree of RULE at MOUNTPOINT, an empty directory of this machine.
 
     The node that is asked serves the mount, so it must run on this machine and have a zone of the rule. The mount stays
@@ -42,11 +49,13 @@ def mount(session: Session, rule: str, mountpoint: str, soft: bool, timeo: float
     """
     soft_s = timeo if soft else None
     body = {"rule": rule, "mountpoint": _absolute(mountpoint), "soft_timeout_s": soft_s, "write_mode": write_mode}
-    made = session.client.change("POST", "/v1/mounts", None, body)
+    made = session.client.change("POST", "/v1/mounts", None, body | ({"passthrough": True} if passthrough else {}))
     if session.as_json:
         session.document(made)
     else:
         write_line(os.fsencode(f"{rule} is mounted at {made['mountpoint']}"))
+    if passthrough and made["why_no_passthrough"]:
+        click.echo(f"without passthrough: {made['why_no_passthrough']}", err=True)
 
 
 @click.command()

@@ -160,6 +160,9 @@ class MountConfig:
     write_mode: WriteMode = WriteMode.SYNC
     """When a change of names or attributes returns: `sync`, once it is in the log, or `pipelined`, once it is queued.
     The latter is for many small files by few programs; what a killed node had queued is lost unless it was fsynced."""
+    passthrough: bool = False
+    """Whether the kernel reads large files by itself, where nobody writes them: as fast as in the zone, on a filesystem
+    with clones (XFS, btrfs) and as root. `msync` of a file that others read is no barrier then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -136,9 +136,11 @@ class NodeBackend:
     def mounts(self) -> list[Document]:
         return self._node.mounts.documents()
 
-    async def mount(self, rule: str, mountpoint: bytes, soft_s: float | None, mode: WriteMode) -> Document:
+    async def mount(
+        self, rule: str, mountpoint: bytes, soft_s: float | None, mode: WriteMode, *, passthrough: bool = False
+    ) -> Document:
         self._require_zone()
-        return await self._node.mounts.mount(rule, mountpoint, soft_s, mode)
+        return await self._node.mounts.mount(rule, mountpoint, soft_s, mode, passthrough=passthrough)
 
     async def unmount(self, mountpoint: bytes, *, lazily: bool) -> Document:
         return await self._node.mounts.unmount(mountpoint, lazily=lazily)

@@ -79,6 +79,8 @@ class Mounts:
             **named("mountpoint", mount.mountpoint),
             "soft_timeout_s": mount.patience.soft_s,
             "write_mode": mount.write_mode,
+            "passthrough": mount.passes,
+            "why_no_passthrough": mount.why_not_passing,
             "calls": mount.session.in_flight,
             "queued": mount.queued,
         }
@@ -93,7 +95,9 @@ class Mounts:
                     f"the kernel was not told of all changes at {quoted(mount.mountpoint)} in {timeout_s:g} s"
                 ) from None
 
-    async def mount(self, name: str, mountpoint: bytes, soft_s: float | None, mode: WriteMode) -> Document:
+    async def mount(
+        self, name: str, mountpoint: bytes, soft_s: float | None, mode: WriteMode, *, passthrough: bool = False
+    ) -> Document:
         """Raises UsageError, ZoneError, OperationError(ENOENT) for a rule that does not exist."""
         async with self._change:
             with self._node.gateway.view() as view:
@@ -107,7 +111,8 @@ class Mounts:
             from lddp.doors.fuse.mount import Mount
 
             top = Top(rule.number, rule.name, rule.path, rule.root)
-            mount = await Mount.start(NodeGround(self._node), top, mountpoint, Patience(soft_s), mode)
+            ground = NodeGround(self._node)
+            mount = await Mount.start(ground, top, mountpoint, Patience(soft_s), mode, passes=passthrough)
             self.mounts[mountpoint] = mount
             task = asyncio.get_running_loop().create_task(self._watch(mount))
             self._watching.add(task)
@@ -160,7 +165,8 @@ class Mounts:
             for mountpoint, wanted in list(left.items()):
                 try:
                     soft_s = wanted.soft_timeout_s or None
-                    await self.mount(wanted.rule, os.fsencode(mountpoint), soft_s, wanted.write_mode)
+                    point, passes = os.fsencode(mountpoint), wanted.passthrough
+                    await self.mount(wanted.rule, point, soft_s, wanted.write_mode, passthrough=passes)
                     del left[mountpoint]
                 except LddpError as error:
                     if told.get(mountpoint) != str(error):

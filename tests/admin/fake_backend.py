@@ -109,6 +109,7 @@ class FakeBackend:
         self.receipt_documents: list[Document] = []
         self.records: list[Document] = []
         self.mounted: dict[bytes, str] = {}
+        self.why_no_passthrough = ""
         self.listener_left = asyncio.Event()
         self.listeners: list[asyncio.Queue[list[Event]]] = []
         self.not_ready = ""
@@ -445,11 +446,15 @@ class FakeBackend:
     def mounts(self) -> list[Document]:
         return [{"rule": rule, "mountpoint": point.decode()} for point, rule in self.mounted.items()]
 
-    async def mount(self, rule: str, mountpoint: bytes, soft_s: float | None, mode: WriteMode) -> Document:
+    async def mount(
+        self, rule: str, mountpoint: bytes, soft_s: float | None, mode: WriteMode, *, passthrough: bool = False
+    ) -> Document:
         if rule not in self.rule_documents:
             raise OperationError(errno.ENOENT, f"there is no rule {rule!r}")
         self.mounted[mountpoint] = rule
-        return {"rule": rule, "mountpoint": mountpoint.decode(), "soft_timeout_s": soft_s, "write_mode": mode}
+        document = {"rule": rule, "mountpoint": mountpoint.decode(), "soft_timeout_s": soft_s, "write_mode": mode}
+        why = self.why_no_passthrough if passthrough else ""
+        return document | {"passthrough": passthrough and not why, "why_no_passthrough": why}
 
     async def unmount(self, mountpoint: bytes, *, lazily: bool) -> Document:
         if mountpoint not in self.mounted:

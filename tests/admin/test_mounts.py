@@ -15,10 +15,14 @@ from tests.admin.fake_backend import FakeBackend
 async def test_mount_list_unmount(http: aiohttp.ClientSession, backend: FakeBackend) -> None:
     backend.rule_documents["photos"] = {"name": "photos"}
     body = {"rule": "photos", "mountpoint": "/mnt/photos/", "soft_timeout_s": 2.5}
-    for mode in ({}, {"write_mode": "pipelined"}):
+    for mode in ({}, {"write_mode": "pipelined"}, {"passthrough": True}):
         async with http.post("/v1/mounts", json=body | mode) as response:
             assert response.status == 201
-            expected = body | {"mountpoint": "/mnt/photos", "write_mode": "sync"} | mode
+            expected = (
+                body
+                | {"mountpoint": "/mnt/photos", "write_mode": "sync", "passthrough": False, "why_no_passthrough": ""}
+                | mode
+            )
             assert await response.json() == expected
     async with http.get("/v1/mounts") as response:
         assert await response.json() == {"mounts": [{"rule": "photos", "mountpoint": "/mnt/photos"}]}
@@ -42,6 +46,8 @@ async def test_mount_list_unmount(http: aiohttp.ClientSession, backend: FakeBack
         {"rule": "photos", "mountpoint": "/mnt", "write_mode": "async"},
         {"rule": "photos", "mountpoint": "/mnt", "write_mode": None},
         {"rule": "photos", "mountpoint": "/mnt", "write_mode": ["sync"]},
+        {"rule": "photos", "mountpoint": "/mnt", "passthrough": 1},
+        {"rule": "photos", "mountpoint": "/mnt", "passthrough": None},
     ],
 )
 async def test_what_is_no_mount(http: aiohttp.ClientSession, body: dict[str, Any]) -> None:

@@ -172,9 +172,15 @@ def test_mounts(served: Served, lddp: Lddp, tmp_path: Path) -> None:
     served.backend.rule_documents["photos"] = {"name": "photos"}
     assert ok(lddp("mount", "photos", str(point))) == f"photos is mounted at {point}\n".encode()
     (made,) = [json.loads(ok(lddp("mount", "photos", str(point), "--soft", "--timeo", "5", "--json")))]
-    assert made == {"rule": "photos", "mountpoint": str(point), "soft_timeout_s": 5.0, "write_mode": "sync"}
+    assert made["soft_timeout_s"] == 5.0 and made["write_mode"] == "sync" and made["passthrough"] is False
     (made,) = [json.loads(ok(lddp("mount", "photos", str(point), "--write-mode", "pipelined", "--json")))]
     assert made["write_mode"] == "pipelined"
+    (made,) = [json.loads(ok(lddp("mount", "photos", str(point), "--passthrough", "--json")))]
+    assert made["passthrough"] is True
+    served.backend.why_no_passthrough = "the filesystem of /staging cannot"
+    without = lddp("mount", "photos", str(point), "--passthrough")
+    assert ok(without) == f"photos is mounted at {point}\n".encode()
+    assert without.err == "without passthrough: the filesystem of /staging cannot\n"
     assert ok(lddp("unmount", str(point))) == f"photos is not mounted at {point} any more\n".encode()
     error(lddp("unmount", str(point)), 1)
 

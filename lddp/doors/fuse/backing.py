@@ -9,6 +9,7 @@ import fcntl
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from lddp.doors.fuse import copying, wire
@@ -85,3 +86,28 @@ class KernelBacking:
 
     def clone(self, source: int, target: int) -> None:
         copying.clone(source, target)
+
+
+def why_not_passing(kernel: Backing, directory: Path) -> str:
+    """Why files of this directory cannot be given to the kernel; empty where they can. Blocking."""
+    what, descriptors = "make files", []
+    try:
+        for _ in range(2):
+            descriptors.append(copying.new_file(directory))
+        source, target = descriptors
+        os.pwrite(source, b"lddp", 0)
+        os.fdatasync(source)
+        what = "be asked what is on the disk (Linux 6.5 and later can)"
+        kernel.is_clean(source)
+        what = "make clones of files (XFS and btrfs can)"
+        kernel.clone(source, target)
+        what = "be asked who has a file open"
+        kernel.is_held(target)
+        what = "be read by the kernel for a mount"
+        kernel.close(kernel.open(target))
+    except OSError as error:
+        return f"the filesystem of {directory} cannot {what}: {error.strerror}"
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    return ""

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from lddp.config import WriteMode
 from lddp.doors.fuse import mounting
-from lddp.doors.fuse.backing import KernelBacking
+from lddp.doors.fuse.backing import KernelBacking, why_not_passing
 from lddp.doors.fuse.filesystem import Filesystem
 from lddp.doors.fuse.following import Following
 from lddp.doors.fuse.ground import Ground, Patience, Top
@@ -31,14 +31,18 @@ COMMIT_S = 10.0
 class Mount:
     """A rule's tree at `mountpoint`, until it is unmounted by `stop` or by anybody else."""
 
-    def __init__(self, top: Top, mountpoint: bytes, patience: Patience, tree: Tree, descriptor: int) -> None:
+    def __init__(
+        self, top: Top, mountpoint: bytes, patience: Patience, tree: Tree, descriptor: int, *, passes: bool = False
+    ) -> None:
         self.top = top
         self.mountpoint = mountpoint
         self.patience = patience
         self.tree = tree
         self._filesystem = Filesystem(tree)
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="fuse-mount")
-        self.session = Session(descriptor, self._filesystem.handle, self._filesystem.forget)
+        self.session = Session(descriptor, self._filesystem.handle, self._filesystem.forget, asks_to_pass=passes)
+        self.why_not_passing = ""
+        """Why there is no passthrough, where that was wanted."""
         self._closing: asyncio.Task[None] | None = None
         self._commit_s = COMMIT_S
         tree.tell = self.session.notify
@@ -49,22 +53,49 @@ class Mount:
 
     @classmethod
     async def start(
-        cls, ground: Ground, top: Top, mountpoint: bytes, patience: Patience, mode: WriteMode = WriteMode.SYNC
+        cls,
+        ground: Ground,
+        top: Top,
+        mountpoint: bytes,
+        patience: Patience,
+        mode: WriteMode = WriteMode.SYNC,
+        *,
+        passes: bool = False,
     ) -> Mount:
-        """Mounts; returns once the kernel has been greeted, so that programs can be let loose. Raises UsageError,
-        ZoneError and UnavailableError."""
+        """Mounts; returns once the kernel has been greeted, so that programs can be let loose. `passes`: where it can,
+        the kernel reads files by itself. Raises UsageError, ZoneError and UnavailableError."""
         tree = Tree(ground, top, patience, VALID_NS, mode)
         loop = asyncio.get_running_loop()
         descriptor = await loop.run_in_executor(None, mounting.mount, mountpoint, b"lddp:" + os.fsencode(top.name))
-        mount = cls(top, mountpoint, patience, tree, descriptor)
+        # Only who may administer the machine can give the kernel files.
+        mount = cls(top, mountpoint, patience, tree, descriptor, passes=passes and os.geteuid() == 0)
         try:
             await asyncio.wait_for(asyncio.shield(mount.session.started), GREET_S)
         except TimeoutError:
             await mount.stop(lazily=True)
             raise UnavailableError(f"the kernel did not greet the mount at {quoted(mountpoint)}; try again") from None
-        if mount.session.passes:
-            tree.passthrough.kernel = KernelBacking(descriptor, mount.session.ended.done)
+        if passes:
+            await mount._pass(ground)
         return mount
+
+    async def _pass(self, ground: Ground) -> None:
+        """Lets the kernel read files by itself, or says why not."""
+        kernel = KernelBacking(self.session.descriptor, self.session.ended.done)
+        if os.geteuid() != 0:
+            self.why_not_passing = "only root can let the kernel read files by itself"
+        elif not self.session.passes:
+            self.why_not_passing = "this kernel has no FUSE passthrough (Linux 6.9 and later have it)"
+        else:
+            loop, directory = asyncio.get_running_loop(), ground.scratch()
+            self.why_not_passing = await loop.run_in_executor(self._threads, why_not_passing, kernel, directory)
+        if self.why_not_passing:
+            _log.warning("%s is without passthrough: %s", os.fsdecode(self.mountpoint), self.why_not_passing)
+        else:
+            self.tree.passthrough.kernel = kernel
+
+    @property
+    def passes(self) -> bool:
+        return self.tree.passthrough.kernel is not None
 
     def _not_followed(self, task: asyncio.Task[None]) -> None:
         """What the kernel believes would not be true for long: better no mount than that one."""

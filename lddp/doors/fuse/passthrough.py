@@ -114,6 +114,8 @@ class Passthrough:
         self._files = files
         self._scratch = scratch
         self._is_off = False
+        self._told: set[int | None] = set()
+        """What the log of the node has been told already of why there is none."""
         self._passed: dict[int, _Passed] = {}
         self._cached: dict[int, int] = {}
         """How many cached handles there are of an inode."""
@@ -190,7 +192,10 @@ class Passthrough:
                     self._pass(file)
             except OSError as error:
                 self._is_off = self._is_off or error.errno in _NEVER
-                _log.log(logging.DEBUG if self._is_off else logging.INFO, "no passthrough: %s", error.strerror)
+                is_told = error.errno in self._told
+                self._told.add(error.errno)
+                what = "no passthrough any more" if self._is_off else f"no passthrough of inode {file.number}"
+                _log.log(logging.DEBUG if is_told else logging.WARNING, "%s: %s", what, error.strerror)
 
     async def _clone(self, file: File) -> bool:
         """False where the zone's file changed meanwhile, or is not on the disk yet: it is brought there, for a later

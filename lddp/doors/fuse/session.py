@@ -51,7 +51,14 @@ class Session:
     """Serves `descriptor` with `handle`, which answers at once or with a coroutine, and raises OSError or LddpError.
     `forget` hears of (node, count) pairs. `ended` is done when the kernel has let go of the mount."""
 
-    def __init__(self, descriptor: int, handle: Handle, forget: Callable[[list[tuple[int, int]]], None]) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        handle: Handle,
+        forget: Callable[[list[tuple[int, int]]], None],
+        *,
+        asks_to_pass: bool = False,
+    ) -> None:
         self.descriptor = descriptor
         self._handle = handle
         self._forget = forget
@@ -64,7 +71,8 @@ class Session:
         self.started: asyncio.Future[None] = self._loop.create_future()
         """Done when the kernel has been greeted."""
         self.passes = False
-        """Whether passthrough was agreed on."""
+        """Whether passthrough was agreed on; the kernel is asked for it only where that is wanted."""
+        self._asks_to_pass = asks_to_pass
         os.set_blocking(descriptor, False)
         self._loop.add_reader(descriptor, self._readable)
 
@@ -113,8 +121,7 @@ class Session:
             _log.error("this kernel's FUSE is %d.%d; 7.%d is needed", offer.major, offer.minor, protocol.MINOR_MIN)
             self._refuse(request.unique, errno.EPROTO)
             return
-        # Only who may administer the machine can give the kernel files; others need not ask.
-        self.passes = os.geteuid() == 0 and wire.may_pass(offer)
+        self.passes = self._asks_to_pass and wire.may_pass(offer)
         self._answer(request.unique, wire.init_answer(offer, background=BACKGROUND, passes=self.passes))
         if not self.started.done():
             self.started.set_result(None)

@@ -114,12 +114,20 @@ class Programs:
 class MountedTrio(Trio):
     """Three nodes; the rule has trees at two of them and is mounted at the first."""
 
-    def __init__(self, directory: Path, configured: bool = False, mode: WriteMode = WriteMode.SYNC) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        configured: bool = False,
+        mode: WriteMode = WriteMode.SYNC,
+        *,
+        passthrough: bool = False,
+    ) -> None:
         super().__init__(directory)
         self.point = directory / "mnt"
         self.point.mkdir()
         self._configured = configured
         self.mode = mode
+        self.passthrough = passthrough
         self.programs = Programs(self.point)
 
     def config(self, name: str) -> NodeConfig:
@@ -128,7 +136,8 @@ class MountedTrio(Trio):
             return config
         from dataclasses import replace
 
-        return replace(config, mounts={self.point: MountConfig(rule=RULE, write_mode=self.mode)})
+        wanted = MountConfig(rule=RULE, write_mode=self.mode, passthrough=self.passthrough)
+        return replace(config, mounts={self.point: wanted})
 
     @property
     def zones(self) -> list[Path]:
@@ -143,7 +152,8 @@ class MountedTrio(Trio):
         assert not outcome.errno
 
     async def mount(self, soft_s: float | None = None) -> None:
-        await self.nodes[SOURCE].backend.mount(RULE, bytes(self.point), soft_s, self.mode)
+        backend = self.nodes[SOURCE].backend
+        await backend.mount(RULE, bytes(self.point), soft_s, self.mode, passthrough=self.passthrough)
 
     async def unmount(self, *, lazily: bool = False) -> None:
         await self.nodes[SOURCE].backend.unmount(bytes(self.point), lazily=lazily)
@@ -181,9 +191,14 @@ class MountedTrio(Trio):
 
 @asynccontextmanager
 async def trio(
-    directory: Path, *, mounted: bool = True, configured: bool = False, mode: WriteMode = WriteMode.SYNC
+    directory: Path,
+    *,
+    mounted: bool = True,
+    configured: bool = False,
+    mode: WriteMode = WriteMode.SYNC,
+    passthrough: bool = False,
 ) -> AsyncIterator[MountedTrio]:
-    nodes = MountedTrio(directory, configured, mode)
+    nodes = MountedTrio(directory, configured, mode, passthrough=passthrough)
     try:
         await nodes.start()
         if mounted:

@@ -202,7 +202,7 @@ async def trio_mount_at_target(nodes: MountedTrio, mode: WriteMode = WriteMode.S
     point.mkdir()
     backend = nodes.nodes[TARGET].backend
     await backend.wait(nodes.nodes[SOURCE].gateway.gsn, PATIENCE_S)
-    await backend.mount(RULE, bytes(point), None, mode)
+    await backend.mount(RULE, bytes(point), None, mode, passthrough=nodes.passthrough)
     try:
         yield Programs(point)
         await backend.unmount(bytes(point), lazily=False)

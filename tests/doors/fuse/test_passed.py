@@ -59,7 +59,7 @@ class Lake:
 async def lake(tmp_path: Path) -> AsyncIterator[Lake]:
     with cloning_filesystem(tmp_path) as disk:
         async with AsyncExitStack() as stack:
-            nodes = await stack.enter_async_context(trio(disk))
+            nodes = await stack.enter_async_context(trio(disk, passthrough=True))
             there = await stack.enter_async_context(trio_mount_at_target(nodes))
             lake = Lake(nodes, stack)
             lake.there_point = there.point

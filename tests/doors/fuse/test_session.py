@@ -25,12 +25,17 @@ Handle = Callable[[wire.Request], Answer | Coroutine[Any, Any, Answer]]
 class Device:
     """The kernel's end."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, asks_to_pass: bool = False) -> None:
         self.kernel, self._mine = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.kernel.setblocking(False)
         self.forgotten: list[tuple[int, int]] = []
         self.handle: Handle = lambda request: b""
-        self.session = Session(self._mine.detach(), lambda request: self.handle(request), self.forgotten.extend)
+        self.session = Session(
+            self._mine.detach(),
+            lambda request: self.handle(request),
+            self.forgotten.extend,
+            asks_to_pass=asks_to_pass,
+        )
 
     def send(self, opcode: int, unique: int, body: bytes = b"", pid: int = 0) -> None:
         header = struct.pack("<IIQQIIIHH", 40 + len(body), opcode, unique, 1, 0, 0, pid or os.getpid(), 0, 0)
@@ -61,15 +66,17 @@ async def test_the_greeting(device: Device) -> None:
     assert not device.session.passes
 
 
-@pytest.mark.parametrize(("user", "passes"), [(0, True), (1000, False)])
-async def test_passthrough_is_agreed_on_by_who_may_use_it(
-    device: Device, user: int, passes: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: user)
-    device.send(Opcode.INIT, 1, struct.pack("<IIIII", 7, 45, 131072, 0xFFFFFFFF, 1 << 5) + bytes(44))
-    _, error, body = await device.answer()
-    assert not error and device.session.passes is passes
-    assert bool(struct.unpack_from("<I", body, 32)[0]) is passes
+@pytest.mark.parametrize(("asks", "offers", "passes"), [(True, 1, True), (True, 0, False), (False, 1, False)])
+async def test_passthrough_is_agreed_on_where_it_is_wanted_and_offered(asks: bool, offers: int, passes: bool) -> None:
+    device = Device(asks_to_pass=asks)
+    try:
+        device.send(Opcode.INIT, 1, struct.pack("<IIIII", 7, 45, 131072, 0xFFFFFFFF, offers << 5) + bytes(44))
+        _, error, body = await device.answer()
+        assert not error and device.session.passes is passes
+        assert bool(struct.unpack_from("<I", body, 32)[0]) is passes
+    finally:
+        await device.session.close()
+        device.kernel.close()
 
 
 async def test_a_kernel_that_is_too_old_is_told(device: Device) -> None:
