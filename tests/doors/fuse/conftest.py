@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from lddp.config import WriteMode
-from tests.doors.fuse.kernel import Kernel, MachineGround
+from lddp.doors.fuse.following import Following
+from tests.doors.fuse.kernel import Kernel, MachineGround, until
+from tests.doors.fuse.passing import FakeBacking
 
 
 @pytest.fixture
@@ -27,3 +31,23 @@ async def kernel(ground: MachineGround, mode: WriteMode) -> AsyncIterator[Kernel
     yield kernel
     await kernel.filesystem.close()
     assert not ground.still_open()
+
+
+@pytest.fixture
+async def backing(kernel: Kernel) -> AsyncIterator[FakeBacking]:
+    """Followed as a mount is; at the end nothing may be left that the kernel was given."""
+    backing = kernel.passes()
+
+    async def tell(_: object) -> None:
+        """Pages are none of these tests' business."""
+
+    following = Following(kernel.tree, tell)
+    kernel.tree.ground.follow(following.changed)
+    task = asyncio.create_task(following.run())
+    kernel.told = following.told
+    yield backing
+    backing.held.clear()
+    await until(lambda: not backing.files)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

@@ -6,18 +6,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import random
-from collections.abc import AsyncIterator
 
 import pytest
 
 from lddp.core import records as r
 from lddp.core.records import Content, OperationId
 from lddp.doors.fuse import passthrough, wire
-from lddp.doors.fuse.following import Following
 from lddp.doors.fuse.protocol import FOPEN_DIRECT_IO, FOPEN_PASSTHROUGH, SetAttribute
 from lddp.errors import UnavailableError
 from tests.doors.fuse.kernel import Kernel, MachineGround, Open, until
@@ -33,26 +30,6 @@ def low_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passthrough, "PASS_FROM_BYTES", 8)
     monkeypatch.setattr(passthrough, "LOOK_S", 0.001)
     monkeypatch.setattr(passthrough, "AGAIN_S", 0.001)
-
-
-@pytest.fixture
-async def backing(kernel: Kernel) -> AsyncIterator[FakeBacking]:
-    """Followed as a mount is; at the end nothing may be left that the kernel was given."""
-    backing = kernel.passes()
-
-    async def tell(_: object) -> None:
-        """Pages are none of these tests' business."""
-
-    following = Following(kernel.tree, tell)
-    kernel.tree.ground.follow(following.changed)
-    task = asyncio.create_task(following.run())
-    kernel.told = following.told
-    yield backing
-    backing.held.clear()
-    await until(lambda: not backing.files)
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 async def made(kernel: Kernel, data: bytes = DATA) -> int:
