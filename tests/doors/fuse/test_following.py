@@ -183,3 +183,16 @@ async def test_two_names_of_one_file_that_changed_places(kernel: Kernel, told: T
     await kernel(Opcode.LINK, protocol.ROOT, struct.pack("<Q", file.node) + b"g\0")
     await kernel.rename(b"f", b"g", flags=2)
     assert name(protocol.ROOT, b"f") in await told.elsewhere(r.Unlink, b"/data/f")
+
+
+async def test_who_has_an_empty_file_open_reads_what_another_zone_puts(
+    kernel: Kernel, ground: MachineGround, told: Told
+) -> None:
+    async with kernel.writing(b"f") as file:
+        pass
+    reader = await kernel.open(file.node)
+    assert await reader.read() == b""
+    put_elsewhere(ground, b"/data/f", b"not empty any more")
+    await told.settled()
+    assert await reader.read() == b"not empty any more"
+    await reader.close()
