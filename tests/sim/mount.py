@@ -9,6 +9,7 @@ from random import Random
 from unittest.mock import patch
 
 import lddp.doors.fuse.committing
+import lddp.doors.fuse.passthrough
 import lddp.doors.fuse.pipeline
 from lddp.core.namespace import Inode
 from lddp.core.records import (
@@ -180,6 +181,7 @@ def _is_named(model: Model, node: ModelNode) -> bool:
 def small_queue(small: bool) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(patch.object(lddp.doors.fuse.committing, "RANGES_FROM_BYTES", 24))
+        stack.enter_context(patch.object(lddp.doors.fuse.passthrough, "PASS_FROM_BYTES", 8))
         for name, value in SMALL_QUEUE.items() if small else ():
             stack.enter_context(patch.object(lddp.doors.fuse.pipeline, name, value))
         yield

@@ -21,7 +21,7 @@ from lddp.doors.fuse.ground import Patience, Top
 from lddp.doors.fuse.protocol import ROOT, Opcode
 from lddp.doors.fuse.tree import Tree
 from lddp.gateway import NO_ZONE
-from tests.doors.fuse.kernel import Kernel, Refused
+from tests.doors.fuse.kernel import Kernel, Open, Refused
 from tests.doors.fuse.passing import Modes
 from tests.sim.cache import Cache
 from tests.sim.checks import Violation
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from tests.sim.node import Machine, Node
 
 NOTICE_S = (0.0, 0.01)
+PASSING = 0.5
+"""How many mounts have passthrough."""
+READERS_MAX = 5
+"""Of one mount, that stay open."""
 UNMOUNT_S = 10.0
 
 
@@ -126,6 +130,13 @@ class Life:
         self._follower = node.spawn(self._following.run())
         self.programs: list[asyncio.Task[None]] = []
         self.is_stopping = False
+        self.passing = Random(repr((node.world.seed, name, "passthrough")))
+        """For what only mounts with passthrough do, so that all others do what they always did."""
+        self.readers: list[Open] = []
+        """Files that stay open, most of them passed."""
+        self.passes = self.passing.random() < PASSING
+        if self.passes:
+            self.kernel.passes()
 
     async def _notify(self, notices: list[Sequence[bytes]]) -> None:
         self.kernel.cache.told(notices)
@@ -191,11 +202,33 @@ class Life:
             is_right = not inode.content.sealed or blake3(data).digest() == inode.content.digest
             if not is_right or (opened.keeps_cache and cached != data):
                 raise Violation(f"{self.history.name}: of {node} {cached!r} are kept, {data!r} are there")
+        await self._compare_readers()
         self.is_compared = True
+
+    async def _compare_readers(self) -> None:
+        """Who has had a file open for long sees what the log has by now."""
+        for reader in self.readers:
+            with self._ground.view() as view:
+                inode = view.inode(self.kernel.real(reader.node))
+            if inode is None:
+                continue  # it is its holders' own
+            try:
+                data = await reader.read()
+            except Refused as refused:
+                raise Violation(f"{self.history.name}: {reader.node} cannot be read: {refused}") from None
+            assert inode.content is not None, "a file of a rule without a source has its bytes in the log"
+            if inode.content.sealed and blake3(data).digest() != inode.content.digest:
+                raise Violation(
+                    f"{self.history.name}: a reader of {reader.node} sees {data!r}, which is not in the log"
+                )
+            self.node.world.count("reader compared, passed" if reader.passes else "reader compared")
 
     def closed(self) -> None:
         """The kernel closes the files of a process that is gone."""
         self.tree.files.close()
+        self.kernel.modes.end()
+        if self.kernel.modes.backing is not None:
+            self.kernel.modes.backing.end()
 
     def differs(self) -> str:
         """How the mount shows its tree otherwise than the log has it, where nothing is queued."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from lddp.doors.fuse.protocol import ROOT, Opcode, SetAttribute
 from tests.doors.fuse.kernel import Open, Refused
 from tests.sim.checks import Violation
+from tests.sim.mounts import READERS_MAX
 from tests.sim.operations import NAMES
 from tests.sim.promises import Opened, Told
 
@@ -93,6 +94,8 @@ class Program:
 
     async def _step(self) -> None:
         random = self._random
+        if self._life.passes and self._life.passing.random() < 0.3:
+            await self._try(self._stay_somewhere())
         if random.random() < self._syncs and self._held:
             await self._sync(random.choice(self._held))
         elif random.random() < 0.4:
@@ -155,6 +158,19 @@ class Program:
             return None
         finally:
             await file.release()
+
+    async def _stay_somewhere(self) -> None:
+        """Reads a file, and keeps it open for long."""
+        readers, random, above = self._life.readers, self._life.passing, await self._walk(self._random.choice([0, 1]))
+        names = [name for name, _ in (await self._kernel.names(above))[2:] if not name.startswith(b"own")]
+        found = await self._kernel.lookup(random.choice(names or [b"none"]), above)
+        if not stat.S_ISREG(found.mode):
+            return
+        file = await self._kernel.open(found.inode)
+        readers.append(file)
+        await self._try(file.read())
+        if len(readers) > READERS_MAX:
+            await readers.pop(self._life.passing.randrange(READERS_MAX)).close()
 
     # -- where everybody is -------------------------------------------------------------------------------------------
 
@@ -245,11 +261,19 @@ class Program:
         if files:
             held = self._random.choice(files)
             assert held.file is not None
-            if self._random.random() < 0.8:
+            if held.file.passes and self._life.passing.random() < 0.3:
+                self._store(held.file)
+            elif self._random.random() < 0.8:
                 await held.file.write(self._random.randrange(4), self._bytes())
             else:
                 size = self._random.randrange(12)
                 await self._kernel.setattr(held.node, SetAttribute.SIZE, size=size)
+
+    def _store(self, file: Open) -> None:
+        """To a mapping, which ends where the file does."""
+        size = os.fstat(file.opened.backing).st_size
+        if size:
+            file.store(0, self._bytes()[:size])
 
     def _bytes(self) -> bytes:
         """Inline or not, and never the same."""

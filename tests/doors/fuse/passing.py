@@ -45,6 +45,12 @@ class FakeBacking(Backing):
         size = os.fstat(source).st_size
         os.pwrite(target, os.pread(source, size, 0), 0)
 
+    def end(self) -> None:
+        """The mount is gone."""
+        for descriptor in self.files.values():
+            os.close(descriptor)
+        self.files.clear()
+
     def _refuse(self) -> None:
         if self.refuses:
             raise OSError(self.refuses, os.strerror(self.refuses))
@@ -65,6 +71,7 @@ class Modes:
         self._passed: dict[int, tuple[int, int]] = {}
         """Of an inode: its backing file's number, and how many handles."""
         self._cached: dict[int, int] = {}
+        self._open: set[int] = set()
 
     def opened(self, node: int, flags: int, number: int) -> Opened:
         """OSError(EIO) as the program would see it."""
@@ -79,7 +86,9 @@ class Modes:
             raise OSError(errno.EIO, f"passed with {flags:#x} and file {number}")
         assert self.backing is not None
         self._passed[node] = number, handles + 1
-        return Opened(node, os.dup(self.backing.files[number]))
+        opened = Opened(node, os.dup(self.backing.files[number]))
+        self._open.add(opened.backing)
+        return opened
 
     def released(self, opened: Opened) -> None:
         if opened.backing < 0:
@@ -88,6 +97,13 @@ class Modes:
                 del self._cached[opened.node]
             return
         os.close(opened.backing)
+        self._open.remove(opened.backing)
         number, handles = self._passed.pop(opened.node)
         if handles > 1:
             self._passed[opened.node] = number, handles - 1
+
+    def end(self) -> None:
+        """The mount is gone, and whoever had files open there."""
+        for descriptor in self._open:
+            os.close(descriptor)
+        self._open.clear()
