@@ -37,6 +37,8 @@ class File:
         """Whether the kernel reads the copy by itself: then it stays this one, whatever comes to be in it."""
         self.mirror = -1
         """What the copy would have without stores to its mappings, while there may be such."""
+        self.has_stores = False
+        """Whether some of what the log is still to learn may be such stores."""
         self.is_known = False
         """Whether there are bytes to read: `base`, `staged`, or none because the file is empty."""
         self.digest = b""
@@ -109,6 +111,7 @@ class File:
     def become(self, digest: bytes, size: int) -> None:
         """It has the bytes of the log."""
         self.end_stream()
+        self.has_stores = False
         self.digest, self.size, self.is_known, self.is_stale = digest, size, True, False
         self.dirty = Dirty(size)
 

@@ -278,6 +278,7 @@ class Files:
         """What has been stored through mappings of the copy is a change of it. `lock` is held."""
         if file.mirror >= 0:
             for start, stop in await self.run(copying.follow, file.staged, file.mirror, file.size):
+                file.has_stores = True
                 self.note(file, start, stop)
 
     def resize(self, file: File, size: int) -> None:

@@ -29,10 +29,12 @@ the first one, since alignment would become its concern.
 
 Mappings. Those that only read see all changes, because they map the same file. A program that opens for reading and
 writing what is passed already may store to it, and nobody tells: so beside the copy there is a mirror from then on,
-which gets every known change and no stores; where the two differ at `fsync`, at a close, and when something stored has
-moved the copy's time after the last handle that may store is closed, that is what was stored. Only `msync` itself
-cannot be seen, and commits nothing. Files that are opened so are databases and the like: they do not get passthrough
-again. Whether a mapping is left is known from a write lease, which is granted to nobody but who is alone.
+which gets every known change and no stores; where the two differ, that is what was stored. It is looked at `fsync` and
+at a close. And soon after something stored has moved the copy's time: once the disk has it, which is what `msync` asks
+for, or at once where the last handle that may store is closed. What is found then is committed as well, so `msync`
+returns before its record is in the log, but not long. Files that are opened so are databases and the like: they do not
+get passthrough again. Whether a mapping is left is known from a write lease, which is granted to nobody but who is
+alone.
 """
 
 from __future__ import annotations
@@ -56,6 +58,8 @@ _log = logging.getLogger(__name__)
 PASS_FROM_BYTES = 1 << 20
 LOOK_S = 0.2
 """How often it is looked whether the last mapping of a file without handles is gone."""
+LOOK_SHARE = 10
+"""How much longer than a look is the rest after it."""
 AGAIN_S = 1.0
 """Until bytes of another zone that could not be had are asked for again."""
 STORED_MAX = 65_536
@@ -95,11 +99,13 @@ class _Passed:
         """The copy's time when it was last looked at what was stored."""
         self.again = False
         """Whether something may have been stored since without another time."""
+        self.rests_until = 0.0
+        """By the loop's clock: looking at a large file takes long."""
 
     @property
     def is_watched(self) -> bool:
-        """Whether no release will tell what becomes of it."""
-        return not self.handles or (not self.stores and self.file.mirror >= 0)
+        """Whether no call will tell what becomes of it."""
+        return not self.handles or self.file.mirror >= 0
 
 
 class Passthrough:
@@ -148,6 +154,7 @@ class Passthrough:
             return Way()
         passed.handles += 1
         passed.stores += reads_and_writes
+        self._keep_watch(passed)
         direct = flags & (os.O_WRONLY | os.O_RDWR | os.O_DIRECT)
         return Way(protocol.FOPEN_PASSTHROUGH | (protocol.FOPEN_DIRECT_IO if direct else 0), passed.backing, True)
 
@@ -165,8 +172,7 @@ class Passthrough:
         passed = self._passed[number]
         passed.handles -= 1
         passed.stores -= handle.flags & os.O_ACCMODE == os.O_RDWR
-        if passed.is_watched and self._watch is None:
-            self._watch = asyncio.get_running_loop().create_task(self._watch_mappings())
+        self._keep_watch(passed)
 
     # -- from cached to passed and back -------------------------------------------------------------------------------
 
@@ -259,6 +265,10 @@ class Passthrough:
         for passed in list(self._passed.values()):
             await self.look(passed.file)
 
+    def _keep_watch(self, passed: _Passed) -> None:
+        if passed.is_watched and self._watch is None:
+            self._watch = asyncio.get_running_loop().create_task(self._watch_mappings())
+
     async def _watch_mappings(self) -> None:
         """The kernel tells of the last release, and nothing of mappings."""
         while watched := [passed for passed in self._passed.values() if passed.is_watched]:
@@ -276,15 +286,27 @@ class Passthrough:
             await self.look(file)
             if self._is_left(passed):
                 self._end(passed)
-        elif file.mirror >= 0 and not passed.stores:
-            changed_ns = os.fstat(file.staged).st_ctime_ns
-            if passed.again or changed_ns != passed.changed_ns:
-                passed.again, passed.changed_ns = changed_ns != passed.changed_ns, changed_ns
-                # From here on a store moves the time again, if not within the same tick of the clock.
-                await self._files.run(os.fdatasync, file.staged)
-                await self.look(file)
-                if file.is_ahead and not passed.stores:
-                    self.commit(file)
+        elif file.mirror >= 0 and passed.rests_until <= asyncio.get_running_loop().time():
+            await self._look_for_stores(passed)
+
+    async def _look_for_stores(self, passed: _Passed) -> None:
+        """Commits what somebody means to be kept: who has called `msync`, or has it mapped and closed."""
+        file, loop = passed.file, asyncio.get_running_loop()
+        changed_ns = os.fstat(file.staged).st_ctime_ns
+        if not passed.again and changed_ns == passed.changed_ns:
+            return
+        if not passed.stores:
+            await self._files.run(os.fdatasync, file.staged)
+        elif not await self._files.run(self._kernel.is_clean, file.staged):
+            return
+        # Since then a store has moved the time again, if not within the same tick of the clock.
+        passed.again, passed.changed_ns = changed_ns != passed.changed_ns, changed_ns
+        began = loop.time()
+        await self.look(file)
+        passed.rests_until = loop.time() + LOOK_SHARE * (loop.time() - began)
+        has_stores, file.has_stores = file.has_stores, False
+        if file.is_ahead and (has_stores or not passed.stores):
+            self.commit(file)
 
     def _is_left(self, passed: _Passed) -> bool:
         """Whether nobody has it open or mapped."""

@@ -240,6 +240,28 @@ async def test_stores_are_committed(kernel: Kernel, backing: FakeBacking, ground
     await reader.close()
 
 
+async def test_stores_that_are_synced_are_committed_soon(
+    kernel: Kernel, backing: FakeBacking, ground: MachineGround
+) -> None:
+    """As by msync, of which nothing is told. What is only written waits for its close; what is only stored, too."""
+    node = await made(kernel)
+    reader = await kernel.open(node)
+    writer = await kernel.open(node, os.O_RDWR)
+    backing.clean = False
+    writer.store(0, b"SOME")
+    await asyncio.sleep(20 * passthrough.LOOK_S)
+    assert ground.content(b"/data/f") == DATA
+    backing.clean = True
+    await until(lambda: ground.content(b"/data/f") == b"SOME" + DATA[4:])
+    await writer.write(5, b"BYTES")
+    await asyncio.sleep(20 * passthrough.LOOK_S)
+    assert ground.content(b"/data/f") == b"SOME" + DATA[4:]
+    writer.store(0, b"more")
+    await until(lambda: ground.content(b"/data/f") == b"more BYTES" + DATA[10:])
+    await writer.close()
+    await reader.close()
+
+
 @pytest.mark.parametrize("is_read", [True, False])
 async def test_stores_after_the_last_close_are_committed(
     kernel: Kernel, backing: FakeBacking, ground: MachineGround, is_read: bool
