@@ -44,6 +44,8 @@ class Files:
         self.wrote: Callable[[File, int, int], None] = lambda file, start, stop: None
         """Told of bytes of a copy that were changed, and `cut` of a new size."""
         self.cut: Callable[[File, int], None] = lambda file, size: None
+        self.stored: Callable[[int], None] = lambda number: None
+        """Told of an inode of which the kernel has changed bytes without knowing that its time is another."""
 
     def get(self, number: int) -> File | None:
         return self._files.get(number)
@@ -280,6 +282,7 @@ class Files:
             for start, stop in await self.run(copying.follow, file.staged, file.mirror, file.size):
                 file.has_stores = True
                 self.note(file, start, stop)
+                self.stored(file.number)
 
     def resize(self, file: File, size: int) -> None:
         file.cut(size)

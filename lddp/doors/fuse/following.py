@@ -26,11 +26,13 @@ class Following:
         self._tree = tree
         self._tell = tell
         self._ahead: set[int] = set()
+        self._stored: set[int] = set()
         self._wake = asyncio.Event()
         self._done = asyncio.Event()
         self._done.set()
         self._seen = tree.ground.applied()
         tree.doubt = self.changed
+        tree.files.stored = self.stored
 
     def changed(self, numbers: Iterable[int]) -> None:
         inodes, files = self._tree.inodes, self._tree.files
@@ -39,6 +41,11 @@ class Following:
             self._ahead |= known
             self._wake.set()
             self._done.clear()
+
+    def stored(self, number: int) -> None:
+        """What a program has stored through a mapping has been found."""
+        self._stored.add(number)
+        self.changed([number])
 
     @property
     def is_told(self) -> bool:
@@ -59,6 +66,8 @@ class Following:
             with self._tree.ground.view() as view:
                 seen, self._seen = self._seen, view.gsn
                 notices = [notice for number in numbers for notice in self._notices(view, number, seen)]
+                notices += [wire.inode_notice(self._tree.inodes.node(number), -1) for number in self._stored]
+                self._stored.clear()
                 self._tree.orders.told(numbers)
             if notices:
                 await self._tell(notices)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -38,8 +38,8 @@ async def backing(kernel: Kernel) -> AsyncIterator[FakeBacking]:
     """Followed as a mount is; at the end nothing may be left that the kernel was given."""
     backing = kernel.passes()
 
-    async def tell(_: object) -> None:
-        """Pages are none of these tests' business."""
+    async def tell(notices: list[Sequence[bytes]]) -> None:
+        backing.notices += [b"".join(notice) for notice in notices]
 
     following = Following(kernel.tree, tell)
     kernel.tree.ground.follow(following.changed)

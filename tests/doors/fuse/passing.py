@@ -22,6 +22,8 @@ class FakeBacking(Backing):
         self.clean = True
         self.refuses = 0
         self.clones = 0
+        self.notices: list[bytes] = []
+        """What the kernel was told without asking."""
         self._last = 0
 
     def open(self, descriptor: int) -> int:

@@ -119,12 +119,15 @@ async def test_what_is_synced_through_a_mapping_is_committed_soon(lake: Lake) ->
     program, _ = await reader(lake)
     writer, other = await lake.here(), await lake.there()
     await writer.do(f"fd = os.open('f', os.O_RDWR); mapped = mmap.mmap(fd, {SIZE})")
+    times = [await program.ask("os.fstat(fd).st_mtime_ns")]
     for turn in range(3):
         await writer.do(f"mapped[5:9] = b'map{turn}'; mapped.flush()")
         await lake.nodes.until(lambda turn=turn: (lake.nodes.source / "f").read_bytes()[5:9] == b"map%d" % turn)  # type: ignore[misc]
         await lake.agreed()
         assert await other.ask("open('f', 'rb').read(9)") == b"aaaaamap%d" % turn
         assert await program.ask("os.pread(fd, 9, 0)") == b"aaaaamap%d" % turn
+        times.append(await program.ask("os.fstat(fd).st_mtime_ns"))
+    assert times == sorted(set(times))
     await writer.do("mapped.close(); os.close(fd)")
     await lake.nodes.assert_equal()
 

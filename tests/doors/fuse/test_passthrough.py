@@ -240,6 +240,21 @@ async def test_stores_are_committed(kernel: Kernel, backing: FakeBacking, ground
     await reader.close()
 
 
+async def test_the_kernel_is_told_of_the_time_of_stores(kernel: Kernel, backing: FakeBacking) -> None:
+    node = await made(kernel)
+    reader = await kernel.open(node)
+    writer = await kernel.open(node, os.O_RDWR)
+    before = await kernel.stat(node)
+    backing.notices.clear()
+    writer.store(0, b"SOME")
+    await writer.fsync()
+    await kernel.told()
+    assert b"".join(wire.inode_notice(node, -1)) in backing.notices
+    assert (await kernel.stat(node)).mtime_ns > before.mtime_ns
+    await writer.close()
+    await reader.close()
+
+
 async def test_stores_that_are_synced_are_committed_soon(
     kernel: Kernel, backing: FakeBacking, ground: MachineGround
 ) -> None:
