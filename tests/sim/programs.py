@@ -261,7 +261,7 @@ class Program:
         if files:
             held = self._random.choice(files)
             assert held.file is not None
-            if held.file.passes and self._life.passing.random() < 0.3:
+            if held.file.passes and self._life.passing.random() < 0.7:
                 self._store(held.file)
             elif self._random.random() < 0.8:
                 await held.file.write(self._random.randrange(4), self._bytes())
@@ -274,6 +274,7 @@ class Program:
         size = os.fstat(file.opened.backing).st_size
         if size:
             file.store(0, self._bytes()[:size])
+            self._life.node.world.count("store")
 
     def _bytes(self) -> bytes:
         """Inline or not, and never the same."""

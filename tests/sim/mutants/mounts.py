@@ -9,6 +9,8 @@ from lddp.core.machine import StateMachine
 from lddp.core.names import Names
 from lddp.doors.fuse import pipeline
 from lddp.doors.fuse.errors import Errors
+from lddp.doors.fuse.following import Following
+from lddp.doors.fuse.passthrough import Passthrough
 from lddp.doors.fuse.pipeline import Pipeline
 from lddp.doors.fuse.queued import Queued
 from lddp.doors.fuse.speculation import guarded
@@ -93,6 +95,21 @@ def _refusal_believed() -> list[Patch]:
     return [(Pipeline, "_refuse", quiet)]
 
 
+def _not_refreshed() -> list[Patch]:
+    return [(Passthrough, "refresh", lambda _self, _file: None)]
+
+
+def _stores_not_looked_for() -> list[Patch]:
+    async def blind(_self: Passthrough, _file: Any) -> None:
+        return
+
+    return [(Passthrough, "look", blind)]
+
+
+def _time_of_stores_not_told() -> list[Patch]:
+    return [(Following, "stored", lambda _self, _number: None)]
+
+
 MOUNT_MUTANTS = (
     Mutant("guards not looked at", "mount", 1, 50, "answers and files as the model has them", _guard_not_looked_at),
     Mutant(
@@ -138,4 +155,14 @@ MOUNT_MUTANTS = (
         "changes of others taken for the mount's own", "mount", 4, 100, "the kernel believes what is so", _not_contested
     ),
     Mutant("the kernel is not told of refusals", "mount", 3, 100, "the kernel believes what is so", _refusal_believed),
+    Mutant("bytes of others not brought to readers", "mount", 4, 100, "readers see what the log has", _not_refreshed),
+    Mutant("stores not looked for", "mount", 81, 100, "readers see what the log has", _stores_not_looked_for),
+    Mutant(
+        "the kernel is not told of stores",
+        "mount",
+        840062,
+        100,
+        "the kernel believes what is so",
+        _time_of_stores_not_told,
+    ),
 )
