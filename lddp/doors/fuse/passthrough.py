@@ -40,6 +40,7 @@ alone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -128,6 +129,8 @@ class Passthrough:
         self._stored: OrderedDict[int, None] = OrderedDict()
         """Inodes that were opened for reading and writing."""
         self._watch: asyncio.Task[None] | None = None
+        self._left = asyncio.Event()
+        """Set when a file has lost its last handle."""
         self._refreshing: dict[int, asyncio.Task[None]] = {}
         self._settling: dict[int, asyncio.Future[None]] = {}
 
@@ -172,6 +175,8 @@ class Passthrough:
         passed = self._passed[number]
         passed.handles -= 1
         passed.stores -= handle.flags & os.O_ACCMODE == os.O_RDWR
+        if not passed.handles:
+            self._left.set()
         self._keep_watch(passed)
 
     # -- from cached to passed and back -------------------------------------------------------------------------------
@@ -271,13 +276,16 @@ class Passthrough:
 
     async def _watch_mappings(self) -> None:
         """The kernel tells of the last release, and nothing of mappings."""
+        self._left.clear()
         while watched := [passed for passed in self._passed.values() if passed.is_watched]:
             for passed in watched:
                 try:
                     await self._watch_one(passed)
                 except OSError as error:
                     _log.error("what was stored to inode %d is not known: %s", passed.file.number, error.strerror)
-            await asyncio.sleep(LOOK_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._left.wait(), LOOK_S)
+            self._left.clear()
         self._watch = None
 
     async def _watch_one(self, passed: _Passed) -> None:
