@@ -95,6 +95,7 @@ class Metadata:
                 return False
             if (file := tree.files.get(number)) is not None:
                 file.is_stale = True  # what it has open of the zone may be as it was before
+                tree.passthrough.refresh(file)
         else:
             file = tree.files.hold(number)
             try:

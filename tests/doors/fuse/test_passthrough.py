@@ -130,6 +130,24 @@ async def test_a_reader_sees_what_another_zone_changes_in_place(
     await reader.close()
 
 
+async def test_who_opens_while_a_file_is_cut_by_its_name(
+    kernel: Kernel, backing: FakeBacking, ground: MachineGround
+) -> None:
+    """What passes then is what the file was, until the record is there."""
+    theirs(ground, bytes(3 << 20))
+    node = (await kernel.lookup(b"f")).inode
+    ground.gate = asyncio.Event()
+    cutting = asyncio.create_task(kernel.setattr(node, SetAttribute.SIZE, size=5))
+    await ground.waiting.wait()
+    reader = await kernel.open(node) if kernel.tree.pipeline is None else None
+    ground.gate.set()
+    await cutting
+    await kernel.told()
+    reader = reader or await kernel.open(node)
+    assert await reader.read(0, 4 << 20) == bytes(5)
+    await reader.close()
+
+
 async def test_who_opens_after_a_change_reads_it_before_anybody_is_told(
     kernel: Kernel, backing: FakeBacking, ground: MachineGround
 ) -> None:
