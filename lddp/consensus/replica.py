@@ -183,10 +183,10 @@ class Replica:
     def finish(self, hurry: bool = False) -> None:
         """With `hurry`, somebody waits for what has been folded to be durable."""
         folded = self.fold.fold()
+        committed = self.fold.commit(hurry=hurry)
         if folded is not None:
             for callback in self.on_folded:
                 callback(*folded)
-        committed = self.fold.commit(hurry=hurry)
         held, self._held = self._held, []
         for peer, message in held:
             # A later term of this same cycle may have cut off what an answer of an older one promised.

@@ -11,6 +11,7 @@ from lddp.core.rules import Migration, Rule
 from lddp.core.tables import Tables
 from lddp.core.view import View
 from lddp.errors import errno_name
+from lddp.gateway import NOT_SETTLED
 from lddp.node.describe import finding_document, progress_of
 from lddp.node.migration import MigrationDriver
 from lddp.replay.outbox import count_after
@@ -101,6 +102,8 @@ class Reports:
             return "no leader is known"
         if node.gateway.gsn < node.ready_at:
             return f"it is at {node.gateway.gsn} and was at {node.ready_at} before its start"
+        if not node.member.is_settled:
+            return NOT_SETTLED
         problems = self._problems()
         return problems[0] if problems else ""
 
