@@ -32,6 +32,13 @@ class RaftConfig:
     """How long a leader waits for a next entry to carry the news of a commit of its own records before it sends the
     news alone. Longer costs followers freshness; shorter costs every lone write two more syncs."""
 
+    follow_workload_s: float = 20.0
+    """A leader that orders nearly all records for one other voter hands over to it, at most once in so many seconds; 0:
+    never. Each of those records is two messages faster then; a hand-over stops all records for some milliseconds."""
+    follow_look_s: float = 1.0
+    follow_records_min: int = 50
+    """How long a look at whose the records are takes, and how many are worth it. Two looks in a row count."""
+
     entry_bytes_max: int = 1 << 20
     """Bound of the records in one log entry together, and so of one record; the same on all members."""
     entry_records_max: int = 1024
@@ -70,6 +77,8 @@ class RaftConfig:
             raise ConfigError("heartbeat_s must be under a third of election_timeout_min_s")
         if not 0 <= self.fold_quiet_s <= self.fold_delay_s:
             raise ConfigError("fold_quiet_s must not be beyond fold_delay_s")
+        if self.follow_workload_s < 0 or self.follow_look_s <= 0:
+            raise ConfigError("follow_workload_s must not be negative, and follow_look_s must be positive")
         if not 1024 <= self.entry_bytes_max <= 4 << 20:
             raise ConfigError("entry_bytes_max must be between 1 KiB and 4 MiB")
         if self.flight_bytes_max < self.entry_bytes_max or self.pending_bytes_max < self.entry_bytes_max:
