@@ -30,7 +30,8 @@ class RaftConfig:
     """Between messages of an idle leader; under a third of the election timeout."""
     commit_notice_s: float = 0.002
     """How long a leader waits for a next entry to carry the news of a commit of its own records before it sends the
-    news alone. Longer costs followers freshness; shorter costs every lone write two more syncs."""
+    news alone; up to four times as long where commits come one after the other. Longer costs followers freshness;
+    shorter costs every lone write two more syncs."""
 
     follow_workload_s: float = 20.0
     """A leader that orders nearly all records for one other voter hands over to it, at most once in so many seconds; 0:
@@ -48,8 +49,8 @@ class RaftConfig:
     fold_quiet_s: float = 0.004
     fold_delay_s: float = 0.02
     """What has been folded waits in memory to be written together, where nobody waits for it: until nothing more has
-    come for the first of them, and no longer than the second. Longer costs reads at this member freshness; shorter
-    costs a client that sends one write after the other another transaction on every member."""
+    come for the first of them, or for twice the last pause, and no longer than the second. Longer costs reads at this
+    member freshness; shorter costs a client that sends write after write another transaction on every member."""
     pending_records_max: int = 65536
     pending_bytes_max: int = 64 << 20
     """Bounds of the records that wait for ordering at this member."""

@@ -60,6 +60,7 @@ class Fold:
         self._folded: Overlay | None = None
         """What has been folded and is not written yet."""
         self._lent: set[Lent] = set()
+        self._folded_at = -inf
         self._commit_at = inf
         self._commit_at_last = inf
         """When that is due, and beyond which time it is not put off by what comes after it."""
@@ -96,7 +97,7 @@ class Fold:
         if self._folded is None:
             self._folded = Overlay(self._reading.enter_context(self._keyvalue.read()))
             self._commit_at_last = before + self._delay_s
-        self._commit_at = min(before + self._quiet_s, self._commit_at_last)
+        self._commit_at = min(before + self._quiet(before), self._commit_at_last)
         for index in range(first, journal.commit + 1):
             command, _, _ = journal.entry(index)
             if command[0] == REGULAR:
@@ -110,6 +111,11 @@ class Fold:
             if before >= deadline:
                 break
         return first, journal.applied
+
+    def _quiet(self, now: float) -> float:
+        """How long nothing more may come: what comes one after the other is waited for once more."""
+        pause_s, self._folded_at = now - self._folded_at, now
+        return max(self._quiet_s, 2 * pause_s) if pause_s < self._delay_s else self._quiet_s
 
     @contextmanager
     def latest(self) -> Iterator[Tables]:

@@ -93,6 +93,7 @@ class RaftMember:
 
     async def stop(self) -> None:
         """Leaves. What was not acknowledged has an unknown outcome; all waiters are told."""
+        self._guard(self._replica.fold.commit)  # the next start shows it without asking anybody
         self._end(UnavailableError(f"node {self._config.node} is stopping; ask another"))
         self._replica.close()
         await self._links.stop()

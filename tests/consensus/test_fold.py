@@ -97,6 +97,20 @@ def test_what_keeps_coming_is_written_together_and_not_put_off_for_ever() -> Non
     assert member.clock.now - began == pytest.approx(0.02, abs=0.004)
 
 
+def test_what_comes_one_after_the_other_is_waited_for() -> None:
+    """Slower than the shortest delay, and not yet rare."""
+    member = Watched()
+    for index in (2, 3):
+        member.append("b", 1, (index, 1), index, entry(index + 1))
+        member.cycle(0.008)
+    assert member.committed == [(2, 2)], "of the first one nobody knew that more would come"
+    member.append("b", 1, (4, 1), 4, entry(5))
+    member.cycle(0.008)
+    assert member.committed == [(2, 2)]
+    member.cycle(0.1)
+    assert member.committed == [(2, 2), (3, 4)]
+
+
 @pytest.mark.parametrize("by_apply", [True, False])
 def test_a_fold_that_somebody_waits_for_is_durable_at_once(by_apply: bool) -> None:
     member = Watched()

@@ -24,6 +24,7 @@ from lddp.doors.fuse import copying
 from lddp.doors.fuse.dirty import Dirty
 from lddp.doors.fuse.errors import Opened
 from lddp.doors.fuse.ordering import Orders, refused
+from lddp.doors.fuse.spares import Spares
 from lddp.errors import OperationError
 
 if TYPE_CHECKING:
@@ -129,14 +130,13 @@ class Files:
     """Every File of one mount."""
 
     def __init__(self, orders: Orders) -> None:
-        self._orders = orders
-        self._ground = orders.ground
+        self._orders, self._ground = orders, orders.ground
         self._files: dict[int, File] = {}
         self._idle: OrderedDict[int, File] = OrderedDict()
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="fuse-file")
+        self._spares = Spares(self._ground.scratch, self._threads)
         self.wrote: Callable[[File, int, int], None] = lambda file, start, stop: None
-        """Told of bytes of a copy that were changed, and `cut` of a new size."""
-        self.cut: Callable[[File, int], None] = lambda file, size: None
+        self.cut: Callable[[File, int], None] = lambda file, size: None  # told of a new size, `wrote` of changed bytes
 
     def get(self, number: int) -> File | None:
         return self._files.get(number)
@@ -286,7 +286,7 @@ class Files:
             if not keep:
                 self.resize(file, 0)
             return
-        staged = await self.run(copying.new_file, self._ground.scratch())
+        staged = await self._spares.take()
         try:
             if keep:
                 await self._fill(file, staged)
@@ -393,4 +393,5 @@ class Files:
     def close(self) -> None:
         for file in list(self._files.values()):
             self.discard(file)
+        self._spares.close()
         self._threads.shutdown(wait=False)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from lddp.access import Decided
 from lddp.config import WriteMode
 from lddp.core import records as r
 from lddp.core.records import Outcome, Record
@@ -103,11 +102,9 @@ class Held(Promised):
         super().__init__(promised.pipeline)
         self.let = asyncio.Event()
 
-    async def submit_many(
-        self, records: Sequence[Record], timeout_s: float, *, visible: bool = True, decided: Decided | None = None
-    ) -> list[tuple[int, Outcome]]:
+    async def submit_folded(self, records: Sequence[Record], timeout_s: float) -> list[tuple[int, Outcome]]:
         await self.let.wait()
-        return await super().submit_many(records, timeout_s, visible=visible, decided=decided)
+        return await super().submit_folded(records, timeout_s)
 
 
 async def test_the_kernel_hears_of_what_was_refused(nodes: MountedTrio) -> None:
