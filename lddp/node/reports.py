@@ -37,9 +37,9 @@ class Reports:
         node = self._node
         member, config = node.member, node.config
         with node.environment.read() as tables:
-            view = View(tables)
-            rules = [self._rule(view, rule) for rule in view.rules()]
             lag = self._lag(tables)
+        with node.gateway.latest() as view:
+            rules = [self._rule(view, rule) for rule in view.rules()]
         return {
             "node": config.name,
             "ecosystem": config.ecosystem,
@@ -53,7 +53,7 @@ class Reports:
                 "last": member.last_index,
                 "commit": member.commit_index,
                 "applied": member.applied_index,
-                "index": node.gateway.gsn,
+                "index": node.gateway.latest_gsn,
                 "projected": self.projected(),
             },
             "lag": {"entries": lag, "bytes": 0 if node.projector is None else node.projector.waiting_bytes},

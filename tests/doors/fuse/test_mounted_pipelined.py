@@ -48,7 +48,7 @@ async def test_programs(nodes: MountedTrio) -> None:
 async def test_fsync_and_unmounting_bring_everything_into_the_log(nodes: MountedTrio) -> None:
     await nodes.programs.sh("mkdir d; for n in $(seq 50); do echo $n > d/$n; done; sync d")
     assert not nodes.nodes[SOURCE].backend.mounts()[0]["queued"]
-    await nodes.nodes[TARGET].backend.wait(nodes.nodes[SOURCE].gateway.gsn, PATIENCE_S)
+    await nodes.nodes[TARGET].backend.wait(nodes.nodes[SOURCE].gateway.latest_gsn, PATIENCE_S)
     assert len(list((nodes.target / "d").iterdir())) == 50
     await nodes.programs.sh("for n in $(seq 50); do mv d/$n d/x$n; done; rm d/x1")
     await nodes.unmount()
