@@ -2,9 +2,11 @@
 
 `submit` gives a record to consensus and resolves when this node has folded it durably. What was submitted and not seen
 again (a leader died, a message was lost) is submitted again with the same id; the state machine takes it once. `apply`
-is the fold, called by consensus; `committed` is called once what was folded is durable. Who asks for an outcome `early`
-learns it when it is folded: the record is durable on a majority by then, and its outcome follows from the log. Only
-what this node reads of its own state may not show it for a moment.
+is the fold, called by consensus; `folded` is called once entries have been folded, `committed` once that is durable.
+
+Who asks for an outcome `early` learns it when it is folded: the record is durable on a majority by then, and its
+outcome follows from the log. `latest` shows it at once, and so do all doors. It is not in this node's database yet, but
+in this node's log: a start folds it again, once it hears what of the log is agreed (`settled`).
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ RESUBMIT_AFTER_S = 1.0
 RESUBMIT_AFTER_S_MAX = 8.0
 WAITING_MAX = 100_000
 NO_ZONE = -1
+NOT_SETTLED = "this node has not learned yet what of its log was agreed on before its start (is a majority up?)"
 OWN_RECORDS_MAX = 16_384
 RESENT_BYTES_MAX = ENTRY_BYTES_MAX // 4
 
@@ -87,6 +90,7 @@ class Gateway:
         self._early: list[tuple[asyncio.Future[Applied], Applied]] = []
         """... those to be told before."""
         self._gsn_waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._settled = asyncio.Event()
         self._member: RaftMember | None = None
         self._timer: asyncio.Task[None] | None = None
         self._items: list[outbox.Item] = []
@@ -95,7 +99,7 @@ class Gateway:
         self.on_applied: list[Callable[[int], None]] = []
         """Called with the GSN reached after each commit that folded records."""
         self.on_changed: list[Callable[[set[int]], None]] = []
-        """Called after each commit with the numbers of the inodes that its records have touched, or taken away."""
+        """Called after each fold with the numbers of the inodes that its records have touched, or taken away."""
         self._changed: set[int] = set()
         with environment.read() as tables:
             self.gsn = read_gsn(tables)
@@ -175,6 +179,12 @@ class Gateway:
         """Entries have been folded, if not durably: outcomes asked for early become known."""
         early, self._early = self._early, []
         self._tell(early)
+        if self._changed:
+            changed, self._changed = self._changed, set()
+            for listener in self.on_changed:
+                listener(changed)
+        if self.member.is_settled:
+            self._settled.set()
 
     def _tell(self, done: list[tuple[asyncio.Future[Applied], Applied]]) -> None:
         if done:
@@ -196,10 +206,6 @@ class Gateway:
             offer(items, self.gsn)
         for callback in self.on_applied:
             callback(self.gsn)
-        if self._changed:
-            changed, self._changed = self._changed, set()
-            for listener in self.on_changed:
-                listener(changed)
         if self._gsn_waiters:
             late = []
             for gsn, waiter in self._gsn_waiters:
@@ -351,6 +357,21 @@ class Gateway:
         """The state as of the last commit of this node."""
         with self._environment.read() as tables:
             yield View(tables)
+
+    @contextmanager
+    def latest(self) -> Iterator[View]:
+        """The state as of the last fold, up to `latest_gsn`. Not to be kept across an await (`Fold.latest`)."""
+        with self._environment.read() if self._member is None else self._member.latest() as tables:
+            yield View(tables)
+
+    @property
+    def latest_gsn(self) -> int:
+        return self.machine.gsn
+
+    async def settled(self) -> None:
+        """Until this node shows everything again that it had shown before its start."""
+        if not self.member.is_settled:
+            await self._settled.wait()
 
     async def wait(self, gsn: int, timeout_s: float) -> None:
         """Until this node has folded the log up to `gsn`. UnavailableError after the time."""

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import zlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import msgpack
@@ -16,7 +17,7 @@ from lddp import gateway as module
 from lddp.core.codec import encode
 from lddp.core.namespace import NUMBER
 from lddp.core.records import Barrier, MakeDirectory, OperationId, Record
-from lddp.core.tables import Table
+from lddp.core.tables import Table, Tables
 from lddp.errors import OutcomeUnknownError, StorageError, UnavailableError
 from lddp.gateway import NO_ZONE, Applied, Gateway
 from lddp.replay.outbox import Item
@@ -58,6 +59,10 @@ class FakeMember:
         self.full = False
         self.index = 0
         self.hurried = 0
+        self.is_settled = True
+
+    def latest(self) -> AbstractContextManager[Tables]:
+        return self.environment.read()
 
     def hurry(self) -> None:
         self.hurried += 1
@@ -200,6 +205,36 @@ async def test_who_asks_early_hears_once_it_is_folded(node: Node) -> None:
     assert not second.done()
     node.commit()
     assert second.result().gsn == 3
+
+
+async def test_what_is_changed_is_told_when_it_is_folded(node: Node) -> None:
+    told: list[tuple[int, set[int]]] = []
+    node.gateway.on_changed.append(lambda numbers: told.append((node.gateway.latest_gsn, numbers)))
+    node.gateway.post([node.directory(b"a")], early=True)
+    node.fold(node.member.queue)
+    node.gateway.folded(2, 2)
+    with node.gateway.latest() as view:
+        made = view.resolve(b"/data/a")
+    assert made is not None
+    assert [(gsn, made.number in numbers) for gsn, numbers in told] == [(2, True)]
+    assert (node.gateway.gsn, node.gateway.latest_gsn) == (1, 2)
+    node.commit()
+    assert len(told) == 1
+    assert node.gateway.gsn == 2
+
+
+async def test_who_waits_for_what_was_shown_before_the_start(node: Node) -> None:
+    await node.gateway.settled()
+    node.member.is_settled = False
+    waiting = asyncio.get_running_loop().create_task(node.gateway.settled())
+    node.fold([encode(node.directory(b"a"))])
+    node.gateway.folded(2, 2)
+    await settle()
+    assert not waiting.done()
+    node.member.is_settled = True
+    node.fold([encode(node.directory(b"b"))])
+    node.gateway.folded(3, 3)
+    await waiting
 
 
 async def test_who_waits_for_a_durable_fold_makes_it_hurry(node: Node) -> None:

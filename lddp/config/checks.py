@@ -79,6 +79,7 @@ def _check_numbers(config: NodeConfig, refuse: Callable[[str], None]) -> None:
         "limits.files_parallel": (limits.files_parallel, 1),
         "limits.log_entries_kept": (limits.log_entries_kept, 1000),
         "raft.heartbeat_s": (raft.heartbeat_s, 0.005),
+        "raft.follow_workload_s": (raft.follow_workload_s, 0),
         "raft.entry_bytes_max": (raft.entry_bytes_max, 64 * 1024),
     }
     for key, (value, floor) in floors.items():

@@ -125,6 +125,9 @@ class RaftConfig:
     election_timeout_s_max: float = 1.0
     """The longest such time; each node draws between the two, so that they do not stand at once. Writes stop for about
     this long after a leader dies."""
+    follow_workload_s: float = 20.0
+    """A leader hands over to the voter that submits more than nine of ten records, as one with a busy mount, at most
+    once in so many seconds; 0: never. Its records need half as many messages one after the other then."""
     entry_bytes_max: int = 4 * 1024 * 1024
     """The most bytes of records gathered into one log entry. Larger entries carry more records a sync, and make each
     of them wait for all."""

@@ -30,7 +30,15 @@ class RaftConfig:
     """Between messages of an idle leader; under a third of the election timeout."""
     commit_notice_s: float = 0.002
     """How long a leader waits for a next entry to carry the news of a commit of its own records before it sends the
-    news alone. Longer costs followers freshness; shorter costs every lone write two more syncs."""
+    news alone; up to four times as long where commits come one after the other. Longer costs followers freshness;
+    shorter costs every lone write two more syncs."""
+
+    follow_workload_s: float = 20.0
+    """A leader that orders nearly all records for one other voter hands over to it, at most once in so many seconds; 0:
+    never. Each of those records is two messages faster then; a hand-over stops all records for some milliseconds."""
+    follow_look_s: float = 1.0
+    follow_records_min: int = 50
+    """How long a look at whose the records are takes, and how many are worth it. Two looks in a row count."""
 
     entry_bytes_max: int = 1 << 20
     """Bound of the records in one log entry together, and so of one record; the same on all members."""
@@ -41,8 +49,8 @@ class RaftConfig:
     fold_quiet_s: float = 0.004
     fold_delay_s: float = 0.02
     """What has been folded waits in memory to be written together, where nobody waits for it: until nothing more has
-    come for the first of them, and no longer than the second. Longer costs reads at this member freshness; shorter
-    costs a client that sends one write after the other another transaction on every member."""
+    come for the first of them, or for twice the last pause, and no longer than the second. Longer costs reads at this
+    member freshness; shorter costs a client that sends write after write another transaction on every member."""
     pending_records_max: int = 65536
     pending_bytes_max: int = 64 << 20
     """Bounds of the records that wait for ordering at this member."""
@@ -70,6 +78,8 @@ class RaftConfig:
             raise ConfigError("heartbeat_s must be under a third of election_timeout_min_s")
         if not 0 <= self.fold_quiet_s <= self.fold_delay_s:
             raise ConfigError("fold_quiet_s must not be beyond fold_delay_s")
+        if self.follow_workload_s < 0 or self.follow_look_s <= 0:
+            raise ConfigError("follow_workload_s must not be negative, and follow_look_s must be positive")
         if not 1024 <= self.entry_bytes_max <= 4 << 20:
             raise ConfigError("entry_bytes_max must be between 1 KiB and 4 MiB")
         if self.flight_bytes_max < self.entry_bytes_max or self.pending_bytes_max < self.entry_bytes_max:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from math import inf
 from typing import Any
 
@@ -14,6 +14,7 @@ from lddp.consensus.journal import RaftJournal
 from lddp.consensus.wire import REGULAR, decode_records
 from lddp.core.tables import Tables
 from lddp.ports import Apply, Clock, KeyValue
+from lddp.storage.lent import Lent
 from lddp.storage.overlay import Overlay
 
 _ROWS_MAX = 32_768
@@ -58,6 +59,8 @@ class Fold:
         self._reading = ExitStack()
         self._folded: Overlay | None = None
         """What has been folded and is not written yet."""
+        self._lent: set[Lent] = set()
+        self._folded_at = -inf
         self._commit_at = inf
         self._commit_at_last = inf
         """When that is due, and beyond which time it is not put off by what comes after it."""
@@ -67,6 +70,12 @@ class Fold:
         self.cost = ApplyCost(
             budget_s=config.apply_budget_s, records_max=config.entry_records_max, bytes_max=config.entry_bytes_max
         )
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all has been folded that was in the log at the start, as far as it was not cut off: nothing else can
+        have been folded before. Until then the state may be older than what was shown of it."""
+        return self._journal.applied >= self._journal.inherited
 
     @property
     def next_at(self) -> float:
@@ -82,12 +91,13 @@ class Fold:
         first = journal.applied + 1
         if journal.commit < first:
             return None
+        self._take_back()
         before = self._clock.monotonic()
         deadline = before + self._budget_s
         if self._folded is None:
             self._folded = Overlay(self._reading.enter_context(self._keyvalue.read()))
             self._commit_at_last = before + self._delay_s
-        self._commit_at = min(before + self._quiet_s, self._commit_at_last)
+        self._commit_at = min(before + self._quiet(before), self._commit_at_last)
         for index in range(first, journal.commit + 1):
             command, _, _ = journal.entry(index)
             if command[0] == REGULAR:
@@ -101,6 +111,31 @@ class Fold:
             if before >= deadline:
                 break
         return first, journal.applied
+
+    def _quiet(self, now: float) -> float:
+        """How long nothing more may come: what comes one after the other is waited for once more."""
+        pause_s, self._folded_at = now - self._folded_at, now
+        return max(self._quiet_s, 2 * pause_s) if pause_s < self._delay_s else self._quiet_s
+
+    @contextmanager
+    def latest(self) -> Iterator[Tables]:
+        """What has been folded, durably here or not. Not to be kept across an await: it is void as soon as more is
+        folded, or what is folded is written."""
+        if self._folded is None:
+            with self._keyvalue.read() as tables, self._lend(tables) as lent:
+                yield lent
+        else:
+            with self._lend(self._folded) as lent:
+                yield lent
+
+    def _lend(self, tables: Tables) -> Lent:
+        lent = Lent(tables, self._lent.discard)
+        self._lent.add(lent)
+        return lent
+
+    def _take_back(self) -> None:
+        while self._lent:
+            self._lent.pop().end()
 
     def hurry(self) -> None:
         """Somebody waits for what has been folded."""
@@ -131,8 +166,7 @@ class Fold:
         self._journal.flushed()
         if folded is None:
             return None
-        self._folded = None
-        self._reading.close()
+        self._forget()
         self._commit_at = inf
         first, self.committed = self.committed + 1, self._journal.applied
         return first, self.committed
@@ -145,6 +179,10 @@ class Fold:
 
     def close(self) -> None:
         """Forgets what is not committed: the next start folds it again."""
+        self._forget()
+
+    def _forget(self) -> None:
+        self._take_back()
         self._folded = None
         self._reading.close()
 

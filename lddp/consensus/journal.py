@@ -61,6 +61,8 @@ class RaftJournal:
         self._oldest = self._oldest_next = 1
         """First index that is still in the database, now and after this flush."""
         self._load()
+        self.inherited = self.last
+        """Last entry that was here at the start and has not been cut off since."""
 
     # -- what the member uses ---------------------------------------------------------------------------------------
 
@@ -266,6 +268,7 @@ class RaftJournal:
             raise InvariantError(f"entry {index} is committed ({self.commit}) and would be cut off")
         for gone in range(index, self.last + 1):
             self._forget(gone)
+        self.inherited = min(self.inherited, index - 1)
         self._cut_through = max(self._cut_through, self._durable)
         self._durable = min(self._durable, index - 1)
         self._ahead = min(self._ahead, index - 1)

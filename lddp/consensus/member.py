@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from math import inf
 from typing import Any, TypeVar
 
-import msgpack
-
+from lddp.consensus import notes
 from lddp.consensus.config import RaftConfig
 from lddp.consensus.core import Role
 from lddp.consensus.fold import Change
 from lddp.consensus.replica import Replica
 from lddp.consensus.transport import Links
 from lddp.consensus.waiters import Waiters
-from lddp.consensus.wire import REGULAR, Message, Note, decode_records
+from lddp.consensus.wire import REGULAR, Message, decode_records
 from lddp.core.tables import Tables
 from lddp.errors import LimitError, UnavailableError, UsageError
 from lddp.links.listener import Listener
@@ -24,7 +24,6 @@ from lddp.ports import Apply, Clock, KeyValue, Random
 
 _T = TypeVar("_T")
 _INCOMING_BYTES_MAX = 64 << 20
-_NOTE_BYTES_MAX = 64 << 10
 _RECORD_OVERHEAD_BYTES = 16
 _TIMER_S_MIN = 0.001
 """The loop counts in milliseconds: a shorter timer would fire at once, and too early, again and again."""
@@ -94,6 +93,7 @@ class RaftMember:
 
     async def stop(self) -> None:
         """Leaves. What was not acknowledged has an unknown outcome; all waiters are told."""
+        self._guard(self._replica.fold.commit)  # the next start shows it without asking anybody
         self._end(UnavailableError(f"node {self._config.node} is stopping; ask another"))
         self._replica.close()
         await self._links.stop()
@@ -189,10 +189,7 @@ class RaftMember:
     def send(self, peer: str, message: dict[str, Any]) -> None:
         """A small message to a peer, lost where there is no link or it is full. Raises LimitError."""
         self._require_running()
-        body = bytes(msgpack.packb(message))
-        if len(body) > _NOTE_BYTES_MAX:
-            raise LimitError(f"a message of {len(body)} bytes is beyond {_NOTE_BYTES_MAX}; use the content channel")
-        self._links.send(peer, Note(body))
+        self._links.send(peer, notes.encode(message))
 
     def hand_over(self, peer: str) -> None:
         """As leader: asks `peer` to lead instead. Raises UnavailableError where it cannot; watch `leader`."""
@@ -210,6 +207,15 @@ class RaftMember:
         return decode_records(command[1:]) if command[0] == REGULAR else []
 
     # -- state ------------------------------------------------------------------------------------------------------
+
+    def latest(self) -> AbstractContextManager[Tables]:
+        """What has been folded so far, durably here or not (`Fold.latest`)."""
+        return self._replica.fold.latest()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the state is as new as it was before this member's start (`Fold.is_settled`)."""
+        return self._replica.fold.is_settled
 
     @property
     def leader(self) -> str | None:
@@ -386,13 +392,7 @@ class RaftMember:
     # -- callbacks --------------------------------------------------------------------------------------------------
 
     def _noted(self, peer: str, body: bytes) -> None:
-        try:
-            message = msgpack.unpackb(body)
-        except (ValueError, msgpack.UnpackException) as error:
-            logger.warning("a message of %s is not msgpack: %s", peer, error)
-            return
-        if type(message) is not dict:
-            logger.warning("a message of %s is not a dictionary", peer)
-            return
-        for received in self.on_message:
-            received(peer, message)
+        message = notes.decode(peer, body)
+        if message is not None:
+            for received in self.on_message:
+                received(peer, message)

@@ -21,6 +21,7 @@ from lddp.consensus.election import Election
 from lddp.consensus.fold import Change, Fold
 from lddp.consensus.inbox import Inbox
 from lddp.consensus.journal import RaftJournal
+from lddp.consensus.pulse import Pulse
 from lddp.consensus.reads import ReadPoints
 from lddp.consensus.wire import (
     Append,
@@ -42,6 +43,7 @@ from lddp.consensus.wire import (
     VoteRequest,
     encode_records,
 )
+from lddp.consensus.workload import Workload
 from lddp.ports import Apply, Clock, KeyValue, Random
 
 logger = logging.getLogger(__name__)
@@ -88,11 +90,9 @@ class Replica:
         )
         self._reads = ReadPoints(self.core, outlet, asks_max=config.waiters_max)
         self._leadership: tuple[int, str | None] = (0, None)
-        self._heartbeat_at = inf
-        self._commit_sent = 0
-        self._commit_notice_at = inf
+        self._pulse = Pulse(config)
+        self._workload = Workload(config, self.core, outlet)
         self._forwarded = False  # the inbox holds records of a follower
-        self._awaited = 0  # last entry whose commit a follower waits for: its news does not wait for company
         self._campaign = False
         self._leader_lost = False
         self.leader: str | None = None
@@ -111,7 +111,7 @@ class Replica:
         self.core.link_up(peer)
         self._reads.link_up(peer)
         if self.core.is_leader:
-            self._heartbeat_at = now
+            self._pulse.beat(now)
         elif self.leader is None and len(self.core.linked) + 1 >= self.core.majority:
             self._election.hasten(now)
 
@@ -154,10 +154,7 @@ class Replica:
 
     def hand_over(self, peer: str) -> bool:
         """Asks an up-to-date follower to take over; False where this is not the leader or the peer is behind."""
-        if not self.core.is_leader or peer not in self.core.linked or self.core.matched(peer) != self.core.last:
-            return False
-        self._outlet.send(peer, HandOver(self.core.term))
-        return True
+        return self._workload.hand_over(peer, self._clock.monotonic())
 
     # -- the cycle --------------------------------------------------------------------------------------------------
 
@@ -168,7 +165,9 @@ class Replica:
             self._receive(message, peer)
         now = self._clock.monotonic()
         self._canvass(now)
-        proposed = self._propose()
+        if self.core.is_leader:
+            self._workload.follow(now)
+        proposed = self._propose(now)
         before = self.core.last
         self.core.tick(campaign=self._campaign)
         self._campaign = False
@@ -183,10 +182,10 @@ class Replica:
     def finish(self, hurry: bool = False) -> None:
         """With `hurry`, somebody waits for what has been folded to be durable."""
         folded = self.fold.fold()
+        committed = self.fold.commit(hurry=hurry)
         if folded is not None:
             for callback in self.on_folded:
                 callback(*folded)
-        committed = self.fold.commit(hurry=hurry)
         held, self._held = self._held, []
         for peer, message in held:
             # A later term of this same cycle may have cut off what an answer of an older one promised.
@@ -203,13 +202,16 @@ class Replica:
 
     def next_at(self) -> float:
         """When the next cycle is due if nothing happens before; a time in the past: at once."""
-        if self._pressing or (self.core.is_leader and len(self.inbox)):
+        paused_until = inf
+        if self.core.is_leader and len(self.inbox):
+            paused_until = self._workload.paused_until
+        if self._pressing or paused_until <= self._clock.monotonic():
             return -inf
         if not self.core.is_leader:
             return min(self._election.deadline, self.fold.next_at)
         if not self._config.peers and self.core.last > self.core.commit:
             return -inf  # a majority of one needs nobody's answer
-        return min(self._heartbeat_at, self._commit_notice_at, self.fold.next_at)
+        return min(self._pulse.next_at, self.fold.next_at, paused_until)
 
     # -- parts of begin ---------------------------------------------------------------------------------------------
 
@@ -222,14 +224,15 @@ class Replica:
         for peer in sorted(self.core.linked):
             self._outlet.send(peer, Canvass(self.core.term + 1, self.core.last, self.core.last_term))
 
-    def _propose(self) -> list[bytes]:
-        if not self.core.is_leader or not len(self.inbox) or self._campaign:
+    def _propose(self, now: float) -> list[bytes]:
+        if not self.core.is_leader or not len(self.inbox) or self._campaign or now < self._workload.paused_until:
             return []
         cost = self.fold.cost
         records = self.inbox.take(records_max=cost.records_max, bytes_max=cost.bytes_max)
         self.core.propose(encode_records(records))
+        self._workload.ordered(len(records))
         if self._forwarded:
-            self._awaited = self.core.last + 1
+            self._pulse.awaited = self.core.last + 1
             self._forwarded = len(self.inbox) > 0
         return records
 
@@ -239,11 +242,12 @@ class Replica:
         if leadership != self._leadership:
             self._leadership = leadership
             self._reads.abandon()
-            self._commit_sent = 0
+            self._pulse.forget()
+            self._workload.forget()
             if core.role is Role.CANDIDATE:
                 self._election.postpone(now)
             if core.is_leader:
-                self._heartbeat_at = now
+                self._pulse.beat(now)
         leader = None if self._leader_lost and not core.is_leader else core.leader
         if leader != self.leader:
             self.leader = leader
@@ -253,20 +257,14 @@ class Replica:
     def _replicate(self, now: float) -> None:
         core = self.core
         if not core.is_leader:
-            self._heartbeat_at = self._commit_notice_at = inf
+            self._pulse.rest()
             return
-        if core.commit > self._commit_sent and self._commit_sent < self._awaited:
-            self._commit_notice_at = now
-        elif core.commit > self._commit_sent and self._commit_notice_at == inf:
-            self._commit_notice_at = now + self._config.commit_notice_s
-        if not core.has_unsent and now < min(self._heartbeat_at, self._commit_notice_at):
+        if not self._pulse.is_due(now, core.commit) and not core.has_unsent:
             return
         core.replicate()
         for peer, first in core.sidelined.items():
             self._outlet.send(peer, Sidelined(core.term, first))
-        self._heartbeat_at = now + self._config.heartbeat_s
-        self._commit_notice_at = inf
-        self._commit_sent = core.commit
+        self._pulse.sent(now, core.commit)
 
     def _forward(self) -> None:
         leader = self.leader
@@ -354,6 +352,7 @@ class Replica:
     @_receive.register
     def _(self, message: HandOver, peer: str) -> None:
         if message.term == self.core.term and peer == self.core.leader:
+            self._workload.was_given(self._clock.monotonic())
             self._campaign = self.core.forced = True
 
     @_receive.register
@@ -368,6 +367,7 @@ class Replica:
     @_receive.register
     def _(self, message: Forward, peer: str) -> None:
         fitting = [record for record in message.records if len(record) <= self._config.entry_bytes_max]
+        self._workload.came(peer, len(fitting))
         if self.inbox.put(fitting):
             self._forwarded = self._forwarded or bool(fitting)
         else:

@@ -13,6 +13,7 @@ from lddp.core import records as r
 from lddp.core.records import MigrationAction, OperationId, Outcome, Record, ZoneMember
 from lddp.core.rules import NO_SOURCE, read_receipt, receipt_gsns
 from lddp.errors import OperationError, OutcomeUnknownError, UnavailableError, UsageError, quoted
+from lddp.gateway import NOT_SETTLED
 from lddp.migrate.options import MigrationOptions
 from lddp.node.describe import receipt_document, rule_document
 from lddp.node.history import History
@@ -49,7 +50,7 @@ class NodeBackend:
         return self._reports.metrics()
 
     def applied(self) -> int:
-        return self._node.gateway.gsn
+        return self._node.gateway.latest_gsn
 
     def zone_number(self) -> int:
         return self._node.gateway.zone
@@ -105,22 +106,22 @@ class NodeBackend:
     # -- the namespace and its files --------------------------------------------------------------------------------
 
     def entry(self, path: bytes) -> Entry | None:
-        self._require_zone()
-        with self._node.gateway.view() as view:
+        self._require_files()
+        with self._node.gateway.latest() as view:
             return entry_at(view, path)
 
     def listing(self, path: bytes, after: bytes, limit: int) -> list[tuple[bytes, Entry]]:
-        self._require_zone()
-        with self._node.gateway.view() as view:
+        self._require_files()
+        with self._node.gateway.latest() as view:
             return listing_at(view, path, after, limit)
 
     async def open_file(self, path: bytes) -> OpenFile:
-        self._require_zone()
+        self._require_files()
         return await self._reader.open(path)
 
     def content_writer(self, path: bytes, size: int | None) -> ContentWriter:
-        self._require_zone()
-        with self._node.gateway.view() as view:
+        self._require_files()
+        with self._node.gateway.latest() as view:
             found = find(view, path)
         if found is None:
             raise OperationError(errno.ENOENT, f"no rule has {quoted(path)}")
@@ -130,6 +131,12 @@ class NodeBackend:
         """A witness keeps the log and does not fold it: that nothing is there it cannot know."""
         if self._node.witness:
             raise elsewhere(self._node, "a witness has no files and no rules; ask a node that has a zone")
+
+    def _require_files(self) -> None:
+        """Nothing is shown that is older than what was shown before a restart."""
+        self._require_zone()
+        if not self._node.member.is_settled:
+            raise UnavailableError(f"{NOT_SETTLED}; ask another node, or again")
 
     # -- FUSE mounts ------------------------------------------------------------------------------------------------
 

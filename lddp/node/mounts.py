@@ -16,6 +16,7 @@ from lddp.core.records import Outcome, Record
 from lddp.core.rules import Rule
 from lddp.core.view import View
 from lddp.errors import LddpError, OperationError, UnavailableError, UsageError, ZoneError, quoted
+from lddp.gateway import NOT_SETTLED
 from lddp.node.backend import NodeBackend
 from lddp.serving.paths import named
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from lddp.node.runtime import Node
 
 _log = logging.getLogger(__name__)
+SETTLE_S = 20.0
+"""How long a mount waits for a node that has just started; see `Gateway.settled`."""
 AGAIN_S = 1.0
 """How often a configured mount is tried whose rule is not in the log yet, or whose mountpoint cannot be used."""
 
@@ -34,10 +37,11 @@ class NodeGround(NodeBackend):
     """Implements `lddp.doors.fuse.ground.Ground`."""
 
     def view(self) -> AbstractContextManager[View]:
-        return self._node.gateway.view()
+        return self._node.gateway.latest()
 
     async def submit_folded(self, records: Sequence[Record], timeout_s: float) -> list[tuple[int, Outcome]]:
-        return [(one.gsn, one.outcome) for one in await self._node.gateway.submit_many(records, timeout_s)]
+        applied = await self._node.gateway.submit_many(records, timeout_s, early=True)
+        return [(one.gsn, one.outcome) for one in applied]
 
     def follow(self, listener: Callable[[set[int]], None]) -> None:
         self._node.gateway.on_changed.append(listener)
@@ -98,7 +102,11 @@ class Mounts:
     async def mount(
         self, name: str, mountpoint: bytes, soft_s: float | None, mode: WriteMode, *, passthrough: bool = False
     ) -> Document:
-        """Raises UsageError, ZoneError, OperationError(ENOENT) for a rule that does not exist."""
+        """Raises UsageError, ZoneError, UnavailableError, OperationError(ENOENT) for a rule that does not exist."""
+        try:
+            await asyncio.wait_for(self._node.gateway.settled(), SETTLE_S)
+        except TimeoutError:
+            raise UnavailableError(f"after {SETTLE_S:g} s {NOT_SETTLED}") from None
         async with self._change:
             with self._node.gateway.view() as view:
                 rule = view.rule(name)

@@ -96,7 +96,7 @@ class Reader:
                     await self._node.gateway.wait(seen.gsn + 1, left)
 
     def _look(self, path: bytes) -> Seen:
-        with self._node.gateway.view() as view:
+        with self._node.gateway.latest() as view:
             found = None if path == b"/" else find(view, path)
             rule, inode, relative = found or (None, None, b"")
             if rule is None or inode is None:
@@ -121,6 +121,8 @@ class Reader:
         projector = self._node.projector
         if zone is None or projector is None:
             raise self._others(seen, "this node has no zone of the rule")
+        if seen.since > self._node.gateway.gsn:
+            await self._node.gateway.wait(seen.since, timeout_s)  # no file shows what may have to be folded again
         await projector.wait(seen.since, timeout_s)
         # Not before: what brought the file to this version may have changed it in place. What comes after that version
         # is in the namespace before it touches the file, where the second look finds it.

@@ -11,6 +11,7 @@ from lddp.core.rules import Migration, Rule
 from lddp.core.tables import Tables
 from lddp.core.view import View
 from lddp.errors import errno_name
+from lddp.gateway import NOT_SETTLED
 from lddp.node.describe import finding_document, progress_of
 from lddp.node.migration import MigrationDriver
 from lddp.replay.outbox import count_after
@@ -36,9 +37,9 @@ class Reports:
         node = self._node
         member, config = node.member, node.config
         with node.environment.read() as tables:
-            view = View(tables)
-            rules = [self._rule(view, rule) for rule in view.rules()]
             lag = self._lag(tables)
+        with node.gateway.latest() as view:
+            rules = [self._rule(view, rule) for rule in view.rules()]
         return {
             "node": config.name,
             "ecosystem": config.ecosystem,
@@ -52,7 +53,7 @@ class Reports:
                 "last": member.last_index,
                 "commit": member.commit_index,
                 "applied": member.applied_index,
-                "index": node.gateway.gsn,
+                "index": node.gateway.latest_gsn,
                 "projected": self.projected(),
             },
             "lag": {"entries": lag, "bytes": 0 if node.projector is None else node.projector.waiting_bytes},
@@ -101,6 +102,8 @@ class Reports:
             return "no leader is known"
         if node.gateway.gsn < node.ready_at:
             return f"it is at {node.gateway.gsn} and was at {node.ready_at} before its start"
+        if not node.member.is_settled:
+            return NOT_SETTLED
         problems = self._problems()
         return problems[0] if problems else ""
 

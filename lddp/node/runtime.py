@@ -148,6 +148,7 @@ class Node:
             election_timeout_min_s=raft.election_timeout_s_min,
             election_timeout_max_s=raft.election_timeout_s_max,
             heartbeat_s=raft.heartbeat_s,
+            follow_workload_s=raft.follow_workload_s,
             entry_bytes_max=raft.entry_bytes_max,
         )
 

@@ -8,7 +8,7 @@ import pytest
 
 from lddp.consensus.fold import Change
 from lddp.consensus.wire import Append, Appended, Entry
-from lddp.core.tables import Table
+from lddp.core.tables import Table, Tables
 from tests.consensus.member import Member
 from tests.consensus.member import entry as entry_of
 
@@ -97,6 +97,20 @@ def test_what_keeps_coming_is_written_together_and_not_put_off_for_ever() -> Non
     assert member.clock.now - began == pytest.approx(0.02, abs=0.004)
 
 
+def test_what_comes_one_after_the_other_is_waited_for() -> None:
+    """Slower than the shortest delay, and not yet rare."""
+    member = Watched()
+    for index in (2, 3):
+        member.append("b", 1, (index, 1), index, entry(index + 1))
+        member.cycle(0.008)
+    assert member.committed == [(2, 2)], "of the first one nobody knew that more would come"
+    member.append("b", 1, (4, 1), 4, entry(5))
+    member.cycle(0.008)
+    assert member.committed == [(2, 2)]
+    member.cycle(0.1)
+    assert member.committed == [(2, 2), (3, 4)]
+
+
 @pytest.mark.parametrize("by_apply", [True, False])
 def test_a_fold_that_somebody_waits_for_is_durable_at_once(by_apply: bool) -> None:
     member = Watched()
@@ -150,3 +164,87 @@ def test_a_failed_change_does_not_keep_entries_from_the_disk() -> None:
     with member.keyvalue.copy().read() as tables:
         assert tables.get(Table.LOG, (3).to_bytes(8, "big")) is not None
     assert not member.replica.journal.dirty
+
+
+def rows(tables: Tables) -> list[bytes]:
+    return [record for _, record in tables.scan(Table.CONTROL)]
+
+
+def test_what_is_folded_is_shown_before_it_is_durable() -> None:
+    member = Watched()
+    fold = member.replica.fold
+    with fold.latest() as tables:
+        assert rows(tables) == []
+    member.append("b", 1, (2, 1), 2)
+    with fold.latest() as tables:
+        assert (rows(tables), tables.get(Table.CONTROL, (2).to_bytes(8, "big"))) == ([b"record 2"], b"record 2")
+    assert (member.committed, member.stored()) == ([], [])
+    member.cycle(0.1)
+    with fold.latest() as tables:
+        assert (rows(tables), member.stored()) == ([b"record 2"], [b"record 2"])
+
+
+@pytest.mark.parametrize("is_folded", [True, False])
+def test_a_look_ends_when_more_is_folded_or_it_is_written(is_folded: bool) -> None:
+    """Whoever keeps one is refused rather than shown two states as one."""
+    member = Watched()
+    if is_folded:
+        member.append("b", 1, (2, 1), 2)
+    index = 3 if is_folded else 2
+    member.append("b", 1, (2, 1), 1, entry(3))
+    key = (2).to_bytes(8, "big")
+    with member.replica.fold.latest() as tables:
+        scanning = tables.scan(Table.META if not is_folded else Table.CONTROL)
+        assert next(scanning, (b"", b""))[1] in (b"", b"record 2")
+        tables.get(Table.CONTROL, key)
+        member.append("b", 1, (index, 1), index)
+        with pytest.raises(AssertionError):
+            tables.get(Table.CONTROL, key)
+        with pytest.raises(AssertionError):
+            list(tables.scan(Table.CONTROL))
+        if is_folded:
+            with pytest.raises(AssertionError):
+                next(scanning)
+    with member.replica.fold.latest() as tables:
+        member.cycle(0.1)  # it is written
+        with pytest.raises(AssertionError):
+            tables.get(Table.CONTROL, key)
+    with pytest.raises(AssertionError):
+        tables.get(Table.CONTROL, key)
+
+
+def test_nobody_writes_into_what_is_folded() -> None:
+    member = Watched()
+    member.append("b", 1, (2, 1), 2)
+    with member.replica.fold.latest() as tables:
+        with pytest.raises(AssertionError):
+            tables.put(Table.CONTROL, b"key", b"value")
+        with pytest.raises(AssertionError):
+            tables.delete(Table.CONTROL, (2).to_bytes(8, "big"))
+
+
+def test_a_start_is_settled_when_it_has_folded_what_it_may_have_folded_before() -> None:
+    """What was shown of a fold that was not written is in the log; what of that is agreed only a leader knows."""
+    member = Watched()
+    assert member.replica.fold.is_settled, "a new log has nothing"
+    member.append("b", 1, (2, 1), 2, entry(3))
+    member.append("b", 1, (3, 1), 3)
+    assert member.folded == [(2, 2), (3, 3)] and member.committed == []
+    again = Member("bc", member.keyvalue.copy())
+    assert not again.replica.fold.is_settled
+    again.append("b", 1, (3, 1), 2)
+    assert not again.replica.fold.is_settled
+    again.append("b", 1, (3, 1), 3)
+    assert again.replica.fold.is_settled
+    assert Member("bc", again.keyvalue.copy()).replica.fold.is_settled, "which was written"
+
+
+def test_a_start_waits_for_nothing_that_another_leader_has_cut_off() -> None:
+    member = Watched()
+    member.append("b", 1, (2, 1), 1, entry(3), entry(4))
+    again = Member("bc", member.keyvalue.copy())
+    again.append("c", 2, (2, 1), 2, entry_of(3, 2, b"another"))
+    assert again.replica.journal.last == 3
+    assert again.replica.fold.is_settled, "the rest was never agreed, so it was never folded"
+    again.append("c", 2, (3, 2), 3)
+    assert again.replica.fold.is_settled

@@ -9,7 +9,9 @@ import pytest
 from .simulation import Group
 
 FAULTS = 100
-ACTIONS = "submit submit submit read read cut mute isolate blackhole crash power restart restart join join compact"
+ACTIONS = (
+    "submit submit submit read read cut mute isolate blackhole crash power restart restart join join compact give_up"
+)
 
 
 class Storm:
@@ -84,6 +86,12 @@ class Storm:
         everywhere = min(node.replica.journal.applied for node in self.group.nodes.values())
         if self.group.nodes[name].up:
             self.group.nodes[name].replica.compact(everywhere - 1)
+
+    def give_up(self, name: str) -> None:
+        """Who leads hands over to another, while records come."""
+        if self.group.nodes[name].up:
+            self.group.nodes[name].replica.hand_over(self._other(name))
+            self.submit(name)
 
     def _other(self, name: str) -> str:
         return self.group.random.choice([other for other in self.group.nodes if other != name])

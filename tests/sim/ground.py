@@ -141,6 +141,8 @@ class SimulatedGround(NodeGround):
 
         def told() -> None:
             if told_at <= process.died_at:
+                machine = self._simulated.machine
+                machine.shown = max(machine.shown, *(gsn for gsn, _ in answers))
                 for record, answer in zip(records, answers, strict=True):
                     call = Call(record, self._began[record.id])
                     world.checks.calls.append(call)

@@ -288,11 +288,13 @@ class Mounts:
             await asyncio.sleep(self._random.uniform(0.05, 0.4))
 
     def _mount(self, machine: Machine, node: Node, mode: WriteMode) -> None:
-        if machine.node is not node or node.failed:
+        if machine.node is not node or node.failed or not node.member.is_settled:
             return
-        with node.gateway.view() as view:
+        with node.gateway.latest() as view:
             if view.rule("data") is None:
                 return
+            if view.gsn < machine.shown:
+                self._world.checks.fail(f"{machine.name} shows {view.gsn} after a start, and had shown {machine.shown}")
         name = f"mount {len(self.lives)} at {machine.name}"
         life = Life(node, name, Random(repr((self._world.seed, name))), self._contents, mode)
         self.lives.append(life)

@@ -73,6 +73,8 @@ class Machine:
         """How often it has lost its power."""
         self.zone_error = 0
         """The errno with which its filesystem refuses every change."""
+        self.shown = 0
+        """The highest GSN that a mount here has answered with."""
 
     @property
     def up(self) -> bool:

@@ -23,6 +23,7 @@ import lddp.replay.progress
 import lddp.replay.projector
 import lddp.replay.rewind
 from lddp.consensus.config import RaftConfig
+from lddp.consensus.wire import HandOver, Message
 from lddp.gateway import NO_ZONE
 from tests.fakes.zone import FakeZone
 from tests.memory import memory_directory
@@ -35,6 +36,10 @@ from tests.sim.node import Machine, raft_config
 
 MARKS_MAX = 10_240
 """Marks of a projector between two checkpoints: little to write, and more than a batch."""
+
+
+RESTLESS = {"follow_workload_s": 0.5, "follow_look_s": 0.1, "follow_records_min": 2}
+"""Leadership goes to where the work is, and a little work is enough."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class World:
         self.loop = SimulatedLoop(seed)  # type: ignore[abstract]
         self.network = Network(self.loop, (seed, "network"))
         self.network.delay_s = settings.delay_s
-        self.network.before_leaving = lambda name, peer, message: self.checks.leaves(self.machines[name], peer, message)
+        self.network.before_leaving = self._leaves
         self.descriptors = Descriptors()
         self.checks = Checks(self.loop)
         self.processes: list[Process] = [self.loop.outside]
@@ -80,6 +85,8 @@ class World:
             name = "abcdefgh"[number]
             self.machines[name] = Machine(self, name, zone)
             self.machines[name].sync_s = settings.sync_s
+        is_restless = Random(repr((seed, "workload"))).random() < 0.5
+        self.following = RESTLESS if is_restless else {}
         self._exit = ExitStack()
 
     def __enter__(self) -> World:
@@ -125,8 +132,14 @@ class World:
             heartbeat_s=settings.heartbeat_s,
             election_timeout_min_s=settings.election_timeout_min_s,
             election_timeout_max_s=settings.election_timeout_max_s,
+            **self.following,
             **settings.raft,
         )
+
+    def _leaves(self, name: str, peer: str, message: Message) -> None:
+        if isinstance(message, HandOver):
+            self.count("hand-over of the leadership")
+        self.checks.leaves(self.machines[name], peer, message)
 
     # -- running ----------------------------------------------------------------------------------------------------
 

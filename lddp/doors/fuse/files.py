@@ -19,6 +19,7 @@ from lddp.doors.fuse import copying
 from lddp.doors.fuse.dirty import Dirty
 from lddp.doors.fuse.file import File
 from lddp.doors.fuse.ordering import Orders, refused
+from lddp.doors.fuse.spares import Spares
 from lddp.errors import OperationError
 
 AT_ONCE_BYTES = 128 * 1024
@@ -36,11 +37,11 @@ class Files:
     """Every File of one mount."""
 
     def __init__(self, orders: Orders) -> None:
-        self._orders = orders
-        self._ground = orders.ground
+        self._orders, self._ground = orders, orders.ground
         self._files: dict[int, File] = {}
         self._idle: OrderedDict[int, File] = OrderedDict()
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="fuse-file")
+        self._spares = Spares(self._ground.scratch, self._threads)
         self.wrote: Callable[[File, int, int], None] = lambda file, start, stop: None
         """Told of bytes of a copy that were changed, and `cut` of a new size."""
         self.cut: Callable[[File, int], None] = lambda file, size: None
@@ -224,7 +225,7 @@ class Files:
             if not keep:
                 self.resize(file, 0)
             return
-        staged = await self.run(copying.new_file, self._ground.scratch())
+        staged = await self._spares.take()
         try:
             if keep:
                 await self._fill(file, staged)
@@ -340,4 +341,5 @@ class Files:
     def close(self) -> None:
         for file in list(self._files.values()):
             self.discard(file)
+        self._spares.close()
         self._threads.shutdown(wait=False)

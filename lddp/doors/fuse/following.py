@@ -20,7 +20,7 @@ SETTLE_TURNS = 8
 
 
 class Following:
-    """`changed` is called with the inodes that each durable fold has touched; `run` tells the kernel of them."""
+    """`changed` is called with the inodes that each fold has touched; `run` tells the kernel of them."""
 
     def __init__(self, tree: Tree, tell: Callable[[Notices], Awaitable[None]]) -> None:
         self._tree = tree

@@ -16,7 +16,7 @@ from lddp.core.view import View
 
 class Ground(Access, Protocol):
     def view(self) -> AbstractContextManager[View]:
-        """The namespace as of the last durable fold."""
+        """The namespace as of the last fold. Not to be kept across an await."""
         ...
 
     async def submit_folded(self, records: Sequence[Record], timeout_s: float) -> list[tuple[int, Outcome]]:
@@ -24,7 +24,7 @@ class Ground(Access, Protocol):
         ...
 
     def follow(self, listener: Callable[[set[int]], None]) -> None:
-        """Calls `listener` after each durable fold with the inodes that its records have touched or taken away."""
+        """Calls `listener` after each fold with the inodes that its records have touched or taken away."""
         ...
 
     def unfollow(self, listener: Callable[[set[int]], None]) -> None: ...

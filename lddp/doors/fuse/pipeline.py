@@ -164,7 +164,7 @@ class Pipeline:
     # -- what the log says --------------------------------------------------------------------------------------------
 
     def _folded(self, numbers: set[int]) -> None:
-        """Called after each durable fold, with the inodes that it has touched."""
+        """Called after each fold, with the inodes that it has touched."""
         before, self._gsn = self._gsn, self.ground.applied()
         if not self._queue:
             return  # the namespace is shown as it is

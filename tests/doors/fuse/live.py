@@ -162,7 +162,7 @@ class MountedTrio(Trio):
         """Both zones show all that is in the log, which has all that the mount has promised."""
         if self.mode is WriteMode.PIPELINED and self.is_mounted():
             await self.programs.run("sync", ".")
-        gsn = self.nodes[SOURCE].gateway.gsn
+        gsn = self.nodes[SOURCE].gateway.latest_gsn
         for name in (SOURCE, TARGET):
             await self.nodes[name].backend.wait(gsn, PATIENCE_S)
         await self.until(lambda: not any(self._touched(name) for name in (SOURCE, TARGET)))

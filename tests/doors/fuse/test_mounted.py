@@ -188,10 +188,10 @@ async def test_a_change_from_another_zone_shows(nodes: MountedTrio) -> None:
     async with trio_mount_at_target(nodes) as there:
         assert await there.sh("cat d/f") == "one\n"
         await there.sh("echo two > d/f; echo new > d/g; mkdir d/h; rm -f d/absent")
-        await nodes.nodes[SOURCE].backend.wait(nodes.nodes[TARGET].gateway.gsn, PATIENCE_S)
+        await nodes.nodes[SOURCE].backend.wait(nodes.nodes[TARGET].gateway.latest_gsn, PATIENCE_S)
         assert await nodes.programs.sh("cat d/f d/g; ls d; stat -c %s d/f") == "two\nnew\nf\ng\nh\n4\n"
         await nodes.programs.sh("mv d e; rm e/g")
-        await nodes.nodes[TARGET].backend.wait(nodes.nodes[SOURCE].gateway.gsn, PATIENCE_S)
+        await nodes.nodes[TARGET].backend.wait(nodes.nodes[SOURCE].gateway.latest_gsn, PATIENCE_S)
         assert await there.sh("ls . e") == ".:\ne\n\ne:\nf\nh\n"
     await nodes.assert_equal()
 
@@ -201,7 +201,7 @@ async def trio_mount_at_target(nodes: MountedTrio, mode: WriteMode = WriteMode.S
     point = nodes.directory / "there"
     point.mkdir()
     backend = nodes.nodes[TARGET].backend
-    await backend.wait(nodes.nodes[SOURCE].gateway.gsn, PATIENCE_S)
+    await backend.wait(nodes.nodes[SOURCE].gateway.latest_gsn, PATIENCE_S)
     await backend.mount(RULE, bytes(point), None, mode, passthrough=nodes.passthrough)
     try:
         yield Programs(point)

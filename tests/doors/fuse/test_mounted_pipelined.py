@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from lddp.access import Decided
 from lddp.config import WriteMode
 from lddp.core import records as r
 from lddp.core.records import Outcome, Record
@@ -49,7 +48,7 @@ async def test_programs(nodes: MountedTrio) -> None:
 async def test_fsync_and_unmounting_bring_everything_into_the_log(nodes: MountedTrio) -> None:
     await nodes.programs.sh("mkdir d; for n in $(seq 50); do echo $n > d/$n; done; sync d")
     assert not nodes.nodes[SOURCE].backend.mounts()[0]["queued"]
-    await nodes.nodes[TARGET].backend.wait(nodes.nodes[SOURCE].gateway.gsn, PATIENCE_S)
+    await nodes.nodes[TARGET].backend.wait(nodes.nodes[SOURCE].gateway.latest_gsn, PATIENCE_S)
     assert len(list((nodes.target / "d").iterdir())) == 50
     await nodes.programs.sh("for n in $(seq 50); do mv d/$n d/x$n; done; rm d/x1")
     await nodes.unmount()
@@ -103,11 +102,9 @@ class Held(Promised):
         super().__init__(promised.pipeline)
         self.let = asyncio.Event()
 
-    async def submit_many(
-        self, records: Sequence[Record], timeout_s: float, *, visible: bool = True, decided: Decided | None = None
-    ) -> list[tuple[int, Outcome]]:
+    async def submit_folded(self, records: Sequence[Record], timeout_s: float) -> list[tuple[int, Outcome]]:
         await self.let.wait()
-        return await super().submit_many(records, timeout_s, visible=visible, decided=decided)
+        return await super().submit_folded(records, timeout_s)
 
 
 async def test_the_kernel_hears_of_what_was_refused(nodes: MountedTrio) -> None:

@@ -1,0 +1,56 @@
+"""Tables to look into for a moment, while whoever lends them goes on changing them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any
+
+from lddp.core.tables import Table, Tables
+
+
+class Lent:
+    """A context of `Tables` for reading. It is void at its end, and as soon as its owner says so by `end`: who keeps it
+    for longer, across an await for instance, is refused and does not see two states as one."""
+
+    __slots__ = ("_is_void", "_tables", "_took_back", "get")
+
+    def __init__(self, tables: Tables, took_back: Callable[[Lent], None]) -> None:
+        """`took_back` is called where the borrower ends it."""
+        self._tables = tables
+        self._took_back = took_back
+        self._is_void = False
+        self.get: Callable[[Table, bytes], bytes | None] = tables.get
+
+    def __enter__(self) -> Lent:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._took_back(self)
+        self.end()
+
+    def scan(self, table: Table, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        rows = self._tables.scan(table, start, stop)
+        while not self._is_void:
+            row = next(rows, None)
+            if row is None:
+                return
+            yield row
+        _refuse()
+
+    def put(self, table: Table, key: bytes, value: bytes) -> None:
+        raise AssertionError("put into tables that are lent to be read")
+
+    def delete(self, table: Table, key: bytes) -> bool:
+        raise AssertionError("delete from tables that are lent to be read")
+
+    def end(self) -> None:
+        """Whoever has it still cannot use it any more."""
+        self._is_void = True
+        self.get = _refuse
+
+
+def _refuse(*_: object) -> Any:
+    raise AssertionError("tables that were lent are used after they were taken back")
