@@ -234,12 +234,13 @@ async def test_a_half_finished_upload_leaves_nothing(world: Zones, monkeypatch: 
 
     monkeypatch.setattr(Upload, "write", writing)
     monkeypatch.setattr(Upload, "abort", aborting)
-    for target in ("/v1/files/data/f", "/v1/files/data/d/e/f"):
+    fields = f"Host: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/octet-stream\r\n"
+    for target in ("/v1/files/data/f", "/v1/files/data/d/e/f", "/webhdfs/v1/data/f?op=CREATE&data=true"):
         arrived.clear()
         gone.clear()
         count.clear()
         _, writer = await asyncio.open_connection("127.0.0.1", world.ports[HERE])
-        head = f"PUT {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 9000000\r\n\r\n"
+        head = f"PUT {target} HTTP/1.1\r\n{fields}Content-Length: 9000000\r\n\r\n"
         writer.write(head.encode() + bytes(3_000_000))
         async with asyncio.timeout(PATIENCE_S):
             await arrived.wait()
