@@ -149,13 +149,15 @@ class PlainDisplay:
 
 
 def line_of(state: dict[str, Any]) -> str:
+    left_out = state["files_skipped"] + state["files_excluded"]
+    skipped = f"  skipped {left_out}" if left_out else ""
     unreadable = f"  unreadable {state['failed']}" if state["failed"] else ""
     return (
         f"{state['phase']:<10} {state['dirs_migrated']}/{state['dirs_seen']} dirs"
         f"  {state['files_migrated']}/{state['files_seen']} files"
         f"  {size_text(state['bytes_migrated'])}/{size_text(state['bytes_seen'])}"
         f"  {size_text(state['bytes_per_second'])}/s  eta {duration_text(state['eta_seconds'])}"
-        f"  changes {state['changes']}  lag {state['lag']}{unreadable}"
+        f"  changes {state['changes']}  lag {state['lag']}{skipped}{unreadable}"
     )
 
 

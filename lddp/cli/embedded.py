@@ -25,7 +25,6 @@ from typing import Any
 from lddp.config import (
     Address,
     HttpAddress,
-    LimitsConfig,
     NodeConfig,
     PeerConfig,
     RaftConfig,
@@ -52,11 +51,10 @@ _PR_SET_NAME = 15
 class Embedded:
     """One migration's nodes. `state` is the directory that is kept between runs."""
 
-    def __init__(self, source: Path, target: Path, state: Path, limits: LimitsConfig) -> None:
+    def __init__(self, source: Path, target: Path, state: Path) -> None:
         self.source = source
         self.target = target
         self.state = state
-        self._limits = limits
         self._lock = -1
         self._sockets: Path | None = None
         self.pids: dict[str, int] = {}
@@ -161,7 +159,6 @@ class Embedded:
             tls=TlsConfig(authority=unused, certificate=unused, key=unused),
             zone=ZoneConfig(name=name, number=ZONES[name]) if name in ZONES else None,
             peers=peers,
-            limits=self._limits,
             raft=RaftConfig(),
         )
 

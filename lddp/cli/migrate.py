@@ -25,7 +25,6 @@ from lddp.cli.display import (
 )
 from lddp.cli.embedded import SOURCE, TARGET, ZONES, Embedded
 from lddp.cli.options import SIZE
-from lddp.config import LimitsConfig
 from lddp.errors import LddpError, NotAllowedError, UnavailableError, UsageError
 
 RULE = "data"
@@ -130,7 +129,7 @@ class _Run:
         self._options = options
         self._once = once
         self._as_json = as_json
-        self._embedded = Embedded(source, target, state, LimitsConfig(bandwidth_bytes_per_second=options["bandwidth"]))
+        self._embedded = Embedded(source, target, state)
         self._display: JsonDisplay | PlainDisplay | RichDisplay | None = None
         self._began = time.monotonic()
         self._meter = Meter()

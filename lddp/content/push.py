@@ -176,7 +176,7 @@ class Pusher:
         async def push(connection: Connection) -> bool:
             feed.rewind()
             id_ = self._connections.next_id()
-            handed = connection.is_local() and self._hands_over and await self._offer(connection, id_, feed)
+            handed = self._may_hand_over(connection) and await self._offer(connection, id_, feed)
             await connection.send(Type.PUSH_BEGIN, id_, feed.size, [upload], DURABLE if durable else 0)
             if not handed:
                 return await _accepted(connection, await self._stream(connection, id_, feed))
@@ -189,6 +189,10 @@ class Pusher:
             return True
 
         return await self._attempts(peer, push)
+
+    def _may_hand_over(self, connection: Connection) -> bool:
+        """What the kernel copies has no rate."""
+        return self._hands_over and self._limiter.rate is None and connection.is_local()
 
     async def _offer(self, connection: Connection, id_: int, feed: Feed) -> bool:
         """Hands the descriptor over where the peer has a place for it."""
