@@ -224,6 +224,8 @@ class _Run:
                     return self._receipt(client, document)
                 case "failed":
                     return self._failure(document)
+                case "aborted":
+                    return self._aborted()
                 case "live" if self._once and not self._completing and not document["lag"]:
                     self._ask_to_complete()
             time.sleep(POLL_S)
@@ -276,6 +278,12 @@ class _Run:
         lines.append(f"Copied in {scanned:.1f} s; every byte read again and compared in {verified:.1f} s.")
         self._display.say("\n".join(lines))
         return 0 if receipt["holds"] else 1
+
+    def _aborted(self) -> int:
+        assert self._display is not None
+        self._display.close()
+        self._display.say("Aborted; what DST has got is left there. Run the same command again to begin anew.")
+        return 1
 
     def _failure(self, document: dict[str, Any]) -> int:
         assert self._display is not None

@@ -89,10 +89,12 @@ class Pusher:
         *,
         enough: int | None = None,
         upload: bytes = b"",
+        told: Callable[[int], None] | None = None,
     ) -> Pushed:
         """Sends the first `size` bytes of an open regular file, which the caller keeps open meanwhile. Raises OSError
-        where it cannot be read. With no peers it is hashed only. `upload`: UPLOAD_BYTES at random, to `forget` by."""
-        file_pass = Pass(descriptor, size, self._disk)
+        where it cannot be read. With no peers it is hashed only. `upload`: UPLOAD_BYTES at random, to `forget` by.
+        `told` hears how far it has come."""
+        file_pass = Pass(descriptor, size, self._disk, told)
         tasks: dict[asyncio.Task[bool], str] = {}
         for peer in to:
             feed = file_pass.feed()
@@ -108,7 +110,9 @@ class Pusher:
         except BaseException:
             await _end(tasks)
             raise
-        return Pushed(digest, size, await self._gather(tasks, enough, upload))
+        has = await self._gather(tasks, enough, upload)
+        file_pass.passed(size)
+        return Pushed(digest, size, has)
 
     def grow(
         self, descriptor: int, durable: bool, to: Sequence[str], *, enough: int = 0, upload: bytes = b""
