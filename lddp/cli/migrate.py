@@ -135,6 +135,8 @@ class _Run:
         self._meter = Meter()
         self._drained_at = 0.0
         self._completing = False
+        self._ended = False
+        """There is a receipt, and it holds."""
         self._last: dict[str, Any] = {}
         """The migration's document as it was shown last."""
 
@@ -158,6 +160,8 @@ class _Run:
                 if self._display is not None:
                     self._display.close()
                 self._embedded.stop()
+                if self._ended and self._embedded.state.is_relative_to(self._target):
+                    self._embedded.remove()  # DST is a mount point, and is to hold what SRC holds
                 if interrupted and not self._as_json:
                     click.echo("\nStopped; nothing is lost. Run the same command again to resume.", err=True)
 
@@ -263,6 +267,7 @@ class _Run:
         assert self._display is not None
         self._display.close()
         receipt = client.get("/v1/receipts")["receipts"][0]
+        self._ended = bool(receipt["holds"])
         finding = (document.get("findings") or {}).get(str(ZONES[TARGET]), {})
         extraneous, count = finding.get("extraneous", []), finding.get("extraneous_count", 0)
         scanned = (self._drained_at or time.monotonic()) - self._began
@@ -270,14 +275,14 @@ class _Run:
         if isinstance(self._display, JsonDisplay):
             seconds = {"copy_seconds": round(scanned, 3), "verify_seconds": round(verified, 3)}
             self._display.receipt({**receipt, **seconds, "extraneous_count": count, "extraneous": extraneous})
-            return 0 if receipt["holds"] else 1
+            return 0 if self._ended else 1
         lines = receipt_lines(receipt)
         if count:
             lines.append(f"Besides, DST holds what SRC does not have, and it was left alone ({count:,}):")
             lines += [f"  {printable(one['path'])}" for one in extraneous[:SHOWN_MAX]]
         lines.append(f"Copied in {scanned:.1f} s; every byte read again and compared in {verified:.1f} s.")
         self._display.say("\n".join(lines))
-        return 0 if receipt["holds"] else 1
+        return 0 if self._ended else 1
 
     def _aborted(self) -> int:
         assert self._display is not None

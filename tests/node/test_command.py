@@ -117,6 +117,22 @@ def test_a_target_without_rights(name: str, expected: tuple[str, ...]) -> None:
         shutil.rmtree(top)
 
 
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root may mount")
+def test_a_target_that_is_a_mount_point(pair: tuple[Path, Path]) -> None:
+    """The state is inside of it, hidden meanwhile and gone afterwards."""
+    source, target = pair
+    target.mkdir()
+    script = (
+        'mount -t tmpfs none "$2" && mkdir "$2/more"'
+        ' && "$3" -m lddp.cli.main migrate --once --delete-extraneous "$1" "$2" && diff -r --no-dereference "$1" "$2"'
+    )
+    arguments = ["unshare", "-m", "sh", "-ec", script, "sh", str(source), str(target), sys.executable]
+    result = subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert (result.returncode, result.stderr) == (0, ""), result
+    assert "the zones are identical" in result.stdout and "Besides" not in result.stdout
+    assert list(target.iterdir()) == [] and not (target.parent / ".to.lddp").exists()
+
+
 def test_from_the_first_run_to_a_damaged_database(pair: tuple[Path, Path]) -> None:
     source, target = pair
     state = target.parent / ".to.lddp"
