@@ -161,9 +161,15 @@ class _Run:
                     self._display.close()
                 self._embedded.stop()
                 if self._ended and self._embedded.state.is_relative_to(self._target):
-                    self._embedded.remove()  # DST is a mount point, and is to hold what SRC holds
+                    self._remove_state()
                 if interrupted and not self._as_json:
                     click.echo("\nStopped; nothing is lost. Run the same command again to resume.", err=True)
+
+    def _remove_state(self) -> None:
+        """DST is a mount point, and is to be what SRC is, its time included."""
+        before = os.stat(self._target)
+        self._embedded.remove()
+        os.utime(self._target, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     def _client(self) -> Client:
         endpoints = [self._embedded.endpoints[SOURCE], self._embedded.endpoints[TARGET]]

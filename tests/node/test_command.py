@@ -125,6 +125,7 @@ def test_a_target_that_is_a_mount_point(pair: tuple[Path, Path]) -> None:
     script = (
         'mount -t tmpfs none "$2" && mkdir "$2/more"'
         ' && "$3" -m lddp.cli.main migrate --once --delete-extraneous "$1" "$2" && diff -r --no-dereference "$1" "$2"'
+        ' && test "$(stat -c %y "$1")" = "$(stat -c %y "$2")"'
     )
     arguments = ["unshare", "-m", "sh", "-ec", script, "sh", str(source), str(target), sys.executable]
     result = subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
