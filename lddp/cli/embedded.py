@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from lddp.client.settings import MIGRATION_FILE
 from lddp.config import (
     Address,
     HttpAddress,
@@ -87,7 +88,7 @@ class Embedded:
         self._identify()
 
     def _identify(self) -> None:
-        file = self.state / "migrate.json"
+        file = self.state / MIGRATION_FILE
         known: dict[str, Any] = {}
         inode = os.stat(self.source).st_ino
         if file.exists():
