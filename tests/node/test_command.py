@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from lddp.cli.embedded import Embedded
 from lddp.cli.main import run
 from tests.node.trees import describe
 
@@ -115,6 +118,35 @@ def test_a_target_without_rights(name: str, expected: tuple[str, ...]) -> None:
         assert sorted(path.name for path in top.rglob("*")) == ["closed", "from"]
     finally:
         shutil.rmtree(top)
+
+
+def test_a_disk_that_is_full_at_the_first_start_leaves_nothing_half_done(
+    pair: tuple[Path, Path], here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = pair
+    state = target.parent / ".to.lddp"
+
+    def full(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    for call in ("mkdir", "write_text"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, call, full)
+            assert_refused(here(source, target), 1, "space")
+    write_text = Path.write_text
+
+    def full_for_tokens(path: Path, data: str) -> int:
+        if path.name == "token":
+            full(path)
+        return write_text(path, data)
+
+    monkeypatch.setattr(Path, "write_text", full_for_tokens)
+    assert_refused(here(source, target), 1, "space")
+    monkeypatch.undo()
+    embedded = Embedded(source, target, state)
+    embedded.open()
+    assert len((state / "token").read_text()) > 32
+    assert stat.S_IMODE((state / "token").stat().st_mode) == 0o600
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root may mount")
