@@ -108,11 +108,20 @@ async def show_rule(request: web.Request) -> web.Response:
     return json_answer(_found(backend.rule(name), f"the rule {name!r}"), backend.applied())
 
 
+CREATING_RULES = {
+    errno.EEXIST: "no other rule may have its name, or a path or a zone's files that are the same, above or below"
+}
+CREATING_MIGRATIONS = {
+    errno.ENOENT: "name a rule that was created with a source; see /v1/rules",
+    errno.EEXIST: "the rule has one already; start, resume or reset it",
+}
+
+
 async def create_rule(request: web.Request) -> web.Response:
     seconds = timeout_s(query_of(request, "timeout"))
     wanted = rule_request(await json_body(request))
     result = await request.app[BACKEND].create_rule(wanted, operation_id(request), seconds)
-    return outcome_answer(result, f"create the rule {wanted.name!r}", 201, rule=wanted.name)
+    return outcome_answer(result, f"create the rule {wanted.name!r}", 201, CREATING_RULES, rule=wanted.name)
 
 
 async def change_rule(request: web.Request) -> web.Response:
@@ -151,7 +160,7 @@ async def create_migration(request: web.Request) -> web.Response:
         # The second record's id follows from the first's, so that a retry of this request repeats both.
         second = OperationId(blake3(id.session + b"start").digest(), id.sequence)
         gsn, outcome = await backend.change_migration(rule, MigrationAction.START, second, seconds)
-    return outcome_answer((gsn, outcome), f"create a migration of {rule!r}", 201, migration=rule)
+    return outcome_answer((gsn, outcome), f"create a migration of {rule!r}", 201, CREATING_MIGRATIONS, migration=rule)
 
 
 async def list_migrations(request: web.Request) -> web.Response:

@@ -98,11 +98,12 @@ def of_error(error: errors.LddpError, index: int | None = None) -> web.Response:
     return answer(body, index)
 
 
-def of_outcome(outcome: Outcome, index: int, what: str) -> web.Response:
-    """The answer to a record that the state machine refused; `what` is being done to what, for the reader."""
+def of_outcome(outcome: Outcome, index: int, what: str, following: str = "") -> web.Response:
+    """The answer to a record that the state machine refused; `what` is being done to what, for the reader, who may do
+    `following`, if that is known better than from the errno."""
     number = outcome.errno
     detail = f"{what}: {errors.errno_text(number)}"
-    return answer(document(errors.errno_name(number), errors.http_status(number), detail, number), index)
+    return answer(document(errors.errno_name(number), errors.http_status(number), detail, number, following), index)
 
 
 def unauthorized() -> web.Response:

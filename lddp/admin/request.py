@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -17,6 +18,7 @@ from lddp.core.records import OperationId, Outcome
 from lddp.errors import LimitError, UsageError
 
 BACKEND = web.AppKey("backend", Backend)
+NO_ADVICE: Mapping[int, str] = MappingProxyType({})
 
 TIMEOUT_S_DEFAULT = 30.0
 TIMEOUT_S_MAX = 300.0
@@ -98,9 +100,12 @@ def json_answer(document: object, index: int, status: int = 200) -> web.Response
     return web.Response(body=body, status=status, content_type="application/json", headers=headers)
 
 
-def outcome_answer(result: tuple[int, Outcome], what: str, status: int = 200, **more: object) -> web.Response:
-    """A problem where the state machine refused, else where and what was decided."""
+def outcome_answer(
+    result: tuple[int, Outcome], what: str, status: int = 200, advice: Mapping[int, str] = NO_ADVICE, **more: object
+) -> web.Response:
+    """A problem where the state machine refused, with what to do about an errno of `advice`, else where and what was
+    decided."""
     gsn, outcome = result
     if outcome.errno:
-        return of_outcome(outcome, gsn, what)
+        return of_outcome(outcome, gsn, what, advice.get(outcome.errno, ""))
     return json_answer({"index": gsn, "inode": outcome.inode, "version": outcome.version, **more}, gsn, status)

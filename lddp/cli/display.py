@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 PLAIN_EVERY_S = 2.0
 JSON_EVERY_S = 1.0
-RATE_OVER_S = 5.0
 
 
 class Display(Protocol):
@@ -62,29 +61,25 @@ _PHASES = {"running": "scanning", "completed": "verified"}
 
 
 class Meter:
-    """Makes what is shown from a migration's document: phase, rate over the last seconds, time left."""
+    """Makes what is shown from a migration's document. A file that is on its way counts as far as it has come."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
-        self._samples: list[tuple[float, int]] = []
 
     def state(self, document: dict[str, Any], lag: int, problem: str) -> dict[str, Any]:
         """`lag` is how many records the slowest target is behind."""
-        now = time.monotonic()
-        recent = [sample for sample in self._samples if sample[0] > now - RATE_OVER_S]
-        self._samples = [*recent, (now, document["bytes_migrated"])]
-        first, last = self._samples[0], self._samples[-1]
-        rate = (last[1] - first[1]) / (last[0] - first[0]) if last[0] > first[0] else 0.0
-        left = document["bytes_seen"] - document["bytes_migrated"]
         phase = "verifying" if document.get("verifying") else _PHASES.get(document["state"], document["state"])
         return {
             "phase": phase,
             **{key: document.get(key, 0) for key in _SHOWN},
+            "bytes_migrated": min(
+                document["bytes_seen"], document["bytes_migrated"] + document.get("bytes_under_way", 0)
+            ),
             "lag": lag,
             "failed": len(document.get("failed_paths") or []),
-            "bytes_per_second": round(max(rate, 0.0)),
-            "eta_seconds": round(left / rate) if rate > 0 and left > 0 else (0 if not left else None),
-            "elapsed_seconds": round(now - self._began, 1),
+            "bytes_per_second": document.get("bytes_per_second", 0),
+            "eta_seconds": document.get("eta_seconds"),
+            "elapsed_seconds": round(time.monotonic() - self._began, 1),
             "problem": document.get("problem") or problem,
         }
 
@@ -149,13 +144,15 @@ class PlainDisplay:
 
 
 def line_of(state: dict[str, Any]) -> str:
+    left_out = state["files_skipped"] + state["files_excluded"]
+    skipped = f"  skipped {left_out}" if left_out else ""
     unreadable = f"  unreadable {state['failed']}" if state["failed"] else ""
     return (
         f"{state['phase']:<10} {state['dirs_migrated']}/{state['dirs_seen']} dirs"
         f"  {state['files_migrated']}/{state['files_seen']} files"
         f"  {size_text(state['bytes_migrated'])}/{size_text(state['bytes_seen'])}"
         f"  {size_text(state['bytes_per_second'])}/s  eta {duration_text(state['eta_seconds'])}"
-        f"  changes {state['changes']}  lag {state['lag']}{unreadable}"
+        f"  changes {state['changes']}  lag {state['lag']}{skipped}{unreadable}"
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import logging
@@ -22,10 +23,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from lddp.client.settings import MIGRATION_FILE
 from lddp.config import (
     Address,
     HttpAddress,
-    LimitsConfig,
     NodeConfig,
     PeerConfig,
     RaftConfig,
@@ -52,11 +53,10 @@ _PR_SET_NAME = 15
 class Embedded:
     """One migration's nodes. `state` is the directory that is kept between runs."""
 
-    def __init__(self, source: Path, target: Path, state: Path, limits: LimitsConfig) -> None:
+    def __init__(self, source: Path, target: Path, state: Path) -> None:
         self.source = source
         self.target = target
         self.state = state
-        self._limits = limits
         self._lock = -1
         self._sockets: Path | None = None
         self.pids: dict[str, int] = {}
@@ -75,10 +75,22 @@ class Embedded:
         try:
             self.state.mkdir(mode=0o700, parents=False, exist_ok=True)
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageError(
+                    f"{self.state.parent} is full; free some space there, or choose another DST"
+                ) from None
             raise UsageError(
                 f"{self.state} cannot be made ({error.strerror}): state and staging must be beside the target"
             ) from None
         self._lock = os.open(self.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._take_lock()
+            self._identify()
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _take_lock(self) -> None:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -86,10 +98,9 @@ class Embedded:
                 f"another 'lddp migrate' of {self.target} is running; stop it first, or watch it with"
                 f" 'lddp status --cluster {self.state}'"
             ) from None
-        self._identify()
 
     def _identify(self) -> None:
-        file = self.state / "migrate.json"
+        file = self.state / MIGRATION_FILE
         known: dict[str, Any] = {}
         inode = os.stat(self.source).st_ino
         if file.exists():
@@ -114,11 +125,12 @@ class Embedded:
                 "source_inode": inode,
                 "ecosystem": f"migrate-{secrets.token_hex(6)}",
             }
+            # The file comes last: where it is, the rest is.
+            (self.state / "token").touch(mode=0o600)
+            (self.state / "token").write_text(secrets.token_urlsafe(32) + "\n")
             temporary = file.with_suffix(".new")
             temporary.write_text(json.dumps(known))
             os.replace(temporary, file)
-            (self.state / "token").write_text(secrets.token_urlsafe(32) + "\n")
-            (self.state / "token").chmod(0o600)
         self._ecosystem = str(known["ecosystem"])
 
     # -- nodes ------------------------------------------------------------------------------------------------------
@@ -161,7 +173,6 @@ class Embedded:
             tls=TlsConfig(authority=unused, certificate=unused, key=unused),
             zone=ZoneConfig(name=name, number=ZONES[name]) if name in ZONES else None,
             peers=peers,
-            limits=self._limits,
             raft=RaftConfig(),
         )
 

@@ -25,7 +25,6 @@ from lddp.cli.display import (
 )
 from lddp.cli.embedded import SOURCE, TARGET, ZONES, Embedded
 from lddp.cli.options import SIZE
-from lddp.config import LimitsConfig
 from lddp.errors import LddpError, NotAllowedError, UnavailableError, UsageError
 
 RULE = "data"
@@ -130,12 +129,14 @@ class _Run:
         self._options = options
         self._once = once
         self._as_json = as_json
-        self._embedded = Embedded(source, target, state, LimitsConfig(bandwidth_bytes_per_second=options["bandwidth"]))
+        self._embedded = Embedded(source, target, state)
         self._display: JsonDisplay | PlainDisplay | RichDisplay | None = None
         self._began = time.monotonic()
         self._meter = Meter()
         self._drained_at = 0.0
         self._completing = False
+        self._ended = False
+        """There is a receipt, and it holds."""
         self._last: dict[str, Any] = {}
         """The migration's document as it was shown last."""
 
@@ -159,8 +160,16 @@ class _Run:
                 if self._display is not None:
                     self._display.close()
                 self._embedded.stop()
+                if self._ended and self._embedded.state.is_relative_to(self._target):
+                    self._remove_state()
                 if interrupted and not self._as_json:
                     click.echo("\nStopped; nothing is lost. Run the same command again to resume.", err=True)
+
+    def _remove_state(self) -> None:
+        """DST is a mount point, and is to be what SRC is, its time included."""
+        before = os.stat(self._target)
+        self._embedded.remove()
+        os.utime(self._target, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     def _client(self) -> Client:
         endpoints = [self._embedded.endpoints[SOURCE], self._embedded.endpoints[TARGET]]
@@ -225,6 +234,8 @@ class _Run:
                     return self._receipt(client, document)
                 case "failed":
                     return self._failure(document)
+                case "aborted":
+                    return self._aborted()
                 case "live" if self._once and not self._completing and not document["lag"]:
                     self._ask_to_complete()
             time.sleep(POLL_S)
@@ -262,6 +273,7 @@ class _Run:
         assert self._display is not None
         self._display.close()
         receipt = client.get("/v1/receipts")["receipts"][0]
+        self._ended = bool(receipt["holds"])
         finding = (document.get("findings") or {}).get(str(ZONES[TARGET]), {})
         extraneous, count = finding.get("extraneous", []), finding.get("extraneous_count", 0)
         scanned = (self._drained_at or time.monotonic()) - self._began
@@ -269,14 +281,20 @@ class _Run:
         if isinstance(self._display, JsonDisplay):
             seconds = {"copy_seconds": round(scanned, 3), "verify_seconds": round(verified, 3)}
             self._display.receipt({**receipt, **seconds, "extraneous_count": count, "extraneous": extraneous})
-            return 0 if receipt["holds"] else 1
+            return 0 if self._ended else 1
         lines = receipt_lines(receipt)
         if count:
             lines.append(f"Besides, DST holds what SRC does not have, and it was left alone ({count:,}):")
             lines += [f"  {printable(one['path'])}" for one in extraneous[:SHOWN_MAX]]
         lines.append(f"Copied in {scanned:.1f} s; every byte read again and compared in {verified:.1f} s.")
         self._display.say("\n".join(lines))
-        return 0 if receipt["holds"] else 1
+        return 0 if self._ended else 1
+
+    def _aborted(self) -> int:
+        assert self._display is not None
+        self._display.close()
+        self._display.say("Aborted; what DST has got is left there. Run the same command again to begin anew.")
+        return 1
 
     def _failure(self, document: dict[str, Any]) -> int:
         assert self._display is not None

@@ -18,7 +18,7 @@ from typing import Any
 
 from lddp.cli import ecosystem
 from lddp.cli.client import Client
-from lddp.client.settings import CLUSTER_FILE
+from lddp.client.settings import CLUSTER_FILE, MIGRATION_FILE
 from lddp.config import NodeConfig, Role
 from lddp.errors import LddpError, UnavailableError, UsageError
 
@@ -33,6 +33,8 @@ Document = dict[str, Any]
 def up(directory: Path, nodes: int, witness: bool, timeout_s: float, command: Sequence[str] = NODE_COMMAND) -> Document:
     """Makes what is missing in `directory`, starts all nodes and waits until they are ready; the content of
     cluster.json. `command` plus the path of a configuration runs a node. When it fails, nothing is left running."""
+    if (directory / MIGRATION_FILE).exists():
+        raise UsageError(f"{directory} is the state of a 'lddp migrate'; choose another directory")
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     configs = _prepare(directory, nodes, witness)
     _refuse_running(directory)

@@ -13,6 +13,8 @@ from lddp.client.endpoints import read_token
 from lddp.errors import UsageError
 
 CLUSTER_FILE = "cluster.json"
+MIGRATION_FILE = "migrate.json"
+"""In the directory that holds the state of a `lddp migrate`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ def read_cluster(directory: Path) -> dict[str, Any]:
     try:
         document = json.loads(file.read_bytes())
     except FileNotFoundError:
+        if (directory / MIGRATION_FILE).exists():
+            raise UsageError(f"the migration of {directory} does not run; run its 'lddp migrate' again") from None
         raise UsageError(f"{file} does not exist; start the cluster with 'lddp cluster up {directory}'") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{file} cannot be read ({error}); run 'lddp cluster up {directory}' again") from None

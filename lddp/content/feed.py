@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
+from collections.abc import Callable
 
 from lddp.content.disk import DiskThreads
 from lddp.content.reading import SequentialRead
@@ -18,7 +19,11 @@ class Pass:
     """Reads and hashes the file while its feeds take the pieces. `offset` is how far it has come; `digest` is cancelled
     where the file ended early or could not be read."""
 
-    def __init__(self, descriptor: int, size: int, disk: DiskThreads) -> None:
+    def __init__(
+        self, descriptor: int, size: int, disk: DiskThreads, told: Callable[[int], None] | None = None
+    ) -> None:
+        self._told = told
+        self._passed = 0
         self.descriptor = descriptor
         self.size = size
         self.disk = disk
@@ -45,6 +50,8 @@ class Pass:
                 await self._room()
                 for feed in self._feeds:
                     feed.put(chunk)
+                if not self._feeds:
+                    self.passed(self.offset)
             for feed in self._feeds:
                 feed.end()
         except BaseException:
@@ -74,6 +81,12 @@ class Pass:
 
     def moved(self) -> None:
         self._moved.set()
+
+    def passed(self, offset: int) -> None:
+        """What is before `offset` is on its way to the fastest receiver, or read where there is none."""
+        if self._told is not None and offset > self._passed:
+            self._passed = offset
+            self._told(offset)
 
 
 class Feed:
@@ -114,6 +127,7 @@ class Feed:
         if self._chunks:
             offset, data = self._chunks.popleft()
             self._pass.moved()
+            self._pass.passed(offset)
             self._offset = offset + len(data)
             return offset, data
         if not self.alone:

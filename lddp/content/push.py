@@ -89,10 +89,12 @@ class Pusher:
         *,
         enough: int | None = None,
         upload: bytes = b"",
+        told: Callable[[int], None] | None = None,
     ) -> Pushed:
         """Sends the first `size` bytes of an open regular file, which the caller keeps open meanwhile. Raises OSError
-        where it cannot be read. With no peers it is hashed only. `upload`: UPLOAD_BYTES at random, to `forget` by."""
-        file_pass = Pass(descriptor, size, self._disk)
+        where it cannot be read. With no peers it is hashed only. `upload`: UPLOAD_BYTES at random, to `forget` by.
+        `told` hears how far it has come."""
+        file_pass = Pass(descriptor, size, self._disk, told)
         tasks: dict[asyncio.Task[bool], str] = {}
         for peer in to:
             feed = file_pass.feed()
@@ -108,7 +110,9 @@ class Pusher:
         except BaseException:
             await _end(tasks)
             raise
-        return Pushed(digest, size, await self._gather(tasks, enough, upload))
+        has = await self._gather(tasks, enough, upload)
+        file_pass.passed(size)
+        return Pushed(digest, size, has)
 
     def grow(
         self, descriptor: int, durable: bool, to: Sequence[str], *, enough: int = 0, upload: bytes = b""
@@ -176,7 +180,7 @@ class Pusher:
         async def push(connection: Connection) -> bool:
             feed.rewind()
             id_ = self._connections.next_id()
-            handed = connection.is_local() and self._hands_over and await self._offer(connection, id_, feed)
+            handed = self._may_hand_over(connection) and await self._offer(connection, id_, feed)
             await connection.send(Type.PUSH_BEGIN, id_, feed.size, [upload], DURABLE if durable else 0)
             if not handed:
                 return await _accepted(connection, await self._stream(connection, id_, feed))
@@ -189,6 +193,10 @@ class Pusher:
             return True
 
         return await self._attempts(peer, push)
+
+    def _may_hand_over(self, connection: Connection) -> bool:
+        """What the kernel copies has no rate."""
+        return self._hands_over and self._limiter.rate is None and connection.is_local()
 
     async def _offer(self, connection: Connection, id_: int, feed: Feed) -> bool:
         """Hands the descriptor over where the peer has a place for it."""

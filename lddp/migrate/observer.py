@@ -28,6 +28,7 @@ from lddp.gateway import Applied, Gateway
 from lddp.migrate.backlog import DIRECTORIES, Backlog, numbers_of
 from lddp.migrate.look import Looker, Moved, Pack, SourceZone, is_same, report_of
 from lddp.migrate.options import Exclusion
+from lddp.migrate.pace import Pace
 from lddp.migrate.rounds import Leftover, Rounds, Shipment
 from lddp.migrate.strays import directories_in, taken_for_others
 from lddp.ports import KeyValue
@@ -59,7 +60,6 @@ class Counters:
     changes: int = 0
     observations: int = 0
     voids: int = 0
-    content_bytes: int = 0
     excluded: set[bytes] = field(default_factory=set)
     skipped: set[bytes] = field(default_factory=set)
 
@@ -98,6 +98,7 @@ class Observer:
         self.backlog = Backlog(environment, rule, gateway.clock.monotonic)
         self.dirty = self.backlog.dirty
         self.counters = Counters()
+        self.pace = Pace(gateway.clock)
         self.failures = self.backlog.failures
         self._slots = threading.BoundedSemaphore(SHIPMENTS_MAX)
         self._changed = asyncio.Condition()
@@ -254,7 +255,7 @@ class Observer:
                 data = pack.bytes()
                 self._keep_pack(pack.id, data)
                 await self._pusher.push_pack(pack.id, data, False, self._peers)
-            self.counters.content_bytes += pack.size
+            self.pace.passed(pack.size)
             record = Observation(
                 self._gateway.next_id(),
                 self._gateway.zone,
@@ -378,10 +379,10 @@ class Observer:
             digest = await loop.run_in_executor(self._executor, digest_of, descriptor)
             if digest == known.digest:
                 return known
-        pushed = await self._pusher.push_file(descriptor, found.st_size, False, self._peers)
+        with self.pace.reading(inode.number) as told:
+            pushed = await self._pusher.push_file(descriptor, found.st_size, False, self._peers, told=told)
         if pushed.size != found.st_size:
             return None
-        self.counters.content_bytes += pushed.size
         return Content(pushed.digest, pushed.size)
 
     async def _report_file(self, as_of: int, report: InodeReport) -> None:

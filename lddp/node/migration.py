@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 
 from lddp.core.namespace import Totals
@@ -21,6 +22,7 @@ from lddp.doors.watch import FanotifyWatcher, Watcher, open_watcher
 from lddp.errors import LddpError, UnavailableError
 from lddp.gateway import Gateway
 from lddp.migrate.observer import Observer
+from lddp.migrate.options import MigrationOptions
 from lddp.migrate.verify import Finding
 from lddp.node.neighbours import Neighbours
 from lddp.ports import KeyValue
@@ -44,6 +46,11 @@ ENDED = ("completed", "aborted", "failed", "stopped")
 
 Survey = Callable[[Rule, int], Awaitable[dict[int, Finding | str]]]
 """(rule, GSN) -> what each member zone found in its files once it was at that GSN, or why it could not."""
+
+
+def _at_any_pace(rule: Rule) -> Rule:
+    options = replace(MigrationOptions.from_bytes(rule.options), bandwidth=0)
+    return rule._replace(options=options.to_bytes())
 
 
 class MigrationDriver:
@@ -78,9 +85,11 @@ class MigrationDriver:
         self._quiet_s = QUIET_S
 
     def follow(self, rule: Rule) -> None:
-        """The log has moved on: `rule` is what it says now. Other options take effect at once."""
+        """The log has moved on: `rule` is what it says now. Other options take effect at once; for another bandwidth
+        nothing has to be looked at again."""
         if rule != self.rule:
-            self.rule, self._outdated = rule, True
+            self._outdated |= _at_any_pace(rule) != _at_any_pace(self.rule)
+            self.rule = rule
         # Here, before anybody can hear of the end and begin something new.
         if self._complete.is_set() and self.state() in ENDED:
             self._complete.clear()

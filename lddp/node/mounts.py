@@ -185,8 +185,8 @@ class Mounts:
 
     async def stop(self) -> None:
         """Unmounts all, also from under programs that use them."""
-        failed = self._node.member.failed.done()
         for mount in list(self.mounts.values()):
+            failed = self._node.member.failed.done()
             try:
                 # A node that has failed orders nothing any more.
                 await (mount.stop(lazily=True, commit_s=0) if failed else mount.stop(lazily=True))

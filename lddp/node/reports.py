@@ -175,6 +175,7 @@ class Reports:
         driver = self._node.drivers.get(rule.number)
         if driver is not None:
             document.update(self._source_part(driver))
+            document.update(_pace(driver, document["bytes_seen"] - document["bytes_migrated"]))
         return document
 
     def _source_part(self, driver: MigrationDriver) -> Document:
@@ -191,7 +192,7 @@ class Reports:
             part["changes"] = observer.counters.changes
             part["observations"] = observer.counters.observations
             part["voids"] = observer.counters.voids
-            part["content_bytes"] = observer.counters.content_bytes
+            part["content_bytes"] = observer.pace.total
             part["files_skipped"] = len(observer.counters.skipped)
             part["skipped_paths"] = [
                 named("path", path) for path in sorted(observer.counters.skipped)[:FAILED_SHOWN_MAX]
@@ -203,3 +204,13 @@ class Reports:
                 for failure in list(observer.failures.values())[:FAILED_SHOWN_MAX]
             ]
         return part
+
+
+def _pace(driver: MigrationDriver, left: int) -> Document:
+    """Of `left` bytes of content that are not in the log: how fast they go, and how long that takes."""
+    pace = None if driver.observer is None else driver.observer.pace
+    rate = 0.0 if pace is None else pace.per_second()
+    under_way = 0 if pace is None else pace.under_way
+    left = max(0, left - under_way)
+    eta = 0 if not left else round(left / rate) if rate >= 1 else None
+    return {"bytes_under_way": under_way, "bytes_per_second": round(rate), "eta_seconds": eta}

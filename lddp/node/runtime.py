@@ -241,7 +241,6 @@ class Node:
 
     def _observer(self, rule: Rule, zone: PosixZone) -> Observer:
         options = MigrationOptions.from_bytes(rule.options)
-        self.limiter.set_rate(options.bandwidth or self.config.limits.bandwidth_bytes_per_second or None)
         return Observer(
             self.gateway,
             self.environment,
@@ -270,6 +269,7 @@ class Node:
         self._loop = asyncio.get_running_loop()
         with self.environment.read() as tables:
             self.trees.refresh({rule.number: rule for rule in View(tables).rules()})
+        self._limit_bandwidth()
         self.gateway.start(self.member)
         self.gateway.on_applied.append(self._refresh)
         if self.handover is not None:
@@ -318,6 +318,7 @@ class Node:
         """Follows the rules and migrations that the log has."""
         if not self.witness and self.trees.refresh(self.gateway.machine.rules):
             self.gossip.tell()
+            self._limit_bandwidth()
         for number, rule in self.trees.rules.items():
             if rule.source == self.gateway.zone and number in self.trees.zones and number not in self.drivers:
                 driver = MigrationDriver(
@@ -339,6 +340,14 @@ class Node:
             self._driving.pop(number).cancel()
         for number, driver in self.drivers.items():
             driver.follow(self.trees.rules[number])
+
+    def _limit_bandwidth(self) -> None:
+        """The narrowest of this zone's rules holds, or what the configuration says where they say nothing."""
+        rules = [rule for rule in self.trees.rules.values() if rule.member(self.gateway.zone) is not None]
+        wished = [bandwidth for rule in rules if (bandwidth := MigrationOptions.from_bytes(rule.options).bandwidth)]
+        rate = min(wished, default=self.config.limits.bandwidth_bytes_per_second) or None
+        if rate != self.limiter.rate:
+            self.limiter.set_rate(rate)
 
     def _message(self, peer: str, message: dict[str, Any]) -> None:
         if message.get("type") == "progress":

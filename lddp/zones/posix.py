@@ -30,8 +30,9 @@ _SET_ID = stat.S_ISUID | stat.S_ISGID
 class PosixZone:
     """`ports.ZoneFilesystem` over the tree at `root`. May be used from several threads at once.
 
-    `staging` is a directory on the same filesystem, outside of the tree or directly in its root (where it is then
-    hidden from callers). An `observe_only` zone needs none and raises EROFS from whatever would change it.
+    `staging` is a directory on the same filesystem, outside of the tree, directly in its root, or in a state directory
+    of `lddp migrate` there, and hidden from callers then. An `observe_only` zone needs none and raises EROFS from
+    whatever would change it.
     """
 
     def __init__(self, root: str | bytes, staging: str | bytes | None, *, observe_only: bool = False) -> None:
@@ -354,14 +355,18 @@ class PosixZone:
 
 
 def _hidden_name(root: bytes, staging: bytes) -> bytes:
-    """The name of a staging directory directly in the root, or b"" if it is outside."""
+    """The name directly in the root that a staging directory has or is below; b"" if it is outside. OSError where that
+    would hide more than a program's own state."""
     top = os.path.realpath(root).rstrip(b"/") + b"/"
     inside = os.path.realpath(staging) + b"/"
     if not inside.startswith(top):
         return b""
-    name = inside[len(top) : -1]
-    if not name or b"/" in name:
-        raise ValueError("a staging directory must be outside of the tree or directly in its root")
+    name, _, below = inside[len(top) :].partition(b"/")
+    is_state = name.startswith(b".") and name.endswith(b".lddp")
+    if not name or (below and not is_state):
+        raise OSError(
+            errno.EINVAL, "this node's own staging directory is in it; choose another directory for one of them"
+        )
     return name
 
 

@@ -129,6 +129,7 @@ async def test_a_rule_from_creation_to_removal(http: aiohttp.ClientSession) -> N
         assert (await response.json())["rule"] == "r"
     async with http.post("/v1/rules", json=RULE) as response:
         assert response.status == 409
+        assert (await response.json())["next"].startswith("no other rule may have its name")
     async with http.get("/v1/rules/r") as response:
         assert (await response.json())["members"][0] == RULE["members"][0]  # type: ignore[index]
     async with http.put("/v1/rules/r", json={"options": {"bwlimit": 5}}) as response:
@@ -183,6 +184,7 @@ async def test_a_migration(http: aiohttp.ClientSession) -> None:
     await (await http.post("/v1/rules", json=RULE)).read()
     async with http.post("/v1/rules/none/migrations") as response:
         assert response.status == 404
+        assert "created with a source" in (await response.json())["next"]
     async with http.post("/v1/rules/r/migrations", json={"start": True}) as response:
         assert (response.status, (await response.json())["migration"]) == (201, "r")
     async with http.get("/v1/migrations/r") as response:

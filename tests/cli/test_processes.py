@@ -175,6 +175,17 @@ def test_up_and_down_and_up_again(tmp_path: Path) -> None:
         processes.up(home, 1, False, 60, FAKE)
 
 
+def test_the_state_of_a_migration_is_no_cluster(tmp_path: Path) -> None:
+    """Neither while its nodes do not run, nor to be filled with others."""
+    (tmp_path / "migrate.json").write_bytes(b"{}")
+    result = lddp("status", "--cluster", str(tmp_path))
+    assert (result.returncode, result.stderr.count(b"\n")) == (2, 1)
+    assert b"run its 'lddp migrate' again" in result.stderr
+    with pytest.raises(UsageError, match="is the state of a 'lddp migrate'"):
+        processes.up(tmp_path, 2, False, 60, FAKE)
+    assert [path.name for path in tmp_path.iterdir()] == ["migrate.json"]
+
+
 def test_a_node_that_ends_at_its_start_is_quoted_and_the_others_end(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="ended at its start: the database is of a newer format; use a newer"):
         processes.up(tmp_path / "c", 2, False, 60, (*FAKE, "--fail"))

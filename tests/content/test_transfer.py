@@ -271,8 +271,10 @@ async def test_a_cancelled_push_leaves_nothing(world: World, handover: bool) -> 
     assert (await a.pusher.push_file(descriptor, len(data), False, ["b"])).peers == {"b"}
 
 
-async def test_a_rate_limits_the_frames_too(world: World) -> None:
-    a, b = await world.node("a"), await world.node("b")
+@pytest.mark.parametrize("handover", [False, True])
+async def test_a_rate_limits_the_frames_too(world: World, handover: bool) -> None:
+    """Also where the kernel could copy the file at once."""
+    a, b = await world.node("a"), await world.node("b", handover=handover)
     data = os.urandom(2 * MIB)
     a.limiter.set_rate(MIB)
     waits: list[float] = []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from lddp.cli.embedded import Embedded
 from lddp.cli.main import run
 from tests.node.trees import describe
 
@@ -115,6 +118,52 @@ def test_a_target_without_rights(name: str, expected: tuple[str, ...]) -> None:
         assert sorted(path.name for path in top.rglob("*")) == ["closed", "from"]
     finally:
         shutil.rmtree(top)
+
+
+def test_a_disk_that_is_full_at_the_first_start_leaves_nothing_half_done(
+    pair: tuple[Path, Path], here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = pair
+    state = target.parent / ".to.lddp"
+
+    def full(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    for call in ("mkdir", "write_text"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, call, full)
+            assert_refused(here(source, target), 1, "space")
+    write_text = Path.write_text
+
+    def full_for_tokens(path: Path, data: str) -> int:
+        if path.name == "token":
+            full(path)
+        return write_text(path, data)
+
+    monkeypatch.setattr(Path, "write_text", full_for_tokens)
+    assert_refused(here(source, target), 1, "space")
+    monkeypatch.undo()
+    embedded = Embedded(source, target, state)
+    embedded.open()
+    assert len((state / "token").read_text()) > 32
+    assert stat.S_IMODE((state / "token").stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root may mount")
+def test_a_target_that_is_a_mount_point(pair: tuple[Path, Path]) -> None:
+    """The state is inside of it, hidden meanwhile and gone afterwards."""
+    source, target = pair
+    target.mkdir()
+    script = (
+        'mount -t tmpfs none "$2" && mkdir "$2/more"'
+        ' && "$3" -m lddp.cli.main migrate --once --delete-extraneous "$1" "$2" && diff -r --no-dereference "$1" "$2"'
+        ' && test "$(stat -c %y "$1")" = "$(stat -c %y "$2")"'
+    )
+    arguments = ["unshare", "-m", "sh", "-ec", script, "sh", str(source), str(target), sys.executable]
+    result = subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert (result.returncode, result.stderr) == (0, ""), result
+    assert "the zones are identical" in result.stdout and "Besides" not in result.stdout
+    assert list(target.iterdir()) == [] and not (target.parent / ".to.lddp").exists()
 
 
 def test_from_the_first_run_to_a_damaged_database(pair: tuple[Path, Path]) -> None:

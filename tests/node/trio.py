@@ -99,7 +99,7 @@ class Trio:
     def content_bytes(self) -> int:
         observer = self.driver.observer
         assert observer is not None
-        return observer.counters.content_bytes
+        return observer.pace.total
 
     async def state(self, *states: str) -> dict[str, Any]:
         await self.until(lambda: self.migration()["state"] in states)

@@ -181,7 +181,14 @@ class SimulatedPusher:
         return await self._push(to, lambda peer: peer.take_pack(pack_id, data), len(data))
 
     async def push_file(
-        self, descriptor: int, size: int, _durable: bool, to: Sequence[str], *, enough: int | None = None
+        self,
+        descriptor: int,
+        size: int,
+        _durable: bool,
+        to: Sequence[str],
+        *,
+        enough: int | None = None,
+        told: Callable[[int], None] | None = None,
     ) -> Pushed:
         data = b""
         while len(data) < size:

@@ -281,8 +281,19 @@ def test_staging_in_the_root_is_hidden(root: Path) -> None:
         assert zone.locate(handle) is None
     assert (root / ".lddp").is_dir()
     (root / "a" / "b").mkdir(parents=True)
-    with pytest.raises(ValueError, match="staging"):
+    with pytest.raises(OSError, match="staging"):
         PosixZone(str(root), str(root / "a" / "b"))
+
+
+def test_the_state_of_a_migration_in_the_root_is_hidden_as_a_whole(root: Path) -> None:
+    """A target that is a mount point has it inside."""
+    staging = root / ".root.lddp" / "target" / "staging"
+    staging.mkdir(parents=True)
+    (root / "seen").mkdir()
+    with PosixZone(str(root), str(staging)) as zone:
+        assert names(zone) == [b"seen"]
+        with pytest.raises(FileNotFoundError):
+            zone.status(b".root.lddp/target")
 
 
 def test_leftovers(posix: PosixZone, staging: Path) -> None:
