@@ -264,7 +264,7 @@ def zone_rows(zone: FakeZone) -> dict[bytes, Row]:
     rows: dict[bytes, tuple[int, Row]] = {}
     for path, inode in walk(zone):
         mode = 0o777 if inode.kind is Kind.SYMLINK else inode.attributes.mode
-        content = (len(inode.data), blake3(bytes(inode.data)).digest()) if inode.kind is Kind.FILE else None
+        content = content_of(inode) if inode.kind is Kind.FILE else None
         attributes = inode.attributes._replace(mode=mode)
         rows[path] = inode.number, (inode.kind, attributes, content, inode.target, inode.rdev)
     return _grouped(rows)
@@ -273,12 +273,17 @@ def zone_rows(zone: FakeZone) -> dict[bytes, Row]:
 def namespace_rows(view: View, root: int) -> dict[bytes, Row]:
     rows: dict[bytes, tuple[int, Row]] = {}
     for path, inode in tree(view, root).items():
-        content = _identity(inode.content, inode.size) if inode.kind is Kind.FILE else None
+        content = identity_of(inode.content, inode.size) if inode.kind is Kind.FILE else None
         rows[path] = inode.number, (inode.kind, inode.attributes, content, inode.target, inode.rdev)
     return _grouped(rows)
 
 
-def _identity(content: Content | None, size: int) -> tuple[int, bytes | None]:
+def content_of(inode: Inode) -> tuple[int, bytes]:
+    """Size and digest of a file's bytes."""
+    return len(inode.data), blake3(bytes(inode.data)).digest()
+
+
+def identity_of(content: Content | None, size: int) -> tuple[int, bytes | None]:
     """Size and digest; None for a digest that is not the hash of the bytes."""
     if content is None:
         return size, b""

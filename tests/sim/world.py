@@ -75,6 +75,8 @@ class World:
         self.interfere: Callable[[int, int], None] = lambda _zone, _rule: None
         """Called before a node looks at files: (zone, rule)."""
         self.open_watcher: Callable[[bytes], Any] | None = None
+        self.looks: list[Callable[[], None]] = []
+        """Called whenever the simulation is looked at: after each fault, and when something was waited for."""
         self.directory = Path(tempfile.mkdtemp(prefix="simulation-", dir=memory_directory()))
         for number, zone in enumerate(settings.zones):
             name = "abcdefgh"[number]
@@ -145,6 +147,8 @@ class World:
 
     def look(self) -> None:
         """Raises Violation where something is wrong."""
+        for look in self.looks:
+            look()
         for machine in self.up:
             node = machine.node
             if node is not None and node.failed and not node.environment.error:
