@@ -149,14 +149,16 @@ class Checks:
         return [record for index in sorted(self.entries) for record in self.entries[index]]
 
     def check_history(self) -> None:
-        """Nothing acknowledged is lost, and the order of the log is one in which it can have happened."""
-        records = self.records()
+        """Nothing acknowledged is lost, a retry is told where it first took effect, and the order of the log is one in
+        which it can have happened."""
+        first: dict[OperationId, int] = {}
+        for gsn, data in enumerate(self.records(), 1):
+            first.setdefault(decode(data).id, gsn)
         answered = [call for call in self.calls if call.applied is not None]
         for call in answered:
             assert call.applied is not None
-            gsn = call.applied.gsn
-            if not 0 < gsn <= len(records) or decode(records[gsn - 1]).id != call.id:
-                raise Violation(f"{call.id} was acknowledged at {gsn} and is not there")
+            if first.get(call.id) != call.applied.gsn:
+                raise Violation(f"{call.id} was acknowledged at {call.applied.gsn}, and is at {first.get(call.id)}")
         ends = sorted((call.ended, call.applied.gsn) for call in answered if call.applied is not None)
         at = highest = 0
         for call in sorted(answered, key=lambda call: call.began):
