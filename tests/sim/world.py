@@ -23,6 +23,7 @@ import lddp.replay.progress
 import lddp.replay.projector
 import lddp.replay.rewind
 from lddp.consensus.config import RaftConfig
+from lddp.consensus.wire import Message
 from lddp.gateway import NO_ZONE
 from tests.fakes.zone import FakeZone
 from tests.memory import memory_directory
@@ -32,6 +33,7 @@ from tests.sim.files import Descriptors
 from tests.sim.loop import Process, SimulatedLoop
 from tests.sim.network import Network
 from tests.sim.node import Machine, raft_config
+from tests.sim.quorums import Quorums
 
 MARKS_MAX = 10_240
 """Marks of a projector between two checkpoints: little to write, and more than a batch."""
@@ -63,12 +65,13 @@ class World:
         self.loop = SimulatedLoop(seed)  # type: ignore[abstract]
         self.network = Network(self.loop, (seed, "network"))
         self.network.delay_s = settings.delay_s
-        self.network.before_leaving = lambda name, peer, message: self.checks.leaves(self.machines[name], peer, message)
+        self.network.before_leaving = self._before_leaving
         self.descriptors = Descriptors()
         self.checks = Checks(self.loop)
         self.processes: list[Process] = [self.loop.outside]
         self.stores: dict[str, SimulatedStore] = {}
         self.machines: dict[str, Machine] = {}
+        self._quorums = Quorums(self.machines, self.checks.fail)
         self.began = self.loop.now
         self.counts: dict[str, int] = {}
         """Faults injected, by kind."""
@@ -107,6 +110,10 @@ class World:
                 machine.node.progress_closed()
         self.loop.close_all(self.processes)
         self._exit.close()
+
+    def _before_leaving(self, name: str, peer: str, message: Message) -> None:
+        self.checks.leaves(self.machines[name], peer, message)
+        self._quorums.leaves(name, message)
 
     def _given_up(self, text: str, *arguments: object) -> None:
         self.checks.fail(f"a recovery of {self.loop.current.name} is given up: {text % arguments}")
