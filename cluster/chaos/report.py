@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 import json
-import statistics
 from collections import Counter
 from pathlib import Path
 
+from cluster.bench.report import percentile
 from cluster.chaos.campaign import Outcome
 from cluster.chaos.history import Document
 from cluster.chaos.picture import GROUPS, Picture
@@ -132,7 +132,7 @@ def _seconds(value: float) -> str:
 def _quantiles(gaps: list[float]) -> str:
     if not gaps:
         return "-"
-    return f"{_seconds(statistics.median(gaps))} / {_seconds(gaps[min(len(gaps) - 1, int(len(gaps) * 0.99))])}"
+    return f"{_seconds(percentile(gaps, 0.5))} / {_seconds(percentile(gaps, 0.99))}"
 
 
 def _key(outcome: Outcome) -> str:

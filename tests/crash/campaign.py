@@ -3,6 +3,7 @@
 scripts/crash points                  every case, every point; --case NAME, --points 3-9
 scripts/crash again --seeds 1-50      kills of a start that follows a kill
 scripts/crash images --seeds 1-5000   images of the database after a power cut
+scripts/crash prefixes                the image after each event of a run, with nothing that was not synced
 scripts/crash cuts --seeds 1-20       power cuts of a real filesystem, as root
 """
 
@@ -46,6 +47,8 @@ def _results(options: argparse.Namespace) -> Iterator[Result]:
                 yield again(seed, patch)
         case "images":
             yield images.run(options.seeds, patch)
+        case "prefixes":
+            yield images.run_prefixes(options.seeds, patch)
         case "cuts":
             for seed in options.seeds:
                 for of in (options.of,) if options.of else cuts.SETTINGS:
@@ -56,7 +59,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="crash", description="Kills a node and cuts its power, and looks what is left."
     )
-    parser.add_argument("kind", choices=("points", "again", "images", "cuts"))
+    parser.add_argument("kind", choices=("points", "again", "images", "prefixes", "cuts"))
     parser.add_argument("--case", action="append", choices=sorted(CASES), metavar="NAME", help="of points (all)")
     parser.add_argument("--points", type=seeds_of, metavar="A-B", help="of points (all that there are)")
     parser.add_argument("--seeds", type=seeds_of, default=[], metavar="A-B", help="of the other kinds")
@@ -64,7 +67,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--mutant", choices=sorted(MUTANTS), metavar="NAME", help="with this fault in the node")
     parser.add_argument("--log", action="store_true", help="print what the nodes log")
     options = parser.parse_args(arguments)
-    if options.kind != "points" and not options.seeds:
+    if options.kind not in ("points", "prefixes") and not options.seeds:
         options.seeds = seeds_of({"again": "1-20", "images": "1-500", "cuts": "1-5"}[options.kind])
     return options
 

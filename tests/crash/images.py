@@ -62,6 +62,15 @@ def build(events: Sequence[Event], seed: int) -> Image:
     end = chance.randrange(1 + (BEGINNING if seed % 8 == 0 else len(events)))
     keep = chance.choice((0.0, 0.1, 0.5, 0.9, 1.0))
     torn = chance.choice((0, 0, *SECTORS))
+    return _image(events, end, chance, keep, torn)
+
+
+def prefix(events: Sequence[Event], end: int) -> Image:
+    """The image after so many events of a disk that has nothing but what it was told to sync."""
+    return _image(events, end, Random(0), 0.0, 0)
+
+
+def _image(events: Sequence[Event], end: int, chance: Random, keep: float, torn: int) -> Image:
     covered = dict.fromkeys(FILES, 0)
     for event in events[:end]:
         if isinstance(event, Sync):
@@ -153,20 +162,31 @@ def _check_state(tables: Tables, known: Truth, applied: int) -> None:
     assert behind.items() <= known.effects.items(), f"the outbox before {projected}, not emptied yet, is another one"
 
 
-def run(seeds: Iterable[int], patch: Patch = lambda: None, recording: Recording | None = None) -> Result:
+def run(seeds: Iterable[int], patch: Patch = lambda: None) -> Result:
     """Builds and opens an image for each seed."""
-    recording = recording or record(patch)
+    recording = record(patch)
+    return _open_all(recording, "images", ((seed, build(recording.events, seed)) for seed in seeds))
+
+
+def run_prefixes(ends: Iterable[int], patch: Patch = lambda: None) -> Result:
+    """Opens the image after each of these numbers of events; after every one where none is given."""
+    events = (recording := record(patch)).events
+    all_ends = list(ends) or range(len(events) + 1)
+    return _open_all(recording, "prefixes", ((end, prefix(events, end)) for end in all_ends))
+
+
+def _open_all(recording: Recording, kind: str, images: Iterable[tuple[int, Image]]) -> Result:
     known = truth(recording)
     directory = Path(tempfile.mkdtemp(prefix="lddp-crash-", dir=memory_directory()))
     done, failures = 0, []
     try:
-        for seed in seeds:
-            image = build(recording.events, seed)
+        for number, image in images:
             done += 1
             try:
                 check(directory / "data", image, known, recording.marker)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is the result
-                failures.append(f"image {seed} ({image.made}): {error!r}\n  scripts/crash images --seeds {seed}")
+                repeat = f"scripts/crash {kind} --seeds {number}"
+                failures.append(f"{kind} {number} ({image.made}): {error!r}\n  {repeat}")
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    return Result(f"images of {len(recording.events)} events", done, failures)
+    return Result(f"{kind} of {len(recording.events)} events", done, failures)

@@ -9,11 +9,21 @@ from tests.crash.images import SECTORS, build
 from tests.crash.running import campaign
 from tests.crash.stream import FILES, Acknowledged, Event, Sync, Write
 
+PREFIXES_MIN = 500
+"""Fewer events of the recorded run than that are a sign that the process is not seen."""
+
 
 def test_images_of_a_database_after_a_power_cut() -> None:
     done = campaign("images", "--seeds", f"1-{examples(500)}")
     assert done.failed == 0, done.output
     assert done.count == examples(500)
+
+
+def test_every_prefix_of_what_was_written() -> None:
+    """With nothing that no sync covers."""
+    done = campaign("prefixes")
+    assert done.failed == 0, done.output
+    assert done.count > PREFIXES_MIN, done.output
 
 
 FILE = FILES[0]

@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.sim import migration, mixed, mount, operations, power, writable
+from tests.sim import elections, migration, mixed, mount, operations, power, writable
 from tests.sim.checks import Violation
 
 RUNS = {
@@ -25,6 +25,7 @@ RUNS = {
     "mixed": mixed.run,
     "writable": writable.run,
     "power": power.run,
+    "elections": elections.run,
     "mount": mount.run,
 }
 FAILED_SEEDS = Path(__file__).with_name("failed_seeds.txt")

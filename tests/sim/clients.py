@@ -12,6 +12,7 @@ from lddp.gateway import NO_ZONE, Applied
 from tests.sim.checks import Call
 from tests.sim.loop import Process
 from tests.sim.node import Machine, Node
+from tests.sim.visible import check_acknowledged
 from tests.sim.world import World
 
 QUORUM_ZONES_MIN = 3
@@ -98,6 +99,7 @@ class Client:
             for data in contents.values():
                 await self._upload(node, data)
             applied = await node.submit(record, self.patience_s * 0.9)
+            check_acknowledged(node, record, applied)
         except LddpError as error:
             self._tell(node.process, answer.set_exception, answer, error)
         else:

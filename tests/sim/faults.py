@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Callable
 from random import Random
 
@@ -21,10 +22,18 @@ STRANDING_S = 0.3
 class Faults:
     """Injects one fault after the other. Every fault that does not end by itself is ended by `heal`."""
 
-    def __init__(self, world: World, seed: object, *, pause_s: tuple[float, float] = PAUSE_S) -> None:
+    def __init__(
+        self,
+        world: World,
+        seed: object,
+        *,
+        pause_s: tuple[float, float] = PAUSE_S,
+        leader_pause_s: tuple[float, float] = LEADER_PAUSE_S,
+    ) -> None:
         self.world = world
         self.random = Random(repr((seed, "faults")))
         self.pause_s = pause_s
+        self.leader_pause_s = leader_pause_s
         self.spared: set[str] = set()
         """Nodes that are never killed."""
         self._later: list[SimulatedHandle] = []
@@ -39,6 +48,7 @@ class Faults:
             ("one-way clog", 3, self.clog),
             ("garbled message", 2, self.garble),
             ("messages repeated over the next link", 2, self.repeat),
+            ("all is repeated over the next links", 0, self.repeat_all),
             ("isolate", 2, self.isolate),
             ("one-way partition", 2, self.isolate_one_way),
             ("swizzle", 1, self.swizzle),
@@ -113,7 +123,7 @@ class Faults:
     def pause_leader(self) -> None:
         leader = self.world.leader
         if leader is not None and leader.node is not None:
-            leader.node.process.spend(self.random.uniform(*LEADER_PAUSE_S))
+            leader.node.process.spend(self.random.uniform(*self.leader_pause_s))
 
     def fail_database(self) -> None:
         machine = self._machine()
@@ -189,6 +199,11 @@ class Faults:
 
     def repeat(self) -> None:
         self.world.network.repeat(*self._pair())
+
+    def repeat_all(self) -> None:
+        """Every link breaks, and what was said last over it is said again."""
+        for one, other in itertools.combinations(self.world.machines, 2):
+            self.world.network.repeat(one, other)
 
     def ring(self) -> None:
         """Everybody sees a majority, and no two the same."""

@@ -13,13 +13,25 @@ from unittest.mock import patch
 import lddp.migrate.look
 import lddp.migrate.observer
 import lddp.migrate.rounds
-from lddp.core.records import ChangeMigration, CreateRule, MigrationAction, ZoneMember
+from lddp.core.codec import decode
+from lddp.core.machine import StateMachine
+from lddp.core.records import (
+    ChangeMigration,
+    CreateRule,
+    InodeReport,
+    Kind,
+    MigrationAction,
+    Observation,
+    ObservedEntry,
+    ZoneMember,
+)
 from lddp.core.rules import read_receipt, receipt_gsns
 from lddp.core.view import View
 from lddp.errors import UnavailableError
 from lddp.gateway import NO_ZONE
+from tests.fakes.tables import DictTables
 from tests.fakes.zone import FakeZone
-from tests.sim.checks import Violation, check_equal, difference, namespace_rows, zone_rows
+from tests.sim.checks import Violation, check_equal, difference, namespace_rows, walk, zone_rows
 from tests.sim.clients import Client
 from tests.sim.faults import Faults
 from tests.sim.node import Node
@@ -40,6 +52,8 @@ LIMITS = (
     (lddp.migrate.observer, "SHIPMENTS_MAX", 10_000),
 )
 """So small that a small tree meets all of them."""
+TAMPERINGS = (0, 0, 1, 3)
+"""How often a target is changed behind the back before it is verified."""
 
 
 @contextmanager
@@ -179,11 +193,32 @@ class Migration:
     def finish(self) -> None:
         """The source holds still and nothing fails any more: the migration comes to its end."""
         world, ends = self.world, ("completed", "failed", "aborted")
+        if not self.asked:
+            self._tamper()
         self.ask_to_complete()
         if not world.run_until(lambda: self.state in ends, END_S):
             raise Violation(f"the migration is {self.state} {END_S} s after all is well again: {self._problem()}")
         if self.state != "completed":
             raise Violation(f"the migration has {self.state}: {self._problem()}")
+
+    def _tamper(self) -> None:
+        """Somebody has changed targets behind the back, or a disk has: a verification finds that, and mends it."""
+        random = Random(repr((self.world.seed, "tampering")))
+        for name, files in sorted(self.world.zone_files(self.rule).items()):
+            for _ in range(random.choice(TAMPERINGS) if name != self.source.name else 0):
+                path, inode = random.choice(list(walk(files)))
+                kind = random.choice(["bytes", "mode", "xattr", "name"])
+                if kind == "bytes" and inode.data:
+                    inode.data[random.randrange(len(inode.data))] ^= 1  # and no time tells
+                elif kind == "mode" and inode.kind is not Kind.SYMLINK:
+                    inode.attributes = inode.attributes._replace(mode=inode.attributes.mode ^ 0o10)
+                elif kind == "xattr" and inode.kind in (Kind.FILE, Kind.DIRECTORY):
+                    inode.attributes = inode.attributes._replace(xattrs=((b"user.other", b"1"),))
+                elif kind == "name" and path and not inode.entries:
+                    files.remove(path)
+                else:
+                    continue
+                self.world.count(f"target changed behind the back: {kind}")
 
     def _problem(self) -> str:
         node = self.source.node
@@ -210,11 +245,38 @@ class Migration:
         if different:
             raise Violation(f"the source is not what the namespace says:\n{different}")
         check_equal(zones)
+        self._check_reads()
         if not receipt:
             return
         last = [receipt for receipt in receipts if receipt is not None and receipt[1] == self.name][-1]
         if len({finding.digest for finding in last[3]}) != 1:
             raise Violation("the receipt's zones differ")
+
+    def _check_reads(self) -> None:
+        """Every file was once as it was reported: what changes while it is read is not told. Of a store through a
+        mapping no time tells, and of what operations write, the program does not know."""
+        if self.writer.maps or not self.observe_only:
+            return
+        tables = DictTables()
+        machine, view = StateMachine(tables), View(tables)
+        for data in self.world.checks.records():
+            record = decode(data)
+            if isinstance(record, Observation) and record.rule == self.rule:
+                machine.flush()
+                self._check_reports(record, view)
+            machine.apply(record)
+
+    def _check_reports(self, record: Observation, view: View) -> None:
+        """`view` is the state before it."""
+        reports: list[tuple[bytes, InodeReport | ObservedEntry]] = []
+        for one in record.inodes:
+            inode = view.inode(one.inode)
+            reports += [(inode.identity, one)] if inode is not None else []
+        reports += [(entry.identity, entry) for report in record.directories for entry in report.entries]
+        for identity, one in reports:
+            content = one.content
+            if content is not None and (identity, content.digest, one.attributes.mtime_ns) not in self.tree.versions:
+                raise Violation(f"{one} was never like that at the source")
 
 
 def world_nodes(world: World) -> list:  # type: ignore[type-arg]

@@ -100,6 +100,7 @@ class Network:
         self.loop = loop
         self.random = Random(repr(seed))
         self.delay_s = (0.0002, 0.005)
+        self.redial_s, self.notice_s = REDIAL_S, NOTICE_S
         self.slow_requests = SLOW_REQUESTS
         self.clogged: dict[Way, int] = {}
         self.before_leaving: Callable[[str, str, Message], None] = lambda _name, _peer, _message: None
@@ -145,14 +146,14 @@ class Network:
         first, second = sorted((name, peer))
         if name == first:
             process = self._ends[name].process
-            self.loop.at(process.now() + self.random.uniform(*REDIAL_S) / 2, process, self._dial, first, second)
+            self.loop.at(process.now() + self.random.uniform(*self.redial_s) / 2, process, self._dial, first, second)
 
     def _dial(self, first: str, second: str) -> None:
         here = self._ends.get(first)
         if here is None or second in here.up or (first, second) in self._dialling:
             return
         there = self._ends.get(second)
-        if there is None or self.is_cut(first, second) or there.process.free_at > self.loop.now + REDIAL_S[1]:
+        if there is None or self.is_cut(first, second) or there.process.free_at > self.loop.now + self.redial_s[1]:
             self.redial(first, second)
             return
         self._number += 1
@@ -194,7 +195,7 @@ class Network:
 
     def _tell_closed(self, name: str, peer: str, number: int) -> None:
         end = self._ends[name]
-        self.loop.at(self.loop.now + self.random.uniform(*NOTICE_S), end.process, end.closed, peer, number)
+        self.loop.at(self.loop.now + self.random.uniform(*self.notice_s), end.process, end.closed, peer, number)
 
     def clog(self, source: str, target: str) -> None:
         """Nothing comes through in this direction; what is sent waits, until the kernel gives the connection up."""

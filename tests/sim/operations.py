@@ -11,6 +11,7 @@ from blake3 import blake3
 from lddp.core.codec import decode
 from lddp.core.records import (
     Append,
+    Attributes,
     Content,
     Create,
     CreateRule,
@@ -40,9 +41,10 @@ from lddp.core.view import View
 from lddp.gateway import NO_ZONE
 from tests.core.model import Model, RuleModel, Verdict
 from tests.core.model import Node as ModelNode
-from tests.sim.checks import Violation, check_equal, difference, namespace_rows, zone_rows
+from tests.sim.checks import Row, Violation, check_equal, difference, namespace_rows, zone_rows
 from tests.sim.clients import Client
 from tests.sim.faults import Faults
+from tests.sim.visible import check_projected
 from tests.sim.world import Settings, World
 
 RULE = 1
@@ -171,6 +173,13 @@ class Operations:
         self._left = count
         self._clients = [Client(world, f"client {number}", rule) for number in range(clients)]
         self._tasks: list[asyncio.Task[None]] = []
+        world.looks.append(self._look)
+
+    def _look(self) -> None:
+        """Zones are where they say that they are, in the middle of everything."""
+        for machine in self.world.up:
+            if machine.node is not None and not machine.node.failed:
+                check_projected(machine.node, self._rule)
 
     def start(self) -> None:
         self._tasks = [self.world.loop.create_task(self._drive(client)) for client in self._clients]
@@ -262,11 +271,9 @@ class Operations:
         wanted = _model_files(model)
         if wanted.keys() != found.keys():
             raise Violation(f"the files are {sorted(found)}, those of the model {sorted(wanted)}")
-        for path, (content, group) in wanted.items():
-            if content is not None and found[path][2] != (len(content), blake3(content).digest()):
-                raise Violation(f"{path!r} has other bytes than in the model")
-            if found[path][-1] != group:
-                raise Violation(f"{path!r} is linked with {found[path][-1]!r}, in the model with {group!r}")
+        different = difference(found, wanted)
+        if different:
+            raise Violation(f"the files are not what the model has:\n{different}")
 
     def _judge(self, model: Model, _gsn: int, record: Operation | Guarded) -> Verdict:
         """What the model says of the next record."""
@@ -282,15 +289,20 @@ class Operations:
         return changed
 
 
-def _model_files(model: Model) -> dict[bytes, tuple[bytes | None, bytes]]:
-    """Every path with its bytes, None for what is no file, and the first name of its object."""
+def _model_files(model: Model) -> dict[bytes, Row]:
+    """Every path with what a zone must have there, as `zone_rows` has it."""
     found = dict(model.walk(model.rules[0]))
     firsts: dict[int, bytes] = {}
     for path in sorted(found):
         firsts.setdefault(id(found[path]), path)
-    return {
-        path: (node.data if node.kind is Kind.FILE else None, firsts[id(node)]) for path, node in sorted(found.items())
-    }
+    return {path: (*_model_row(node), firsts[id(node)]) for path, node in sorted(found.items())}
+
+
+def _model_row(node: ModelNode) -> Row:
+    mode = 0o777 if node.kind is Kind.SYMLINK or node.mode is None else node.mode
+    content = (len(node.data), blake3(node.data).digest()) if node.kind is Kind.FILE else None
+    attributes = Attributes(mode, node.uid, node.gid, node.mtime_ns or 0, tuple(sorted(node.xattrs.items())))
+    return node.kind, attributes, content, node.target, node.rdev
 
 
 # -- one run ----------------------------------------------------------------------------------------------------------

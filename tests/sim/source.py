@@ -8,6 +8,8 @@ import struct
 from collections.abc import Callable
 from random import Random
 
+from blake3 import blake3
+
 from lddp.core.records import Attributes, Kind
 from lddp.doors.watch.events import Batch, Event, Flag, Overflow
 from lddp.errors import UnavailableError
@@ -106,6 +108,8 @@ class SourceTree:
         self._loop = loop
         self.files = files
         self.watchers: list[FakeWatcher] = []
+        self.versions: set[tuple[bytes, bytes, int]] = set()
+        """Identity, digest and time of every file as it was between two changes."""
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
@@ -148,6 +152,7 @@ class SourceTree:
 
     def make_file(self, path: bytes, data: bytes) -> None:
         self.files.put_file(path, self.attributes(0o644), Bytes(data))
+        self._note(path)
         self._tell(path, self._handle(path), Flag.CREATED)
         self._tell(path, self._handle(path), Flag.MODIFIED | Flag.CLOSED_WRITE)
 
@@ -160,6 +165,7 @@ class SourceTree:
         assert inode is not None
         size = max(len(inode.data), offset + len(data))
         self.files.write(path, offset, Bytes(data), size, self._kept(inode))
+        self._note(path)
         self._tell(path, self._handle(path), Flag.MODIFIED)
 
     def write_mapped(self, path: bytes, offset: int, data: bytes) -> None:
@@ -173,7 +179,14 @@ class SourceTree:
         inode = self.find(path)
         assert inode is not None
         self.files.truncate(path, size, self._kept(inode))
+        self._note(path)
         self._tell(path, self._handle(path), Flag.MODIFIED)
+
+    def _note(self, path: bytes) -> None:
+        inode = self.find(path)
+        assert inode is not None
+        identity = self.files.status(path).handle
+        self.versions.add((identity, blake3(bytes(inode.data)).digest(), inode.attributes.mtime_ns))
 
     def _kept(self, inode: Inode) -> Attributes:
         return inode.attributes._replace(mtime_ns=self.attributes(0).mtime_ns)

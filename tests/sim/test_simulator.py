@@ -11,6 +11,8 @@ import pytest
 
 from tests.core.support import examples
 from tests.sim.campaign import command, failed_seeds, run
+from tests.sim.faults import Faults
+from tests.sim.world import Settings, World
 
 ROOT = Path(__file__).parents[2]
 FINGERPRINT = "from tests.sim.campaign import run; print(run({kind!r}, {seed}).fingerprint)"
@@ -24,7 +26,15 @@ def test_a_seed_that_failed_once_holds(kind: str, seed: int) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "count"),
-    [("operations", 25), ("migration", 25), ("mixed", 25), ("writable", 25), ("power", 25), ("mount", 8)],
+    [
+        ("operations", 25),
+        ("migration", 25),
+        ("mixed", 25),
+        ("writable", 25),
+        ("power", 25),
+        ("elections", 15),
+        ("mount", 8),
+    ],
 )
 def test_random_seeds_hold(kind: str, count: int) -> None:
     for seed in range(1, 1 + examples(count)):
@@ -32,7 +42,10 @@ def test_random_seeds_hold(kind: str, count: int) -> None:
         assert not result.failure, f"{command(result)}: {result.failure}"
 
 
-@pytest.mark.parametrize(("kind", "seed"), [("operations", 3), ("migration", 8), ("mixed", 5), ("mount", 3)])
+@pytest.mark.parametrize(
+    ("kind", "seed"),
+    [("operations", 3), ("migration", 8), ("mixed", 5), ("writable", 4), ("power", 3), ("elections", 2), ("mount", 3)],
+)
 def test_a_seed_is_the_same_in_another_process(kind: str, seed: int) -> None:
     here = run(kind, seed)
     assert not here.failure, f"{command(here)}: {here.failure}"
@@ -44,8 +57,13 @@ def test_a_seed_is_the_same_in_another_process(kind: str, seed: int) -> None:
 
 
 def test_the_faults_are_injected() -> None:
-    results = [run("operations", seed) for seed in range(100, 110)]
+    """Each kind that there is, and what it is to bring about."""
+    results = [run("operations", seed) for seed in range(100, 125)]
+    results += [run(kind, seed) for kind in ("elections", "migration") for seed in range(100, 106)]
     injected = {what for result in results for what in result.faults}
-    assert {"kill", "kill between effects", "pause", "isolate", "break a link", "slow sync"} <= injected
-    assert {"power cut", "commit refused with EIO", "garbled message", "swizzle", "one-way partition"} <= injected
-    assert sum(result.records for result in results) > 150
+    with World("kinds", Settings()) as world:
+        assert {name for name, _, _ in Faults(world, "kinds").kinds} <= injected
+    assert {"commit refused with EIO", "commit refused with ENOSPC"} <= injected
+    assert {"change refused with EIO", "change refused with ENOSPC"} <= injected
+    assert {f"target changed behind the back: {what}" for what in ("bytes", "mode", "xattr", "name")} <= injected
+    assert sum(result.records for result in results) > 500

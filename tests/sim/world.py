@@ -33,6 +33,7 @@ from tests.sim.files import Descriptors
 from tests.sim.loop import Process, SimulatedLoop
 from tests.sim.network import Network
 from tests.sim.node import Machine, raft_config
+from tests.sim.quorums import Quorums
 
 MARKS_MAX = 10_240
 """Marks of a projector between two checkpoints: little to write, and more than a batch."""
@@ -68,18 +69,21 @@ class World:
         self.loop = SimulatedLoop(seed)  # type: ignore[abstract]
         self.network = Network(self.loop, (seed, "network"))
         self.network.delay_s = settings.delay_s
-        self.network.before_leaving = self._leaves
+        self.network.before_leaving = self._before_leaving
         self.descriptors = Descriptors()
         self.checks = Checks(self.loop)
         self.processes: list[Process] = [self.loop.outside]
         self.stores: dict[str, SimulatedStore] = {}
         self.machines: dict[str, Machine] = {}
+        self._quorums = Quorums(self.machines, self.checks.fail)
         self.began = self.loop.now
         self.counts: dict[str, int] = {}
         """Faults injected, by kind."""
         self.interfere: Callable[[int, int], None] = lambda _zone, _rule: None
         """Called before a node looks at files: (zone, rule)."""
         self.open_watcher: Callable[[bytes], Any] | None = None
+        self.looks: list[Callable[[], None]] = []
+        """Called whenever the simulation is looked at: after each fault, and when something was waited for."""
         self.directory = Path(tempfile.mkdtemp(prefix="simulation-", dir=memory_directory()))
         for number, zone in enumerate(settings.zones):
             name = "abcdefgh"[number]
@@ -113,6 +117,12 @@ class World:
         self.loop.close_all(self.processes)
         self._exit.close()
 
+    def _before_leaving(self, name: str, peer: str, message: Message) -> None:
+        if isinstance(message, HandOver):
+            self.count("hand-over of the leadership")
+        self.checks.leaves(self.machines[name], peer, message)
+        self._quorums.leaves(name, message)
+
     def _given_up(self, text: str, *arguments: object) -> None:
         self.checks.fail(f"a recovery of {self.loop.current.name} is given up: {text % arguments}")
 
@@ -136,11 +146,6 @@ class World:
             **settings.raft,
         )
 
-    def _leaves(self, name: str, peer: str, message: Message) -> None:
-        if isinstance(message, HandOver):
-            self.count("hand-over of the leadership")
-        self.checks.leaves(self.machines[name], peer, message)
-
     # -- running ----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -158,6 +163,8 @@ class World:
 
     def look(self) -> None:
         """Raises Violation where something is wrong."""
+        for look in self.looks:
+            look()
         for machine in self.up:
             node = machine.node
             if node is not None and node.failed and not node.environment.error:

@@ -230,7 +230,7 @@ MUTANTS = (
         "no observation brings back a removed name",
         _tombstone_forgotten,
     ),
-    Mutant("write-ahead log not read", "operations", 11, 100, "a node stops by itself", _write_ahead_not_read),
+    Mutant("write-ahead log not read", "operations", 15, 100, "all comes to rest in time", _write_ahead_not_read),
     Mutant(
         "entries written ahead under an old era",
         "operations",
@@ -266,16 +266,23 @@ MUTANTS = (
         "what a message promises is on the disk when it leaves",
         _answer_before_sync,
     ),
-    Mutant("projected index ahead of the effect", "operations", 97, 200, "all zones equal at rest", _projected_ahead),
+    Mutant(
+        "projected index ahead of the effect",
+        "operations",
+        97,
+        200,
+        "a zone is where it says that it is",
+        _projected_ahead,
+    ),
     Mutant(
         "effect marked before it is carried out",
         "operations",
         35,
         200,
-        "all zones equal at rest",
+        "a zone is where it says that it is",
         _marked_before_carried,
     ),
-    Mutant("checkpoint without a sync", "operations", 2, 100, "all zones equal at rest", _zone_not_synced),
+    Mutant("checkpoint without a sync", "operations", 2, 100, "a zone is where it says that it is", _zone_not_synced),
     Mutant("nothing put back after a power cut", "power", 4, 100, "all zones equal at rest", _nothing_put_back),
     Mutant(
         "applied index apart from the state",
@@ -301,9 +308,14 @@ MUTANTS = (
         "answers and files as the model has them",
         _whatever_has_the_place,
     ),
-    Mutant("no de-duplication", "operations", 25, 100, "answers and files as the model has them", _no_deduplication),
+    Mutant("no de-duplication", "operations", 1, 100, "a retry is told where it first took effect", _no_deduplication),
     Mutant(
-        "some outcomes forgotten", "operations", 58, 100, "answers and files as the model has them", _resubmitted_as_new
+        "some outcomes forgotten",
+        "operations",
+        58,
+        100,
+        "a retry is told where it first took effect",
+        _resubmitted_as_new,
     ),
     Mutant(
         "stale read served as linearizable",
@@ -316,18 +328,16 @@ MUTANTS = (
     Mutant(
         "blind overwrite by a scan record",
         "writable",
-        19,
+        11,
         200,
         "no observation brings back a removed name",
         _blind_overwrite,
     ),
     Mutant("conflicting entries not cut off", "operations", 33, 200, "committed prefixes equal", _conflict_not_cut),
-    Mutant(
-        "void observation not repeated", "migration", 8, 100, "source equals namespace once drained", _void_not_repeated
-    ),
+    Mutant("void observation not repeated", "migration", 8, 100, "all comes to rest in time", _void_not_repeated),
     Mutant("content released too early", "operations", 44, 100, "all comes to rest in time", _released_too_early),
     Mutant("what a file was not saved", "writable", 760228, 500, "all comes to rest in time", _base_not_saved),
-    Mutant("overflow ignored", "migration", 2, 50, "source equals namespace once drained", _overflow_ignored),
+    Mutant("overflow ignored", "migration", 2, 50, "all comes to rest in time", _overflow_ignored),
     Mutant(
         "overflow forgets what is on its way",
         "migration",

@@ -9,11 +9,12 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 from tests.sim.campaign import run
+from tests.sim.mutants.answers import ANSWER_MUTANTS
 from tests.sim.mutants.faults import MUTANTS as OTHER_MUTANTS
 from tests.sim.mutants.faults import Mutant
 from tests.sim.mutants.mounts import MOUNT_MUTANTS
 
-MUTANTS = (*OTHER_MUTANTS, *MOUNT_MUTANTS)
+MUTANTS = (*OTHER_MUTANTS, *ANSWER_MUTANTS, *MOUNT_MUTANTS)
 
 
 class Noticed(NamedTuple):

@@ -115,7 +115,7 @@ MOUNT_MUTANTS = (
     Mutant(
         "names in whatever has the target's place",
         "mount",
-        4,
+        2,
         50,
         "answers and files as the model has them",
         _any_target,
@@ -123,9 +123,7 @@ MOUNT_MUTANTS = (
     Mutant(
         "fsync does not wait for the queue", "mount", 1, 50, "what a sync has covered is there", _sync_without_waiting
     ),
-    Mutant(
-        "records of a batch not in a row", "mount", 1, 100, "the log has the beginning of a queue, in order", _no_row
-    ),
+    Mutant("records of a batch not in a row", "mount", 1, 100, "what was promised is in the log in order", _no_row),
     Mutant(
         "records of a batch mean any object",
         "mount",
@@ -134,13 +132,13 @@ MOUNT_MUTANTS = (
         "changes are made to the objects that were meant",
         _any_object,
     ),
-    Mutant("refusals told nobody", "mount", 3, 50, "what is refused is told at the next sync, once", _refusal_not_told),
+    Mutant("refusals told nobody", "mount", 3, 50, "what is refused is told at the next sync", _refusal_not_told),
     Mutant(
         "refusals told again and again",
         "mount",
         3,
         100,
-        "what is refused is told at the next sync, once",
+        "a refusal is told once",
         _refusal_told_again,
     ),
     Mutant(
@@ -148,21 +146,35 @@ MOUNT_MUTANTS = (
         "mount",
         40,
         100,
-        "the log has the beginning of a queue, in order",
+        "what a sync has covered is there",
         _taken_in_too_late,
     ),
     Mutant(
-        "changes of others taken for the mount's own", "mount", 4, 100, "the kernel believes what is so", _not_contested
+        "changes of others taken for the mount's own", "mount", 9, 100, "what the kernel believes is so", _not_contested
     ),
-    Mutant("the kernel is not told of refusals", "mount", 3, 100, "the kernel believes what is so", _refusal_believed),
-    Mutant("bytes of others not brought to readers", "mount", 4, 100, "readers see what the log has", _not_refreshed),
-    Mutant("stores not looked for", "mount", 81, 100, "readers see what the log has", _stores_not_looked_for),
+    Mutant("the kernel is not told of refusals", "mount", 3, 100, "what the kernel believes is so", _refusal_believed),
+    Mutant(
+        "bytes of others not brought to readers",
+        "mount",
+        4,
+        100,
+        "who has a file open for long reads what the log has",
+        _not_refreshed,
+    ),
+    Mutant(
+        "stores not looked for",
+        "mount",
+        81,
+        100,
+        "who has a file open for long reads what the log has",
+        _stores_not_looked_for,
+    ),
     Mutant(
         "the kernel is not told of stores",
         "mount",
         840062,
         100,
-        "the kernel believes what is so",
+        "what the kernel believes is so",
         _time_of_stores_not_told,
     ),
 )
