@@ -95,6 +95,10 @@ class ContentSource(Protocol):
         """A file on the zone's own filesystem that holds exactly these bytes and may be moved away, or None."""
         ...
 
+    def open_to_clone(self) -> int | None:
+        """A descriptor, for the caller to close, of a file of exactly these bytes, or None."""
+        ...
+
     def chunks(self) -> Iterator[tuple[int, bytes | memoryview]]:
         """(offset, bytes) in ascending order; what is left out is zeros. Raises CorruptError where the bytes do not
         have the promised digest, before the last chunk is given out."""

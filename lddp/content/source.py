@@ -39,6 +39,9 @@ class BytesSource:
     def path_to_take(self) -> str | None:
         return None
 
+    def open_to_clone(self) -> int | None:
+        return None
+
     def chunks(self) -> Iterator[tuple[int, bytes | memoryview]]:
         if data := self.data():
             yield 0, data
@@ -63,6 +66,13 @@ class FileSource:
             return os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise UnavailableError("the content was taken or released meanwhile; fetch it again") from None
+
+    def open_to_clone(self) -> int | None:
+        descriptor = self.descriptor()
+        if os.fstat(descriptor).st_size == self.size:
+            return descriptor
+        os.close(descriptor)
+        return None  # `chunks` says what is wrong
 
     def chunks(self) -> Iterator[tuple[int, bytes | memoryview]]:
         descriptor = self.descriptor()

@@ -63,6 +63,9 @@ class _Empty:
     def path_to_take(self) -> str | None:
         return None
 
+    def open_to_clone(self) -> int | None:
+        return None
+
     def chunks(self) -> Iterator[tuple[int, bytes | memoryview]]:
         return iter(())
 

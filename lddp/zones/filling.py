@@ -15,11 +15,17 @@ SPARSE_SIZE_MIN = 1 << 20
 HOLE_BYTES = 64 * 1024
 """A run of zeros this long, and aligned to it, becomes a hole."""
 
+CLONE_BYTES_MIN = 64 * 1024
+"""Smaller files are written as fast as they are cloned."""
+
 _ZEROS = bytes(HOLE_BYTES)
 
 
 def fill_new(descriptor: int, source: ContentSource) -> None:
-    """Writes a content to a new, empty file. What the source leaves out, and long runs of zeros, become holes."""
+    """Gives a new, empty file a content: its blocks where the filesystem can share them, or the bytes. These are
+    written; what the source leaves out, and long runs of zeros, become holes."""
+    if source.size >= CLONE_BYTES_MIN and _clone(descriptor, source):
+        return
     sparse = source.size >= SPARSE_SIZE_MIN
     end = 0
     for offset, data in source.chunks():
@@ -34,6 +40,19 @@ def fill_new(descriptor: int, source: ContentSource) -> None:
     # The last piece may have been zeros, so that the file ends before `end`.
     if sparse or end < source.size:
         os.ftruncate(descriptor, source.size)
+
+
+def _clone(descriptor: int, source: ContentSource) -> bool:
+    whole = source.open_to_clone()
+    if whole is None:
+        return False
+    try:
+        syscalls.clone(descriptor, whole)
+    except OSError:  # not there, or not between these two; what is really wrong shows when it is written
+        return False
+    finally:
+        os.close(whole)
+    return True
 
 
 def fill_part(descriptor: int, at: int, source: ContentSource) -> None:

@@ -31,6 +31,9 @@ class InMemory:
     def path_to_take(self) -> str | None:
         return None
 
+    def open_to_clone(self) -> int | None:
+        return None
+
     def chunks(self) -> Iterator[tuple[int, bytes | memoryview]]:
         if self.size:
             yield 0, self._data

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import functools
 import os
 import struct
@@ -25,6 +26,7 @@ _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
 _STATX_BTIME = 0x800
 _FALLOC_KEEP_SIZE_PUNCH_HOLE = 0x01 | 0x02
+_FICLONE = 0x40049409
 
 _HANDLE_BYTES_MAX = 128
 _HANDLE_HEADER = struct.Struct("=Ii")
@@ -140,6 +142,12 @@ def sync_filesystem(descriptor: int) -> None:
     """`syncfs`: what was written to the descriptor's filesystem is durable."""
     if _syncfs(descriptor) != 0:
         raise _failure()
+
+
+def clone(descriptor: int, source: int) -> None:
+    """Gives a file all of another one's bytes, and size, by sharing its blocks; EOPNOTSUPP, EXDEV and others where the
+    filesystem cannot (ioctl_ficlone(2))."""
+    fcntl.ioctl(descriptor, _FICLONE, source)
 
 
 def punch_hole(descriptor: int, offset: int, length: int) -> None:

@@ -24,6 +24,9 @@ class Bytes:
     def path_to_take(self) -> str | None:
         return None
 
+    def open_to_clone(self) -> int | None:
+        return None
+
     def chunks(self) -> Iterator[tuple[int, bytes | memoryview]]:
         return iter([(at, piece) for at, piece in self.pieces if piece])
 

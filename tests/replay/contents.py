@@ -34,6 +34,9 @@ class Blob:
     def path_to_take(self) -> str | None:
         return None
 
+    def open_to_clone(self) -> int | None:
+        return None
+
     def chunks(self) -> Iterator[tuple[int, bytes | memoryview]]:
         data = self._store.blobs.get(self._key)
         if data is None:

@@ -37,6 +37,9 @@ class Blob:
     def path_to_take(self) -> str | None:
         return None
 
+    def open_to_clone(self) -> int | None:
+        return None
+
     def data(self) -> bytes:
         data = self._store.blobs.get(self.key)
         if data is None:
