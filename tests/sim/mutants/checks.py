@@ -19,13 +19,13 @@ SAYS = {
     "no observation brings back a removed name": r"which was removed later",
     "source equals namespace once drained": r"^the source is not what the namespace says",
     "what a message promises is on the disk when it leaves": r"on its disk$",
-    "what a sync has covered is there": r"is not there, nobody else has done anything",
+    "what a sync has covered is there": r"is not there, (nobody else has done anything|and \d+ was synced)",
     "what is acknowledged is visible": r"acknowledges .* and there",
     "what is refused is told at the next sync": r"was synced without an error",
     "what is reported was once so": r"was never like that at the source",
     "what the kernel believes is so": r"is believed to be",
     "what was promised is in the log in order": r"behind what was promised later",
-    "who has a file open for long reads what the log has": r"which is not in the log$",
+    "who has a file open for long reads what the log has": r"a reader of \d+ sees",
     "who leads has the votes of a majority": r"for which only",
 }
 

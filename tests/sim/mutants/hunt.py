@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 from tests.sim.campaign import run
 from tests.sim.mutants.answers import ANSWER_MUTANTS
+from tests.sim.mutants.checks import is_noticed_by
 from tests.sim.mutants.faults import MUTANTS as OTHER_MUTANTS
 from tests.sim.mutants.faults import Mutant
 from tests.sim.mutants.mounts import MOUNT_MUTANTS
@@ -33,13 +34,18 @@ def installed(mutant: Mutant) -> Iterator[None]:
 
 
 def hunt(mutant: Mutant) -> Noticed | None:
-    """None where the seeds that the mutant is allowed do not show it."""
+    """What its check says of it, or another one where its own says nothing. None where the seeds that the mutant is
+    allowed do not show it."""
+    by_another: Noticed | None = None
     for seed in (mutant.seed, *range(1, mutant.seeds_max + 1)):
         with installed(mutant):
             failure = run(mutant.kind, seed).failure
         if failure and not run(mutant.kind, seed).failure:
-            return Noticed(seed, failure)
-    return None
+            noticed = Noticed(seed, failure)
+            if is_noticed_by(mutant.noticed_by, failure):
+                return noticed
+            by_another = by_another or noticed
+    return by_another
 
 
 def main(names: list[str]) -> int:
