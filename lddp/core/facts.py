@@ -84,6 +84,15 @@ def may_be(inode: Inode, entry: ObservedEntry) -> bool:
     return (inode.kind, inode.target, inode.rdev) == (entry.kind, entry.target, entry.rdev)
 
 
+def replaces_at_once(entry: ObservedEntry, inode: Inode | None, here: Inode) -> bool:
+    """Whether putting the new object in place takes the old one's name away at once, in every zone."""
+    if here.kind is Kind.DIRECTORY or entry.kind is Kind.DIRECTORY:
+        return False
+    if inode is not None:
+        return inode.visible
+    return entry.kind is not Kind.FILE or entry.content is not None
+
+
 def _is_stale(inode: Inode, report: InodeReport) -> bool:
     """Whether a report without bytes shows that the bytes that the log knows are old."""
     if inode.kind is not Kind.FILE or report.content is not None or inode.pending:

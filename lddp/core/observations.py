@@ -17,7 +17,7 @@ from collections.abc import Collection
 from operator import itemgetter
 
 from lddp.core import effects as e
-from lddp.core.facts import Facts, may_be
+from lddp.core.facts import Facts, may_be, replaces_at_once
 from lddp.core.namespace import Inode, Namespace
 from lddp.core.records import DirectoryReport, InodeReport, Kind, Observation, ObservedEntry, Outcome
 from lddp.core.rules import Rule
@@ -247,31 +247,40 @@ class _Merge(Facts):
 
     def _displace(self, parent: Inode, entry: ObservedEntry, here: Inode, inode: Inode | None) -> None:
         """Another object takes this name. The old one waits aside if this observation names it elsewhere, and so does
-        everything inside it that this observation names."""
+        everything inside it that this observation names; but no directory once files are placed."""
         path = self.names.path_of(parent.number, entry.name)
         waits = here.nlink == 1 and here.identity != b"" and here.identity in self._named
         if here.kind is Kind.DIRECTORY:
-            self._rescue(here, waits)
+            late = entry.kind is not Kind.DIRECTORY
+            waits = waits and not late
+            self._rescue(here, waits, late)
         self._unlink(parent, entry.name, here)
         if waits and here.number not in self._parked:
             self._parked[here.number] = here
             if here.visible:
                 self.emit(e.ParkEffect(here.number, path))
-        elif here.visible and not _replaces(entry, inode, here):
+        elif here.visible and not replaces_at_once(entry, inode, here):
             self.emit(e.RemoveEffect(here.number, path, here.kind is Kind.DIRECTORY))
         if here.nlink:
             self.touch(here)
         elif not waits:
             self._destroy(here)
 
-    def _rescue(self, directory: Inode, waits: bool) -> None:
+    def _rescue(self, directory: Inode, waits: bool, late: bool) -> None:
         """Sets aside what this observation names and what is inside a directory that loses its place, the deepest
         first. Where the directory waits aside itself, files stay in it (the name elsewhere may be another of theirs),
-        and so do directories that are named where they are: perhaps before this, and not to be placed again."""
+        and so do directories that are named where they are: perhaps before this, and not to be placed again. `late`:
+        directories get no places any more, and are to be looked for where they were seen."""
         found: list[tuple[int, bytes, Inode, int, bytes]] = []
         for identity, places in self._places().items():
             inode = self.names.by_identity(self.rule.number, identity)
-            if inode is None or inode is directory or inode.number in self._parked:
+            if inode is None or inode.number in self._parked:
+                continue
+            if late and inode.kind is Kind.DIRECTORY:
+                if self.names.is_inside(inode.number, directory.number):
+                    self.void.update(number for number, _ in places)
+                continue
+            if inode is directory:
                 continue
             if waits and (inode.kind is not Kind.DIRECTORY or places == {(inode.parent, inode.name)}):
                 continue
@@ -388,12 +397,3 @@ class _Merge(Facts):
     def _take_attributes(self, inode: Inode, entry: ObservedEntry) -> None:
         report = InodeReport(inode.number, entry.attributes, entry.size, entry.content, entry.target, entry.stamp)
         self.take(inode, report)
-
-
-def _replaces(entry: ObservedEntry, inode: Inode | None, here: Inode) -> bool:
-    """Whether putting the new object in place takes the old one's name away at once, in every zone."""
-    if here.kind is Kind.DIRECTORY or entry.kind is Kind.DIRECTORY:
-        return False
-    if inode is not None:
-        return inode.visible
-    return entry.kind is not Kind.FILE or entry.content is not None

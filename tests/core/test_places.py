@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from lddp.core.records import DirectoryReport, ObservedEntry
+from lddp.core.records import DirectoryReport, Kind, ObservedEntry
 
 from .support import seeds
 from .test_merge import Story, directory, file
@@ -198,3 +198,73 @@ def test_what_changes_places_while_it_is_looked_at_is_all_there_in_the_end(first
             if not looking.list_pending() and not looking.marks:
                 break
         assert looking.story.paths() == set(paths(looking.tree)), f"seed {seed}"
+
+
+# -- where the log is newer -------------------------------------------------------------------------------------------
+
+
+class Overtaken(Looking):
+    """Operations change what is being looked at, too: some places of a look are refused, though others of the same
+    objects are not. Files have other bytes at each look."""
+
+    def __init__(self, random: Random) -> None:
+        super().__init__(random)
+        self.bytes = 0
+
+    def operate(self) -> None:
+        """A file is put where there is none, or in the place of one."""
+        parent, name = place(self.random)
+        number = self.number(parent)
+        inode = self.story.ledger.view.inode(number) if number else None
+        if inode is not None and not inode.pending:
+            path = self.story.ledger.view.path(inode)
+            path = path + b"/" + name if path else name
+            found = self.story.ledger.view.resolve(b"/data/" + path)
+            if found is None or found.kind is Kind.FILE:
+                self.story.put(path, b"operated %d" % self.bytes)
+
+    def report(self) -> None:
+        """Of some directories all that they have, while the log goes on."""
+        as_of, looked = self.story.now, []
+        for one in self.random.sample((ROOT, *DIRECTORIES), self.random.randrange(1, len(DIRECTORIES) + 2)):
+            number = self.number(one)
+            if number:
+                self.bytes += 1
+                found = [self.with_bytes(entry) for entry in entries(self.tree, one)]
+                lost = {name for name, _ in self.story.ledger.view.list(number)} - {entry.name for entry in found}
+                looked.append(DirectoryReport(number, tuple(found), tuple(sorted(lost)), False, None))
+            for _ in range(self.random.randrange(3)):
+                self.change()
+        for _ in range(self.random.randrange(3)):
+            self.operate()
+        self.story.observe(*looked, as_of=as_of)
+
+    def with_bytes(self, entry: ObservedEntry) -> ObservedEntry:
+        if entry.kind is Kind.DIRECTORY:
+            return entry
+        return file(entry.name, entry.identity, b"%d" % (self.bytes if self.random.random() < 0.7 else 0))
+
+
+@pytest.mark.parametrize("first", range(0, len(seeds(2000)), BATCH))
+def test_zones_follow_what_is_refused_in_part(first: int) -> None:
+    for seed in seeds(2000)[first : first + BATCH]:
+        looking = Overtaken(Random(seed))
+        try:
+            for _ in range(4):
+                looking.report()
+                looking.list_pending()
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}") from error
+
+
+def test_two_names_of_a_file_in_a_directory_that_is_refused_where_it_went() -> None:
+    story = Story()
+    story.see(ROOT, directory(b"g", b"G"), complete=True)
+    story.see(b"g", directory(b"x", b"X"), complete=True)
+    story.see(b"g/x", file(b"1", b"F"), file(b"2", b"F"), complete=True)
+    before, number = story.now, story.number(b"g/x/1")
+    story.put(b"b", b"newer")
+    outcome = story.see(ROOT, directory(b"b", b"X"), file(b"g", b"F", b"changed"), as_of=before)
+    assert outcome.void == (story.root,)
+    assert story.paths() == {b"b", b"g"}
+    assert story.number(b"g") == number
