@@ -50,7 +50,9 @@ class Transaction:
     def __init__(self, transaction: lmdb.Transaction[bytes], databases: _Databases) -> None:
         self._transaction = transaction
         self._databases = databases
-        transaction_get, transaction_put, transaction_delete = transaction.get, transaction.put, transaction.delete
+        transaction_get: Callable[..., bytes | None] = transaction.get
+        transaction_put: Callable[..., bool] = transaction.put
+        transaction_delete: Callable[..., bool] = transaction.delete
 
         def get(table: Table, key: bytes) -> bytes | None:
             return transaction_get(key, None, databases[table])
