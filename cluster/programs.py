@@ -228,7 +228,7 @@ def _one(mode: WriteMode, options: argparse.Namespace, base: Path) -> bool:
     home = base / mode.value
     try:
         wrong = Session(home, mode, options).run()
-    except (Failed, aiohttp.ClientError, TimeoutError) as error:
+    except (Failed, aiohttp.ClientError, OSError) as error:
         wrong = [f"it could not go on: {error!r}"]
     for line in wrong[:SHOWN_MAX]:
         say(f"  {line}")

@@ -45,12 +45,14 @@ class Transaction:
     """One LMDB transaction as `Tables`. `get` and `put` are closures: they are called for every record, and a closure
     saves the attribute lookups of a method."""
 
-    __slots__ = ("_databases", "_transaction", "delete", "get", "put")
+    __slots__ = ("_databases", "_let_go", "_transaction", "delete", "get", "put")
 
     def __init__(self, transaction: lmdb.Transaction[bytes], databases: _Databases) -> None:
         self._transaction = transaction
         self._databases = databases
-        transaction_get, transaction_put, transaction_delete = transaction.get, transaction.put, transaction.delete
+        transaction_get: Callable[..., bytes | None] = transaction.get
+        transaction_put: Callable[..., bool] = transaction.put
+        transaction_delete: Callable[..., bool] = transaction.delete
 
         def get(table: Table, key: bytes) -> bytes | None:
             return transaction_get(key, None, databases[table])
@@ -61,13 +63,19 @@ class Transaction:
         def delete(table: Table, key: bytes) -> bool:
             return transaction_delete(key, b"", databases[table])
 
+        def let_go() -> None:
+            nonlocal transaction_get, transaction_put, transaction_delete
+            transaction_get = transaction_put = transaction_delete = _ended
+
         self.get: Callable[[Table, bytes], bytes | None] = get
         self.put: Callable[[Table, bytes, bytes], None] = put
         self.delete: Callable[[Table, bytes], bool] = delete
+        self._let_go = let_go
 
     def close(self) -> None:
-        """Lets LMDB's transaction go, whoever still holds this object: a reader's slot is free only then, and there are
-        a limited number of them."""
+        """Lets LMDB's transaction go, whoever still holds this object or its `get`, as an overlay does: a reader's slot
+        is free only then, and there are a limited number of them."""
+        self._let_go()
         self.get = self.put = self.delete = _ended
         del self._transaction
 

@@ -14,6 +14,7 @@ import pytest
 from lddp.core.tables import Table
 from lddp.errors import CorruptError, StorageError, UsageError
 from lddp.storage.environment import FORMAT_VERSION, Environment
+from lddp.storage.overlay import Overlay
 from lddp.storage.residency import shared_resident_bytes
 
 
@@ -195,3 +196,16 @@ def test_a_transaction_that_has_ended_holds_no_readers_slot(tmp_path: Path) -> N
         assert environment.lmdb.info()["num_readers"] < 20
         with pytest.raises(AssertionError, match="after its end"):
             kept[0].get(Table.META, b"key")
+
+
+def test_who_keeps_a_transactions_get_holds_no_readers_slot(tmp_path: Path) -> None:
+    """As what a pipelined mount has looked at does, until somebody looks for cycles."""
+    with Environment.open(str(tmp_path), ecosystem="e", node="n", map_size=1 << 24) as environment:
+        kept = []
+        for _ in range(600):
+            with environment.read() as tables:
+                kept.append(Overlay(tables))
+                assert kept[-1].get(Table.META, b"absent") is None
+        assert environment.lmdb.info()["num_readers"] < 20
+        with pytest.raises(AssertionError, match="after its end"):
+            kept[0].get(Table.META, b"absent")
