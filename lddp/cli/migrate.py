@@ -162,7 +162,7 @@ class _Run:
                 self._embedded.stop()
                 if self._ended and self._embedded.state.is_relative_to(self._target):
                     self._remove_state()
-                if interrupted and not self._as_json:
+                if interrupted:
                     click.echo("\nStopped; nothing is lost. Run the same command again to resume.", err=True)
 
     def _remove_state(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import logging
 from collections import deque
@@ -280,9 +281,21 @@ class Projector(Checkpoints):
             elif isinstance(error, UnavailableError):
                 # Another file was made of the same bytes meanwhile, and took them.
                 ready = self._plan([item for item, _ in ready], self._earlier(ready[0][0]))
+            elif self._is_in_vain(ready[0], error):
+                item, _ = ready[0]
+                ready[0] = item, None
+                self._release(item)
             # A directory that somebody else has made since `_prepare` looked is looked at again.
             elif not (isinstance(error, FileExistsError) and isinstance(ready[0][0].effect, e.MakeDirectoryEffect)):
                 await self._refused(error, quoted(path_of(ready[0][0].effect)))
+
+    def _is_in_vain(self, ready: Ready, error: OSError) -> bool:
+        """Whether a disk is too full for bytes that the log replaces or removes later, perhaps for that reason."""
+        item, source = ready
+        if source is None or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return False
+        with self._environment.read() as tables:
+            return self._replaces_later(View(tables), item)
 
     async def _prepare(self, batch: list[Ready]) -> list[Ready]:
         """The first ones of a batch, which may be carried out now: what moves objects says first which."""

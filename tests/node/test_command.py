@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from tests.node.trees import describe
 
 NOBODY = 65534
 TIMEOUT_S = 90
+STOPPED = "Stopped; nothing is lost. Run the same command again to resume."
 
 
 def migrate(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -164,6 +166,27 @@ def test_a_target_that_is_a_mount_point(pair: tuple[Path, Path]) -> None:
     assert (result.returncode, result.stderr) == (0, ""), result
     assert "the zones are identical" in result.stdout and "Besides" not in result.stdout
     assert list(target.iterdir()) == [] and not (target.parent / ".to.lddp").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_migration_says_how_it_goes_on(pair: tuple[Path, Path], number: signal.Signals) -> None:
+    """And leaves no process behind, and goes on."""
+    source, target = pair
+    command = [sys.executable, "-m", "lddp.cli.main", "migrate", "--json", str(source), str(target)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        shown = iter(process.stdout)
+        while json.loads(next(shown))["phase"] != "live":
+            pass
+        described = json.loads((target.parent / ".to.lddp" / "cluster.json").read_text())
+        process.send_signal(number)
+        assert process.wait(TIMEOUT_S) == 130
+        assert process.stderr.read().split("\n") == ["", STOPPED, ""]
+    assert len(described["pids"]) == 3
+    assert not any(Path(f"/proc/{pid}").exists() for pid in described["pids"].values())
+    assert not (target.parent / ".to.lddp" / "cluster.json").exists()
+    assert migrate(source, target).returncode == 0
+    assert describe(target) == describe(source)
 
 
 def test_from_the_first_run_to_a_damaged_database(pair: tuple[Path, Path]) -> None:

@@ -222,6 +222,30 @@ async def test_a_disk_that_is_full_until_something_is_removed(bench: Bench, make
     bench.assert_equal()
 
 
+@pytest.mark.parametrize("away", ["removed", "replaced", "renamed and removed"])
+async def test_a_disk_that_is_too_full_for_what_the_log_takes_away_again(
+    bench: Bench, make: Records, away: str
+) -> None:
+    """Whoever removes a file because a zone has no room for it need not make room for it first."""
+    bench.zone.capacity = 10_000
+    large = bench.hold(b"y" * 20_000)
+    bench.submit_all([make.put(b"a", b"x" * 60), make.put(b"b", large), make.put(b"c", b"z" * 10)])
+    await bench.wait.reached(1)
+    assert bench.projector.stopped.startswith("ENOSPC at 'b'")
+    match away:
+        case "removed":
+            bench.submit(make.unlink(b"b"))
+        case "replaced":
+            bench.submit(make.put(b"b", b"small"))
+        case _:
+            bench.submit_all([make.link(b"b", b"e"), make.rename(b"b", b"d"), make.unlink(b"d"), make.unlink(b"e")])
+    await bench.wait.go()
+    await bench.settled()
+    assert bench.projector.stopped == ""
+    bench.assert_equal()
+    assert bench.store.held() == ([], []), "the bytes are let go"
+
+
 async def test_a_refusal_of_what_had_waited_is_not_called_done(bench: Bench, make: Records) -> None:
     late = bench.late(b"1" * 5000)
     bench.submit_all([make.put(b"a", late), make.put(b"b", b"2")])
