@@ -31,6 +31,11 @@ def program(text: str) -> subprocess.CompletedProcess[str]:
     return _run("-c", text)
 
 
+def module(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a module as a program of its own."""
+    return _run("-m", name, *arguments)
+
+
 def campaign(*arguments: str) -> Done:
     """Runs `scripts/crash` with these arguments; a test is skipped where it cannot run here."""
     ended = _run("-m", "tests.crash.campaign", *arguments)
