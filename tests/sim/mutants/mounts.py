@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lddp.consensus.fold import Fold
 from lddp.core import records as r
 from lddp.core.machine import StateMachine
 from lddp.core.names import Names
@@ -93,6 +94,10 @@ def _refusal_believed() -> list[Patch]:
     return [(Pipeline, "_refuse", quiet)]
 
 
+def _shown_too_early() -> list[Patch]:
+    return [(Fold, "is_settled", True)]
+
+
 MOUNT_MUTANTS = (
     Mutant("guards not looked at", "mount", 1, 50, "answers and files as the model has them", _guard_not_looked_at),
     Mutant(
@@ -138,4 +143,12 @@ MOUNT_MUTANTS = (
         "changes of others taken for the mount's own", "mount", 4, 100, "the kernel believes what is so", _not_contested
     ),
     Mutant("the kernel is not told of refusals", "mount", 3, 100, "the kernel believes what is so", _refusal_believed),
+    Mutant(
+        "a start shows what it has",
+        "mount",
+        830010,
+        200,
+        "a mount after a start shows what one before it did",
+        _shown_too_early,
+    ),
 )
