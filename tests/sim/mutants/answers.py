@@ -140,11 +140,11 @@ ANSWER_MUTANTS = (
     ),
     Mutant("votes counted twice", "elections", 32, 200, MAJORITY, _votes_counted_twice),
     Mutant("votes of any term", "elections", 45, 200, "a node stops by itself", _votes_of_any_term),
-    Mutant("what is above what waits does not wait", "power", 7, 100, VISIBLE, _directories_above_ignored),
+    Mutant("what is above what waits does not wait", "power", 10, 100, VISIBLE, _directories_above_ignored),
     Mutant(
         "the outbox forgets one record too many",
         "power",
-        37,
+        27,
         200,
         WHERE,
         _outbox_forgets_more,

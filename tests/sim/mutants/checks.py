@@ -7,6 +7,7 @@ import re
 SAYS = {
     "a node stops by itself": r"has stopped:",
     "a read point covers what was acknowledged": r"^a read point at",
+    "a mount after a start shows what one before it did": r"after a start, and had shown",
     "a refusal is told once": r"nothing of it was refused since",
     "a retry is told where it first took effect": r"was acknowledged at \d+, and is at",
     "a zone is where it says that it is": r"says that it is at",

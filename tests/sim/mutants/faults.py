@@ -160,10 +160,6 @@ def _released_too_early() -> list[Patch]:
     return [(Retained, "__init__", careless)]
 
 
-def _base_not_saved() -> list[Patch]:
-    return [(Retained, "save_base", lambda _self, _rule, _effect, _zone: None)]
-
-
 def _overflow_ignored() -> list[Patch]:
     return [(Observer, "scrub", lambda _self: None)]
 
@@ -230,7 +226,7 @@ MUTANTS = (
         "no observation brings back a removed name",
         _tombstone_forgotten,
     ),
-    Mutant("write-ahead log not read", "operations", 15, 100, "all comes to rest in time", _write_ahead_not_read),
+    Mutant("write-ahead log not read", "operations", 59, 100, "all comes to rest in time", _write_ahead_not_read),
     Mutant(
         "entries written ahead under an old era",
         "operations",
@@ -250,7 +246,7 @@ MUTANTS = (
     Mutant(
         "truncation guard off",
         "operations",
-        53,
+        113,
         400,
         "a node stops by itself",
         _truncation_unguarded,
@@ -283,7 +279,9 @@ MUTANTS = (
         _marked_before_carried,
     ),
     Mutant("checkpoint without a sync", "operations", 2, 100, "a zone is where it says that it is", _zone_not_synced),
-    Mutant("nothing put back after a power cut", "power", 4, 100, "all zones equal at rest", _nothing_put_back),
+    Mutant(
+        "nothing put back after a power cut", "power", 4, 100, "a zone is where it says that it is", _nothing_put_back
+    ),
     Mutant(
         "applied index apart from the state",
         "operations",
@@ -336,7 +334,6 @@ MUTANTS = (
     Mutant("conflicting entries not cut off", "operations", 33, 200, "committed prefixes equal", _conflict_not_cut),
     Mutant("void observation not repeated", "migration", 8, 100, "all comes to rest in time", _void_not_repeated),
     Mutant("content released too early", "operations", 44, 100, "all comes to rest in time", _released_too_early),
-    Mutant("what a file was not saved", "writable", 760228, 500, "all comes to rest in time", _base_not_saved),
     Mutant("overflow ignored", "migration", 2, 50, "all comes to rest in time", _overflow_ignored),
     Mutant(
         "overflow forgets what is on its way",

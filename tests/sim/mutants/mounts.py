@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lddp.consensus.fold import Fold
 from lddp.core import records as r
 from lddp.core.machine import StateMachine
 from lddp.core.names import Names
@@ -110,12 +111,16 @@ def _time_of_stores_not_told() -> list[Patch]:
     return [(Following, "stored", lambda _self, _number: None)]
 
 
+def _shown_too_early() -> list[Patch]:
+    return [(Fold, "is_settled", True)]
+
+
 MOUNT_MUTANTS = (
-    Mutant("guards not looked at", "mount", 1, 50, "answers and files as the model has them", _guard_not_looked_at),
+    Mutant("guards not looked at", "mount", 2, 50, "answers and files as the model has them", _guard_not_looked_at),
     Mutant(
         "names in whatever has the target's place",
         "mount",
-        2,
+        4,
         50,
         "answers and files as the model has them",
         _any_target,
@@ -123,11 +128,11 @@ MOUNT_MUTANTS = (
     Mutant(
         "fsync does not wait for the queue", "mount", 1, 50, "what a sync has covered is there", _sync_without_waiting
     ),
-    Mutant("records of a batch not in a row", "mount", 1, 100, "what was promised is in the log in order", _no_row),
+    Mutant("records of a batch not in a row", "mount", 31, 100, "what was promised is in the log in order", _no_row),
     Mutant(
         "records of a batch mean any object",
         "mount",
-        3,
+        5,
         100,
         "changes are made to the objects that were meant",
         _any_object,
@@ -144,19 +149,19 @@ MOUNT_MUTANTS = (
     Mutant(
         "attributes taken in after they were sent",
         "mount",
-        40,
+        121,
         100,
         "what a sync has covered is there",
         _taken_in_too_late,
     ),
     Mutant(
-        "changes of others taken for the mount's own", "mount", 9, 100, "what the kernel believes is so", _not_contested
+        "changes of others taken for the mount's own", "mount", 4, 100, "what the kernel believes is so", _not_contested
     ),
-    Mutant("the kernel is not told of refusals", "mount", 3, 100, "what the kernel believes is so", _refusal_believed),
+    Mutant("the kernel is not told of refusals", "mount", 8, 100, "what the kernel believes is so", _refusal_believed),
     Mutant(
         "bytes of others not brought to readers",
         "mount",
-        4,
+        3,
         100,
         "who has a file open for long reads what the log has",
         _not_refreshed,
@@ -164,7 +169,7 @@ MOUNT_MUTANTS = (
     Mutant(
         "stores not looked for",
         "mount",
-        81,
+        254,
         100,
         "who has a file open for long reads what the log has",
         _stores_not_looked_for,
@@ -176,5 +181,13 @@ MOUNT_MUTANTS = (
         100,
         "what the kernel believes is so",
         _time_of_stores_not_told,
+    ),
+    Mutant(
+        "a start shows what it has",
+        "mount",
+        830010,
+        200,
+        "a mount after a start shows what one before it did",
+        _shown_too_early,
     ),
 )
