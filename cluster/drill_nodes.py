@@ -89,9 +89,9 @@ class Cluster:
         body = {"name": RULE, "path": ROOT.decode(), "source": None, "members": members}
         await self.ask(self.names[0], "POST", "/v1/rules", body)
 
-    async def leader(self, besides: str = "") -> str:
+    async def leader(self, besides: str = "", within_s: float = READY_TIMEOUT_S) -> str:
         """The node that says of itself that it leads, in the highest term; `besides` is not asked."""
-        deadline = time.monotonic() + READY_TIMEOUT_S
+        deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
             found: list[tuple[int, str]] = []
             for name in (name for name in self.names if name != besides):
@@ -106,7 +106,7 @@ class Cluster:
             await asyncio.sleep(POLL_S)
         raise Failed("no node leads")
 
-    async def await_ready(self, name: str) -> float:
+    async def await_ready(self, name: str, within_s: float = READY_TIMEOUT_S) -> float:
         """Until a node serves clients; seconds it took."""
         began = time.monotonic()
         while True:
@@ -118,8 +118,8 @@ class Cluster:
                         return time.monotonic() - began
             except (aiohttp.ClientError, OSError):
                 pass
-            if time.monotonic() - began > READY_TIMEOUT_S:
-                raise Failed(f"{name} is not ready {READY_TIMEOUT_S:g} s after its start; see its log")
+            if time.monotonic() - began > within_s:
+                raise Failed(f"{name} is not ready {within_s:g} s after its start; see its log")
             await asyncio.sleep(POLL_S)
 
     async def drain(self, within_s: float) -> int:

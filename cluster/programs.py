@@ -32,6 +32,8 @@ from cluster.programs_work import NAMES, WORKS, Work, environment, missing, prep
 from lddp.config import WriteMode
 
 PROGRAM_TIMEOUT_S = 1800.0
+RECOVERY_S = 300.0
+"""Until a node leads, or is there again: how fast that is on a busy machine is not what is judged here."""
 DRAIN_S = 120.0
 SETTLE_S = 30.0
 """Directories get their times at a checkpoint, some seconds after the last change."""
@@ -60,18 +62,18 @@ class Killer:
                 raise
 
     async def _kill(self) -> None:
-        leader = await self._cluster.leader()
+        leader = await self._cluster.leader(within_s=RECOVERY_S)
         if leader == self._spared:
             self.stops += 1
             self._cluster.send(leader, signal.SIGSTOP)
             try:
-                leader = await self._cluster.leader(besides=self._spared)
+                leader = await self._cluster.leader(besides=self._spared, within_s=RECOVERY_S)
             finally:
                 self._cluster.send(self._spared, signal.SIGCONT)
         self._cluster.kill(leader)
         self.kills.append(leader)
         self._cluster.restart(leader)
-        await self._cluster.await_ready(leader)
+        await self._cluster.await_ready(leader, RECOVERY_S)
 
 
 class Session:
@@ -147,8 +149,10 @@ class Session:
         try:
             output, _ = await asyncio.wait_for(process.communicate(), PROGRAM_TIMEOUT_S)
         except TimeoutError:
-            os.killpg(process.pid, signal.SIGKILL)
             raise Failed(f"{work.name} has not ended after {PROGRAM_TIMEOUT_S:g} s") from None
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
         took, died, stopped = time.monotonic() - began, len(killer.kills) - kills, killer.stops - stops
         say(
             f"{self._mode.value:10} {work.name:10} {took:8.1f} s {died:6} {stopped:6}"
