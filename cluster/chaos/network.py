@@ -24,6 +24,9 @@ from cluster.chaos.relay import DEVICE
 PREFIX = "lc"
 """Of the names of everything made here; the process id follows, so that what a killed campaign left is known."""
 
+RELAY_S = 5.0
+"""What the relay gets to end by itself."""
+
 
 @dataclass
 class Links:
@@ -128,8 +131,9 @@ class Network:
 
     def stop_relay(self) -> None:
         if self._relay is not None:
-            with contextlib.suppress(OSError):
-                self._relay.communicate(timeout=5)
+            # Whatever becomes of it: the rest is still to be removed.
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                self._relay.communicate(timeout=RELAY_S)
             self._relay.kill()
             self._relay.wait()
             self._relay = None

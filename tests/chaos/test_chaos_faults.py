@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cluster.chaos import machine
+from cluster.chaos import network as network_module
 from cluster.chaos.disks import Disk
 from cluster.chaos.network import Network, sweep
 
@@ -175,3 +176,13 @@ def test_a_disk_that_is_cut_off_fails_and_keeps_what_was_synced(disk: Disk, miss
     disk.mount()
     assert (disk.path / "synced").read_bytes() == b"kept"
     assert not (disk.path / "not").exists()
+
+
+def test_a_relay_that_does_not_end_keeps_nothing_from_being_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that is busy enough none ends in time."""
+    monkeypatch.setattr(network_module, "RELAY_S", 0.05)
+    network = Network(["node-1"])
+    with subprocess.Popen(["sleep", "600"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as relay:
+        network._relay = relay
+        network.stop_relay()
+        assert relay.returncode is not None
