@@ -36,8 +36,10 @@ class Puller:
         does not take them; what has come so far is kept for the next attempt."""
         if await self._store.disk.run(self._store.open, content) is not None:
             return
-        if content.pack and await self._store.disk.run(self._store.pack, content.pack) is None:
-            await self._once(b"pack" + content.pack, lambda: self._fetch_pack(content.pack, holders))
+        if content.pack:
+            if await self._store.disk.run(self._store.pack, content.pack) is None:
+                await self._once(b"pack" + content.pack, lambda: self._fetch_pack(content.pack, holders))
+            # Somebody else may have brought it between the two looks.
             if await self._store.disk.run(self._store.open, content) is not None:
                 return
         key = bytes([content.sealed]) + content.digest
