@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -149,16 +150,14 @@ class Checks:
         return [record for index in sorted(self.entries) for record in self.entries[index]]
 
     def check_history(self) -> None:
-        """Nothing acknowledged is lost, a retry is told where it first took effect, and the order of the log is one in
-        which it can have happened."""
-        first: dict[OperationId, int] = {}
-        for gsn, data in enumerate(self.records(), 1):
-            first.setdefault(decode(data).id, gsn)
+        """Nothing acknowledged is lost, and the order of the log is one in which it can have happened."""
+        records = self.records()
         answered = [call for call in self.calls if call.applied is not None]
         for call in answered:
             assert call.applied is not None
-            if first.get(call.id) != call.applied.gsn:
-                raise Violation(f"{call.id} was acknowledged at {call.applied.gsn}, and is at {first.get(call.id)}")
+            gsn = call.applied.gsn
+            if not 0 < gsn <= len(records) or decode(records[gsn - 1]).id != call.id:
+                raise Violation(f"{call.id} was acknowledged at {gsn} and is not there")
         ends = sorted((call.ended, call.applied.gsn) for call in answered if call.applied is not None)
         at = highest = 0
         for call in sorted(answered, key=lambda call: call.began):
@@ -169,17 +168,31 @@ class Checks:
             if call.applied.gsn < highest:
                 raise Violation(f"{call.id} began after another had ended at {highest} and is at {call.applied.gsn}")
 
+    def _check_answers(self, records: Sequence[Record], outcomes: Sequence[Outcome]) -> None:
+        """By what the log gives."""
+        decided: dict[OperationId, int] = {}
+        for gsn, (record, outcome) in enumerate(zip(records, outcomes, strict=True), 1):
+            if outcome.errno != errno.EAGAIN:  # who is told to try again has not been decided on
+                decided.setdefault(record.id, gsn)
+        for call in self.calls:
+            if call.applied is None:
+                continue
+            gsn, outcome = call.applied
+            if outcome.errno != errno.EAGAIN and decided.get(call.id) != gsn:
+                raise Violation(f"{call.id} was acknowledged at {gsn}, and is at {decided.get(call.id)}")
+            if outcomes[gsn - 1] != outcome:
+                raise Violation(f"{call.id} was answered {outcome}, and is {outcomes[gsn - 1]}")
+
     def check_states(self, machines: Sequence[Machine]) -> None:
-        """Every node's state is what the log gives when it is folded in one go, and each outcome is that of its id."""
+        """Every node's state is what the log gives when it is folded in one go, each outcome is that of its id, and a
+        retry is told where it first took effect."""
         fresh = DictTables()
         folded = StateMachine(fresh)
         merges = Merges(folded, fresh)
-        outcomes: list[Outcome] = [merges.apply(decode(data)) for data in self.records()]
+        records = [decode(data) for data in self.records()]
+        outcomes: list[Outcome] = [merges.apply(record) for record in records]
         folded.flush()
-        for call in self.calls:
-            if call.applied is not None and outcomes[call.applied.gsn - 1] != call.applied.outcome:
-                outcome = outcomes[call.applied.gsn - 1]
-                raise Violation(f"{call.id} was answered {call.applied.outcome}, and is {outcome}")
+        self._check_answers(records, outcomes)
         wanted = fresh.snapshot()
         for machine in machines:
             assert machine.node is not None
