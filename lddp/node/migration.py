@@ -305,8 +305,11 @@ class MigrationDriver:
                 for path, what in found.differences[:LOGGED_MAX]:
                     _log.error("zone %d: %r: the %s is not what the log says", zone, path, what)
         self.observer.backlog.distrust([*(path for path, _ in finding.differences), *finding.extraneous])
-        if self._differ_unseen():
+        unseen = self._differ_unseen()
+        if unseen:
             _log.error("rule %s: %s", self.rule.name, UNSEEN)
+        if unseen or any(found.difference_count for found in self._found()):
+            # A zone that has lost such a file cannot have it made again from what the log says of its bytes.
             self.observer.backlog.doubt_unsealed()
 
     def _disagreement(self) -> str:

@@ -205,3 +205,23 @@ async def test_bytes_that_no_digest_tells_are_read_at_the_source(zones: Zones) -
     await zones.driver._agree()
     assert zones.observer.looked_at == {number}
     assert zones.details == ["the zones have different bytes in files that were changed in part"]
+
+
+async def test_a_zone_that_has_lost_a_file_that_was_changed_in_part_gets_it_from_the_source(zones: Zones) -> None:
+    """No digest says what it is to fetch, until the source has read the file."""
+    head = (SOURCE, 1, b"/data/file")
+    zones.ledger.apply(Put(operation_id(11), *head, 0o644, 0, 0, content(b"bytes")))
+    zones.ledger.apply(Write(operation_id(12), *head, 0, content(b"part")))
+    number = zones.ledger.view.child(zones.rule.root, b"file")
+    right = zones.finding
+
+    def finding(zone: int) -> Finding:
+        found = right(zone)
+        if zone == TARGET and number not in zones.observer.looked_at:
+            found.differ(b"file", "missing")
+        return found
+
+    zones.finding = finding  # type: ignore[method-assign]
+    await zones.driver._agree()
+    assert zones.driver.state() == "completed"
+    assert zones.observer.looked_at == {number}
