@@ -28,6 +28,8 @@ def check_acknowledged(node: Node, record: Record, applied: Applied) -> None:
         if rule is None or view.gsn != applied.gsn or not _is_followed(node, rule):
             return
         files = node.machine.zone_files(rule.number)
+        if isinstance(operation, Rename) and not operation.flag and view.resolve(operation.path) is not None:
+            return  # both names are of one object: nothing was to be done, whatever that one waits for
         for path in (operation.path, operation.to) if isinstance(operation, Rename | Link) else (operation.path,):
             there, known = _find(files, path[len(rule.path) + 1 :]), view.resolve(path)
             if known is not None and not known.visible:
