@@ -10,7 +10,6 @@ from lddp.core.machine import StateMachine
 from lddp.core.names import Names
 from lddp.doors.fuse import pipeline
 from lddp.doors.fuse.errors import Errors
-from lddp.doors.fuse.following import Following
 from lddp.doors.fuse.passthrough import Passthrough
 from lddp.doors.fuse.pipeline import Pipeline
 from lddp.doors.fuse.queued import Queued
@@ -107,10 +106,6 @@ def _stores_not_looked_for() -> list[Patch]:
     return [(Passthrough, "look", blind)]
 
 
-def _time_of_stores_not_told() -> list[Patch]:
-    return [(Following, "stored", lambda _self, _number: None)]
-
-
 def _shown_too_early() -> list[Patch]:
     return [(Fold, "is_settled", True)]
 
@@ -173,14 +168,6 @@ MOUNT_MUTANTS = (
         100,
         "who has a file open for long reads what the log has",
         _stores_not_looked_for,
-    ),
-    Mutant(
-        "the kernel is not told of stores",
-        "mount",
-        840062,
-        100,
-        "what the kernel believes is so",
-        _time_of_stores_not_told,
     ),
     Mutant(
         "a start shows what it has",
