@@ -24,7 +24,8 @@ DEADLINE_S = 660
 """Beyond the campaign's own, which is reached only when something hangs."""
 END_S = 60
 NEMESES = "kill,stop,kill-all,roll,isolate,one-way,minority,ring,loss,duplicate,delay,full"
-"""Without power cuts, after which a zone's files are to be verified (README, "Guarantees"); campaigns make them too."""
+"""Without EIO and power cuts, for which half a minute has no room beside these; campaigns make them too, and so do
+`tests/crash` and `tests/replay`."""
 SEEDS = seeds_of(os.environ.get("LDDP_TEST_CHAOS_SEEDS", "1-3"))
 
 
