@@ -40,8 +40,13 @@ class Spares:
         return asyncio.get_running_loop().run_in_executor(self._threads, copying.new_file, self._directory())
 
     def close(self) -> None:
+        """Now, also where the loop turns no more; what is still being made, when it is there."""
         while self._spares:
-            self._spares.pop().add_done_callback(_close)
+            spare = self._spares.pop()
+            if spare.done():
+                _close(spare)
+            else:
+                spare.add_done_callback(_close)
 
 
 def _close(spare: asyncio.Future[int]) -> None:

@@ -88,3 +88,11 @@ async def test_who_is_cancelled_leaves_nothing_open(place: Place) -> None:
         await taking
     await place.made()
     assert place.opened() == len(place.spares._spares)
+
+
+async def test_closing_waits_for_no_turn_of_the_loop(place: Place) -> None:
+    os.close(await place.spares.take())
+    await place.made()
+    assert place.opened()
+    place.spares.close()
+    assert not place.opened()
