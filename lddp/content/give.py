@@ -49,6 +49,10 @@ class Giver:
     async def give(self, connection: Connection, header: Header) -> None:
         wanted = Wanted.unpack(await connection.receive_body(header.length))
         found = await self._store.disk.run(self._find, wanted)
+        if isinstance(found, int) and os.fstat(found).st_size != wanted.content.size:
+            os.close(found)
+            found = None
+            self._hear_of(wanted)
         if isinstance(found, bytes | memoryview):
             await self._send(connection, header.id, header.offset, memoryview(found)[header.offset :])
             await connection.send(Type.PULL_END, header.id, len(found))
@@ -61,15 +65,19 @@ class Giver:
                 os.close(found)
 
     def _find(self, wanted: Wanted) -> bytes | memoryview | int | None:
-        """The bytes in memory, or a descriptor of a file that has them, or None."""
+        """The bytes in memory, or a descriptor of a file that should have them, or None."""
         content = wanted.content
         held = self._store.held_as(content)
         if held is None and self._locate is not None:
             held = self._locate(content, wanted.inode)
-        if isinstance(held, int) and os.fstat(held).st_size != content.size:
-            os.close(held)
-            return None
         return held
+
+    def _hear_of(self, wanted: Wanted) -> None:
+        """A file has not the bytes that the log says, and somebody waits for these: what is reported of it next takes
+        their place. Perhaps nobody else has noticed: an operation may have met it at another one's name, or its times
+        did not tell, since it was stored into through a mapping or somebody put them back."""
+        if self._doubt is not None:
+            self._doubt(wanted.inode)
 
     async def _give_file(self, connection: Connection, header: Header, wanted: Wanted, descriptor: int) -> None:
         content = wanted.content
@@ -81,9 +89,7 @@ class Giver:
             await connection.send(Type.NOT_HERE, header.id)
             return
         if content.sealed and not begin and read.digest() != content.digest:
-            # Its times did not tell: it was stored into through a mapping, or somebody put them back.
-            if self._doubt is not None:
-                self._doubt(wanted.inode)
+            self._hear_of(wanted)
             await connection.send(Type.NOT_HERE, header.id)
             return
         digest = () if content.sealed else (read.digest(),)
@@ -92,9 +98,11 @@ class Giver:
     def _still(self, wanted: Wanted) -> bool:
         """Whether an unsealed content is still here, so that what was read meanwhile was it."""
         again = self._find(wanted)
-        if isinstance(again, int):
-            os.close(again)
-        return again is not None
+        if not isinstance(again, int):
+            return again is not None
+        size = os.fstat(again).st_size
+        os.close(again)
+        return size == wanted.content.size
 
     async def _send(self, connection: Connection, id_: int, offset: int, data: bytes | memoryview) -> None:
         """One piece, in frames no larger than the limiter wishes; an empty one says how far the zeros reach."""

@@ -328,7 +328,7 @@ async def test_a_holder_whose_file_changed_does_not_have_it(world: World) -> Non
     with pytest.raises(UnavailableError):
         await a.store.fetch(content_of(data), 7, ["s", "b"])
     assert a.names("blobs") == []
-    assert (s.doubted, b.doubted) == ([], [7]), "a size shows by itself"
+    assert (s.doubted, b.doubted) == ([7], [7]), "who waits for the bytes waits for what is reported of them next"
     c = await world.node("c")
     put(c.store, data)
     await a.store.fetch(content_of(data), 7, ["s", "b", "c"])

@@ -67,6 +67,7 @@ class SimulatedStore:
         self.keeps: Counter[_Key] = Counter()
         self.peers: dict[str, SimulatedStore] = {}
         self.locate: Locate = lambda _content, _inode: None
+        self.doubt: Callable[[int], None] = lambda _inode: None
         self.unavailable = 0
         self._recent: list[bytes] = []
         self._process = process
@@ -142,9 +143,13 @@ class SimulatedStore:
         if descriptor is None:
             return None
         try:
-            return self._descriptors.pread(descriptor, content.size + 1, 0)
+            data = self._descriptors.pread(descriptor, content.size + 1, 0)
         finally:
             self._descriptors.close(descriptor)
+        if len(data) != content.size or blake3(data).digest() != content.digest:
+            self.doubt(inode)
+            return None
+        return data
 
     # -- from peers -------------------------------------------------------------------------------------------------
 

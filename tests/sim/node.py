@@ -197,7 +197,7 @@ class Node:
         self.trees = SimulatedTrees(self)
         self.nodes_by_zone = {m.zone: m.name for m in world.machines.values() if m.zone != NO_ZONE and m is not machine}
         self.store = SimulatedStore(self.name, machine.blobs, process, world.network, world.descriptors)
-        self.store.locate = self.trees.locate
+        self.store.locate, self.store.doubt = self.trees.locate, self._doubt_soon
         self.store.peers = world.stores
         world.stores[self.name] = self.store
         self.pusher = SimulatedPusher(self.store, world.network, world.descriptors)
