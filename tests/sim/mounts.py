@@ -288,7 +288,7 @@ class Mounts:
             await asyncio.sleep(self._random.uniform(0.05, 0.4))
 
     def _mount(self, machine: Machine, node: Node, mode: WriteMode) -> None:
-        if machine.node is not node or node.failed or not node.member.is_settled:
+        if self._is_stopping or machine.node is not node or node.failed or not node.member.is_settled:
             return
         with node.gateway.latest() as view:
             if view.rule("data") is None:
