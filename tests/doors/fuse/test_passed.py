@@ -275,5 +275,5 @@ async def test_no_open_fails_in_any_order(lake: Lake, monkeypatch: pytest.Monkey
     commands = [(sys.executable, "-c", STRESS, str(me), "800", "1") for me in range(4)]
     results = await asyncio.gather(*(programs.run(*command) for command in commands))
     assert results == [""] * 4
-    assert sum(ways) == 3200 + 12 and min(ways) > 100, ways
+    assert sum(ways) == 3200 + 12 and min(ways) > 12, ways  # how many of each is the machine's
     await lake.nodes.assert_equal()
