@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -78,21 +78,12 @@ class Drill:
 
     def run(self) -> list[str]:
         """Violations. Raises Failed where the drill could not be carried out."""
-        cluster = Cluster(self._home, 3)
-        try:
-            violations = asyncio.run(self._run(cluster))
-        finally:
-            cluster.down()
-        return violations + list(suspicious(self._home))
+        return in_cluster(self._home, self._run)
 
     async def _run(self, cluster: Cluster) -> list[str]:
-        try:
-            await cluster.make_rule()
-            await self._load(cluster)
-            logs = await self._drain(cluster)
-            return self.history.violations + self._judge(cluster, logs)
-        finally:
-            await cluster.close()
+        await self._load(cluster)
+        logs = await self._drain(cluster)
+        return self.history.violations + self._judge(cluster, logs)
 
     # -- load -------------------------------------------------------------------------------------------------------
 
@@ -188,6 +179,25 @@ async def _log(cluster: Cluster, name: str) -> list[Document]:
         found += page
         if len(page) < LOG_AT_ONCE:
             return found
+
+
+def in_cluster(home: Path, work: Callable[[Cluster], Awaitable[list[str]]]) -> list[str]:
+    """What was wrong with work in a new cluster of three nodes with a rule, and in the logs that they leave. Raises
+    Failed where it could not be carried out."""
+    cluster = Cluster(home, 3)
+
+    async def run() -> list[str]:
+        try:
+            await cluster.make_rule()
+            return await work(cluster)
+        finally:
+            await cluster.close()
+
+    try:
+        found = asyncio.run(run())
+    finally:
+        cluster.down()
+    return found + list(suspicious(home))
 
 
 def suspicious(home: Path) -> Iterator[str]:

@@ -26,7 +26,7 @@ from urllib.parse import urlencode
 import aiohttp
 
 from cluster import compare
-from cluster.drill import say, suspicious
+from cluster.drill import in_cluster, say
 from cluster.drill_nodes import RULE, Cluster, Failed
 from cluster.programs_work import NAMES, WORKS, Work, environment, missing, prepare
 from lddp.config import WriteMode
@@ -91,26 +91,17 @@ class Session:
         self._home.mkdir(parents=True)
         self._point.mkdir()
         prepare(self._outside, self._options.repository, self._options.project)
-        cluster = Cluster(self._home / "ecosystem", 3)
-        try:
-            wrong = asyncio.run(self._run(cluster))
-        finally:
-            cluster.down()
-        return wrong + list(suspicious(cluster.directory))
+        return in_cluster(self._home / "ecosystem", self._run)
 
     async def _run(self, cluster: Cluster) -> list[str]:
         server = cluster.names[0]
-        try:
-            await cluster.make_rule()
-            body = {"rule": RULE, "mountpoint": str(self._point), "write_mode": self._mode.value}
-            await cluster.ask(server, "POST", "/v1/mounts", body)
-            wrong = await self._programs(cluster, server)
-            wrong += await self._compare(cluster)
-            query = urlencode({"mountpoint": str(self._point)})
-            await cluster.ask(server, "DELETE", f"/v1/mounts?{query}")
-            return wrong
-        finally:
-            await cluster.close()
+        body = {"rule": RULE, "mountpoint": str(self._point), "write_mode": self._mode.value}
+        await cluster.ask(server, "POST", "/v1/mounts", body)
+        wrong = await self._programs(cluster, server)
+        wrong += await self._compare(cluster)
+        query = urlencode({"mountpoint": str(self._point)})
+        await cluster.ask(server, "DELETE", f"/v1/mounts?{query}")
+        return wrong
 
     # -- programs -----------------------------------------------------------------------------------------------------
 

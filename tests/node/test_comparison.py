@@ -114,6 +114,13 @@ class Zones:
         name = b"/data/new %d" % self._operations
         self.ledger.apply(Put(operation_id(self._operations), SOURCE, 1, name, 0o644, 0, 0, content(b"bytes")))
 
+    def change_in_part(self) -> int:
+        """The number of a file that an operation has changed so, `file`."""
+        head = (SOURCE, 1, b"/data/file")
+        self.ledger.apply(Put(operation_id(11), *head, 0o644, 0, 0, content(b"bytes")))
+        self.ledger.apply(Write(operation_id(12), *head, 0, content(b"part")))
+        return self.ledger.view.child(self.rule.root, b"file")
+
     @property
     def details(self) -> list[str]:
         changes = [record for record in self.submitted if isinstance(record, ChangeMigration)]
@@ -190,11 +197,7 @@ async def test_a_receipt_names_a_state_that_was_compared(zones: Zones) -> None:
 
 async def test_bytes_that_no_digest_tells_are_read_at_the_source(zones: Zones) -> None:
     """A file that was changed in part differs between the zones, and neither can know that it is the wrong one."""
-    head = (SOURCE, 1, b"/data/file")
-    zones.ledger.apply(Put(operation_id(11), *head, 0o644, 0, 0, content(b"bytes")))
-    zones.ledger.apply(Write(operation_id(12), *head, 0, content(b"part")))
-    number = zones.ledger.view.child(zones.rule.root, b"file")
-    right = zones.finding
+    number, right = zones.change_in_part(), zones.finding
 
     def finding(zone: int) -> Finding:
         found = right(zone)
@@ -209,11 +212,7 @@ async def test_bytes_that_no_digest_tells_are_read_at_the_source(zones: Zones) -
 
 async def test_a_zone_that_has_lost_a_file_that_was_changed_in_part_gets_it_from_the_source(zones: Zones) -> None:
     """No digest says what it is to fetch, until the source has read the file."""
-    head = (SOURCE, 1, b"/data/file")
-    zones.ledger.apply(Put(operation_id(11), *head, 0o644, 0, 0, content(b"bytes")))
-    zones.ledger.apply(Write(operation_id(12), *head, 0, content(b"part")))
-    number = zones.ledger.view.child(zones.rule.root, b"file")
-    right = zones.finding
+    number, right = zones.change_in_part(), zones.finding
 
     def finding(zone: int) -> Finding:
         found = right(zone)

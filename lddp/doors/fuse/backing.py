@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lddp.doors.fuse import copying, wire
+from lddp.zones import syscalls
 
 _OPEN = 0x4010E501
 _CLOSE = 0x4004E502
@@ -85,7 +86,7 @@ class KernelBacking:
         return not dirty and not under_way
 
     def clone(self, source: int, target: int) -> None:
-        copying.clone(source, target)
+        syscalls.clone(target, source)
 
 
 def why_not_passing(kernel: Backing, directory: Path) -> str:

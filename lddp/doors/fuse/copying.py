@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from lddp.zones import syscalls
+
 STEP_BYTES = 8 << 20
 COMPARED_BYTES = 1 << 20
 PAGE_BYTES = 4096
-_FICLONE = 0x40049409
 _KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 1, 2, 16
 ALLOCATIONS = {0, _KEEP_SIZE, _KEEP_SIZE | _PUNCH_HOLE, _ZERO_RANGE, _ZERO_RANGE | _KEEP_SIZE}
 """Modes of fallocate(2) that there are here."""
@@ -61,17 +61,12 @@ def data_in(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
         start = stop
 
 
-def clone(source: int, target: int) -> None:
-    """All bytes of a file into another one, as shared blocks. OSError where the filesystem cannot."""
-    fcntl.ioctl(target, _FICLONE, source)
-
-
 def copy(source: int, target: int, size: int) -> None:
     """The first `size` bytes of a file into an empty one, holes as holes; shared blocks where the filesystem can."""
     if not size:
         return
     with contextlib.suppress(OSError):
-        clone(source, target)
+        syscalls.clone(target, source)
         os.ftruncate(target, size)
         return
     for start, stop in data_in(source, size):
@@ -98,7 +93,7 @@ def replace(source: int, target: int, size: int) -> None:
     if os.fstat(target).st_size > size:
         os.ftruncate(target, size)
     try:
-        clone(source, target)
+        syscalls.clone(target, source)
     except OSError:
         at = 0
         while at < size:
