@@ -55,12 +55,11 @@ def run(context: Context) -> None:
                         found.etcd.append(done["per_second"])
     for outstanding, goal in GOALS:
         what, found = f"{outstanding} outstanding", figures[outstanding]
-        peer = "etcd" if found.etcd else ""
-        if peer:
-            report.at_least("ordered", what, "ops/s", found.log, peer, found.etcd, goal)
-        else:
-            report.plain("ordered", what, "ops/s", found.log)
-        report.plain("ordered", f"{what}, and folded into a file tree", "ops/s", found.folded, peer, found.etcd)
+        for how, rates in (("", found.log), (", and folded into a file tree", found.folded)):
+            if found.etcd:
+                report.at_least("ordered", what + how, "ops/s", rates, "etcd", found.etcd, goal)
+            else:
+                report.plain("ordered", what + how, "ops/s", rates)
         report.plain("ordered", f"{what}, that: processor time of the nodes", "us/op", found.cost)
         report.plain("ordered", f"{what}, that: operations in a log entry", "ops", found.batch)
     report.note(
