@@ -22,6 +22,8 @@ class FakeBacking(Backing):
         self.clean = True
         self.refuses = 0
         self.clones = 0
+        self.asked = 0
+        """How often it was asked what is on the disk."""
         self.notices: list[bytes] = []
         """What the kernel was told without asking."""
         self._last = 0
@@ -39,6 +41,7 @@ class FakeBacking(Backing):
         return os.fstat(descriptor).st_ino in self.held
 
     def is_clean(self, descriptor: int) -> bool:
+        self.asked += 1
         return self.clean
 
     def clone(self, source: int, target: int) -> None:

@@ -282,15 +282,18 @@ async def test_stores_that_are_synced_are_committed_soon(
     writer = await kernel.open(node, os.O_RDWR)
     backing.clean = False
     writer.store(0, b"SOME")
-    await asyncio.sleep(20 * passthrough.LOOK_S)
+    asked = backing.asked
+    await until(lambda: backing.asked >= asked + 3)
     assert ground.content(b"/data/f") == DATA
     backing.clean = True
     await until(lambda: ground.content(b"/data/f") == b"SOME" + DATA[4:])
+    asked, records = backing.asked, len(ground.order)
     await writer.write(5, b"BYTES")
-    await asyncio.sleep(20 * passthrough.LOOK_S)
+    await until(lambda: backing.asked >= asked + 2)
     assert ground.content(b"/data/f") == b"SOME" + DATA[4:]
     writer.store(0, b"more")
     await until(lambda: ground.content(b"/data/f") == b"more BYTES" + DATA[10:])
+    assert len(ground.order) == records + 1, "what was only written had no record of its own"
     await writer.close()
     await reader.close()
 
