@@ -108,7 +108,8 @@ class Held(Promised):
 
 
 async def test_the_kernel_hears_of_what_was_refused(nodes: MountedTrio) -> None:
-    """What it was promised is in its caches by then."""
+    """What it was promised is in its caches by then. It takes the lock of a directory for the whole of an fsync, so that
+    nobody can take names out of its caches before the answer."""
     await nodes.programs.sh("mkdir d; sync .")
     tree = mount_of(nodes).tree
     assert tree.pipeline is not None and isinstance(tree.ground, Promised)
@@ -120,7 +121,9 @@ async def test_the_kernel_hears_of_what_was_refused(nodes: MountedTrio) -> None:
         fields = backend.next_id(), backend.zone_number(), backend.time_ns(), path, 0o755, 0, 0
         assert not (await backend.submit(record(*fields), PATIENCE_S))[1].errno
     held.let.set()
-    assert await nodes.programs.sh("sync d && exit 1; ls d/f; sync d; ls -d e") == "theirs\ne\n"
+    await nodes.programs.sh("sync d && exit 1; true")
+    await mount_of(nodes).told()
+    assert await nodes.programs.sh("ls d/f; sync d; ls -d e") == "theirs\ne\n"
     await nodes.assert_equal()
 
 
