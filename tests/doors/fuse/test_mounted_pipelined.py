@@ -108,8 +108,8 @@ class Held(Promised):
 
 
 async def test_the_kernel_hears_of_what_was_refused(nodes: MountedTrio) -> None:
-    """What it was promised is in its caches by then. It takes the lock of a directory for the whole of an fsync, so that
-    nobody can take names out of its caches before the answer."""
+    """What it was promised is in its caches by then. It has a directory locked until an fsync of it is answered, and
+    nobody can take names out of its caches before."""
     await nodes.programs.sh("mkdir d; sync .")
     tree = mount_of(nodes).tree
     assert tree.pipeline is not None and isinstance(tree.ground, Promised)
