@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
 from lddp.core.namespace import RULE, Inode
 from lddp.core.records import Kind
@@ -18,6 +19,19 @@ DIRECTORIES = b"\0"
 FILES = b"\1"
 
 
+@dataclass(eq=False, slots=True)
+class Round:
+    """One look at these inodes, until all that it reports is in the log."""
+
+    taken: set[int]
+    also: set[int] = field(default_factory=set)
+    """Further directories that it turned out to report, because an object was there that had gone from elsewhere."""
+    overlapped: set[int] = field(default_factory=set)
+    """What other rounds have looked at and brought into the log since this one began."""
+    crossed: set[int] = field(default_factory=set)
+    """Further directories that another round looked at meanwhile: which of the two was later nobody can tell."""
+
+
 class Backlog:
     """Of one rule. `busy` are inodes that somebody looks at now; `failures` what could not be read, by inode number,
     which is tried again until it can."""
@@ -30,8 +44,7 @@ class Backlog:
         self.busy: set[int] = set()
         self.large: set[int] = set()
         """Files whose bytes are to be compared with what the log knows, though they are not pending."""
-        self.jobs = 0
-        """Rounds that run now."""
+        self._rounds: set[Round] = set()
         self.failures: dict[int, Failure] = {}
 
     # -- taking -----------------------------------------------------------------------------------------------------
@@ -88,6 +101,36 @@ class Backlog:
                 if inode is not None:
                     for parent, name in view.links(inode):
                         work.names.setdefault(parent or number, set()).add(name)
+
+    # -- rounds -----------------------------------------------------------------------------------------------------
+
+    @property
+    def jobs(self) -> int:
+        """Rounds that run now."""
+        return len(self._rounds)
+
+    def begin(self, taken: set[int]) -> Round:
+        one = Round(taken)
+        self._rounds.add(one)
+        return one
+
+    def reports(self, one: Round, numbers: Iterable[int]) -> None:
+        """What a round has to say of these directories is on its way: nobody else is to look at them before it is in
+        the log, which cannot tell an older look at a name from a newer listing that does not have it."""
+        for number in set(numbers) - one.taken - one.also:
+            if number in self.busy or number in one.overlapped:
+                one.crossed.add(number)
+            else:
+                self.busy.add(number)
+                one.also.add(number)
+
+    def end(self, one: Round) -> None:
+        """All that it had to say is in the log, or never will be."""
+        self._rounds.discard(one)
+        self.busy -= one.taken | one.also
+        self.dirty.compare |= one.crossed
+        for other in self._rounds:
+            other.overlapped |= one.taken | one.also
 
     # -- adding -----------------------------------------------------------------------------------------------------
 

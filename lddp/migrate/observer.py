@@ -196,9 +196,11 @@ class Observer:
         shipping: list[asyncio.Task[None]] = []
         before: asyncio.Future[None] = loop.create_future()
         before.set_result(None)
+        this = self.backlog.begin(numbers)
 
         def launch(shipment: Shipment) -> None:
             nonlocal before
+            self.backlog.reports(this, (report.inode for report in shipment.directories))
             posted: asyncio.Future[None] = loop.create_future()
             shipping.append(loop.create_task(self._ship(shipment, before, posted)))
             before = posted
@@ -212,7 +214,6 @@ class Observer:
         self._rounds_begun += 1
         number = self._rounds_begun
         self._running.add(number)
-        self.backlog.jobs += 1
         try:
             left = await loop.run_in_executor(self._executor, job, emit)
             if shipping:
@@ -222,8 +223,7 @@ class Observer:
             for task in shipping:
                 task.cancel()
             await asyncio.gather(*shipping, return_exceptions=True)
-            self.backlog.jobs -= 1
-            self.backlog.busy -= numbers
+            self.backlog.end(this)
             self._running.discard(number)
             if number in self._doubted:
                 self._doubted.discard(number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from lddp.core.records import Put, Write
-from lddp.migrate.backlog import Backlog
+from lddp.migrate.backlog import DIRECTORIES, Backlog
 from lddp.migrate.dirty import Work
 from tests.core.support import content
 from tests.migrate.conftest import root_only
@@ -96,3 +96,35 @@ def test_files_changed_in_part_are_brought_to_what_the_source_has(writable: Writ
     writable.finish(left)
     writable.assert_same()
     assert target.read_bytes() == b"fade"
+
+
+def test_a_directory_is_not_listed_while_names_in_it_are_reported(world: World) -> None:
+    """An object went there from elsewhere: the round found it without having taken the directory."""
+    (world.source / "d").mkdir()
+    world.look("d")
+    backlog, number = Backlog(world.environment, world.rule, lambda: 0.0), world.inode("d").number
+    root = backlog.begin({world.inode().number})
+    backlog.reports(root, [number])
+    assert number not in backlog.take_pending(DIRECTORIES, 10)
+    backlog.end(root)
+    assert number in backlog.take_pending(DIRECTORIES, 10)
+    assert not backlog.dirty
+
+
+def test_a_directory_that_two_rounds_report_at_once_is_compared_behind_them(scanned: World) -> None:
+    """Which of them looked at it later nobody can tell, and the log may take them in either order."""
+    backlog = Backlog(scanned.environment, scanned.rule, lambda: 0.0)
+    root, number, other = (scanned.inode(path).number for path in ("", "d", "d/deep"))
+    backlog.dirty.names = {number: {b"small"}}
+    listing = backlog.begin(set(backlog.take_dirty().names))
+    early, late = backlog.begin({root}), backlog.begin(set())
+    backlog.reports(early, [root, number, other])
+    backlog.end(early)
+    assert backlog.dirty.compare == {number}
+    assert not backlog.take_dirty(), "it is being listed still"
+    backlog.end(listing)
+    assert backlog.take_dirty().compare == {number}
+    backlog.reports(late, [number, other])
+    backlog.end(late)
+    assert backlog.dirty.compare == {number, other}, "it began before the others had ended"
+    assert not backlog.jobs
