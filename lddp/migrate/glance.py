@@ -50,7 +50,8 @@ class Glance:
             if path.startswith(b"/"):
                 if inode is None or inode.kind is not Kind.DIRECTORY:
                     continue
-                paths = {(self._view.path(inode) + path).lstrip(b"/")}
+                directory = self._view.path(inode)
+                paths = {(directory + path).lstrip(b"/"), directory}
             elif inode is not None:
                 if inode.kind is not Kind.DIRECTORY:
                     gsn = max(gsn, inode.version)

@@ -321,7 +321,8 @@ class Checkpoints:
                 if self._waiting or view.gsn != self._scanned:
                     settled = False
                     continue
-                wanted = directory_attributes(view, rule, carrier.touched)
+                is_source = self.retained is not None and self.retained.is_source(rule)
+                wanted = directory_attributes(view, rule, carrier.touched, is_source=is_source)
             await loop.run_in_executor(self._executor, set_directories, carrier, wanted)
             carrier.touched = set()
         return settled

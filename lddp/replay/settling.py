@@ -10,10 +10,13 @@ from lddp.core.records import Attributes, Kind
 from lddp.core.view import View
 from lddp.replay.carrier import Carrier
 
+Wanted = tuple[bytes, Attributes, bytes]
+"""Path of a directory, its attributes, and which object it is, empty where that is not known."""
 
-def directory_attributes(view: View, number: int, touched: set[bytes]) -> list[tuple[bytes, Attributes]]:
-    """(path, attributes) of those directories that the namespace has."""
-    wanted: list[tuple[bytes, Attributes]] = []
+
+def directory_attributes(view: View, number: int, touched: set[bytes], *, is_source: bool) -> list[Wanted]:
+    """Those directories that the namespace has. It knows the objects of the rule's source."""
+    wanted: list[Wanted] = []
     rule = next((rule for rule in view.rules() if rule.number == number), None)
     for path in sorted(touched, reverse=True) if rule is not None else ():
         if rule is None or path[:1] == b"\0":
@@ -21,13 +24,16 @@ def directory_attributes(view: View, number: int, touched: set[bytes]) -> list[t
         found = view.find(rule.path + b"/" + path if path else rule.path)
         inode = None if found is None else found[1]
         if inode is not None and inode.mode != ATTRIBUTES_UNKNOWN:
-            wanted.append((path, inode.attributes))
+            wanted.append((path, inode.attributes, inode.identity if is_source else b""))
     return wanted
 
 
-def set_directories(carrier: Carrier, wanted: list[tuple[bytes, Attributes]]) -> None:
-    for path, attributes in wanted:
+def set_directories(carrier: Carrier, wanted: list[Wanted]) -> None:
+    """Blocking. A program may have moved a directory of the source, and another one to its place, which is left as it
+    is: both are looked at, and reported."""
+    for path, attributes, identity in wanted:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             status = carrier.zone.status(path)
-            if status.kind is Kind.DIRECTORY and status.mtime_ns != attributes.mtime_ns:
+            is_it = status.kind is Kind.DIRECTORY and identity in (b"", status.handle)
+            if is_it and status.mtime_ns != attributes.mtime_ns:
                 carrier.zone.set_attributes(path, Kind.DIRECTORY, attributes)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 from lddp.core.records import Put, Rename, RenameFlag, SetAttributes, SetXattr, Unlink, Write, XattrFlag
+from lddp.replay.carrier import Carrier
+from lddp.replay.existing import OnExisting
+from lddp.replay.settling import directory_attributes, set_directories
+from lddp.zones.posix import PosixZone
 from tests.core.support import content
 from tests.migrate.conftest import root_only
 from tests.migrate.writable import Writable
@@ -180,3 +185,35 @@ def test_a_directory_is_glanced_at_once_its_time_is_put_right(writable: Writable
     writable.settling.clear()
     writable.finish(left)
     assert writable.inode("e").mtime_ns == 1
+
+
+def test_a_program_moved_a_directory_whose_time_was_to_be_put_right(writable: Writable) -> None:
+    """With what it is in: by its old path it is not found, and of neither change does an event tell."""
+    source = writable.source
+    follow(writable, "e", "e/file", "e/f")
+    above = writable.inode("e/f").number
+    writable.do(Put(*writable.head(), b"/data/e/f/new", 0o644, 0, 0, content(b"new")))
+    (source / "e" / "f" / "new").write_bytes(b"new")  # the operation, which moves the time of its directory
+    os.utime(source / "e" / "f" / "new", ns=(1, 1))
+    os.rename(source / "e", source / "moved")
+    follow(writable, "e", "moved", "")
+    assert writable.inode("moved/f").mtime_ns == 1
+    number = writable.inode("moved/f/new").number
+    writable.glance((number, "e/f/new"), (above, "/new"))
+    writable.assert_same()
+
+
+def test_the_time_of_a_directory_is_not_put_right_at_another_one(writable: Writable, tmp_path: Path) -> None:
+    """A program exchanged the two, and the log did not know it yet."""
+    source = writable.source
+    follow(writable, "e", "d")
+    before = {name: (source / name).stat().st_mtime_ns for name in ("d", "e")}
+    assert before["d"] != before["e"]
+    for old, new in (("d", "aside"), ("e", "d"), ("aside", "e")):
+        os.rename(source / old, source / new)
+    staging = tmp_path / "staging at the source"
+    staging.mkdir()
+    carrier = Carrier(PosixZone(os.fsencode(source), os.fsencode(staging)), OnExisting.OVERWRITE)
+    for is_source, expected in ((True, "d"), (False, "e")):
+        set_directories(carrier, directory_attributes(writable.view(), 1, {b"e"}, is_source=is_source))
+        assert (source / "e").stat().st_mtime_ns == before[expected]

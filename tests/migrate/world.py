@@ -198,7 +198,7 @@ class World:
         return left
 
     def settle(self) -> None:
-        wanted = directory_attributes(self.view(), 1, self.carrier.touched)
+        wanted = directory_attributes(self.view(), 1, self.carrier.touched, is_source=False)
         set_directories(self.carrier, wanted)
         self.carrier.touched.clear()
 
