@@ -21,6 +21,7 @@ from lddp.node.lookup import entry_at, find, listing_at
 from lddp.node.reading import Reader, elsewhere
 from lddp.node.reports import Reports
 from lddp.node.uploads import Upload
+from lddp.replay.awaited import name_of_changed
 
 if TYPE_CHECKING:
     from lddp.node.runtime import Node
@@ -80,9 +81,10 @@ class NodeBackend:
         projector = self._node.projector if visible else None
         if projector is not None:
             try:
-                for one in applied:
+                for record, one in zip(records, applied, strict=True):
                     if not one.outcome.errno:
-                        await projector.wait(one.gsn, max(0.0, deadline - self._node.clock.monotonic()))
+                        left_s = max(0.0, deadline - self._node.clock.monotonic())
+                        await projector.wait(one.gsn, left_s, name_of_changed(record))
             except UnavailableError as error:
                 # It is ordered: that it surely did not happen, as UnavailableError says, would be wrong.
                 raise OutcomeUnknownError(

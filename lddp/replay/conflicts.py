@@ -50,11 +50,12 @@ class Blocked:
         if effect.inode in self._inodes:
             return True
         if isinstance(effect, e.SetAttributesEffect):
-            return (rule, effect.path) in self._paths or self._is_below(rule, effect.path)
-        return any(
-            (rule, path) in self._paths or (rule, path) in self._above or self._is_below(rule, path)
-            for path in paths(effect)
-        )
+            return self.has(rule, effect.path)
+        return any((rule, path) in self._above or self.has(rule, path) for path in paths(effect))
+
+    def has(self, rule: int, path: bytes) -> bool:
+        """Whether something that waits changes what is at a path."""
+        return (rule, path) in self._paths or self._is_below(rule, path)
 
     def _is_below(self, rule: int, path: bytes) -> bool:
         return any((rule, above) in self._paths for above in ancestors(path))

@@ -24,6 +24,7 @@ from lddp.core.view import View
 from lddp.errors import LddpError, UnavailableError, errno_name, quoted
 from lddp.ports import Clock, ContentSource, ContentStore, KeyValue, Sleep
 from lddp.replay import outbox
+from lddp.replay.awaited import is_name_to_come, is_replaced_later
 from lddp.replay.batches import Batches, Ready
 from lddp.replay.carrier import Carrier
 from lddp.replay.checkpoints import BATCH_EFFECTS, Checkpoints
@@ -97,9 +98,16 @@ class Projector(Checkpoints):
         """There may be more to do."""
         self._wake.set()
 
-    def is_projected(self, gsn: int) -> bool:
-        """Whether the effects of record `gsn` have been carried out, whatever earlier ones wait for."""
-        return gsn <= self._scanned and not any(order[0] == gsn for order in self._waiting)
+    def is_projected(self, gsn: int, path: bytes = b"") -> bool:
+        """Whether the effects of record `gsn` have been carried out, whatever earlier ones wait for, but for what is to
+        come to the `path` in the namespace by which it named something."""
+        if gsn > self._scanned or any(order[0] == gsn for order in self._waiting):
+            return False
+        if not path or not self._waiting:
+            return True
+        with self._environment.read() as tables:
+            before = [item for order, item in self._waiting.items() if order[0] < gsn]
+            return not is_name_to_come(View(tables), path, before)
 
     @property
     def waiting_bytes(self) -> int:
@@ -107,9 +115,9 @@ class Projector(Checkpoints):
         effects = (item.effect for item in self._waiting.values())
         return sum(effect.content.size for effect in effects if isinstance(effect, e.PutFileEffect | e.WriteEffect))
 
-    async def wait(self, gsn: int, timeout_s: float) -> None:
-        """Until the effects of record `gsn` have been carried out. UnavailableError after the time."""
-        await self._until(lambda: self.is_projected(gsn), gsn, timeout_s)
+    async def wait(self, gsn: int, timeout_s: float, path: bytes = b"") -> None:
+        """Until `is_projected`. UnavailableError after the time."""
+        await self._until(lambda: self.is_projected(gsn, path), gsn, timeout_s)
 
     async def wait_through(self, gsn: int, timeout_s: float) -> None:
         """Until every effect up to `gsn` has been carried out."""
@@ -372,20 +380,7 @@ class Projector(Checkpoints):
             return not self._replaces_later(View(tables), item)
 
     def _replaces_later(self, view: View, item: Item) -> bool:
-        effect = item.effect
-        if not isinstance(effect, e.PutFileEffect):
-            return False
-        inode = view.inode(effect.inode)
-        if inode is None or inode.content is None:
-            return True
-        if inode.content.sealed:
-            return inode.content.digest != effect.content.digest
-        return any(
-            isinstance(later.effect, e.PutFileEffect)
-            and later.effect.inode == effect.inode
-            and later.order > item.order
-            for later in self._waiting.values()
-        )
+        return is_replaced_later(view, item, self._waiting.values())
 
     async def _retry(self) -> bool:
         """Looks again at everything that waits, in order."""

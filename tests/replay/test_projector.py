@@ -29,6 +29,7 @@ from lddp.core.records import (
 )
 from lddp.errors import UnavailableError
 from lddp.replay import projector as module
+from lddp.replay.awaited import name_of_changed
 from tests.core.support import SOURCE, content
 from tests.replay.bench import PATIENCE_S, RULE, Bench, walk
 
@@ -105,6 +106,32 @@ async def test_what_waits_keeps_back_what_conflicts_and_nothing_else(bench: Benc
     await bench.settled()
     bench.assert_equal()
     assert bench.asked == [late.digest]
+
+
+@pytest.mark.parametrize("name", [b"beside", b"there/second"])
+async def test_a_change_is_there_when_it_is_under_the_name_it_was_asked_by(
+    bench: Bench, make: Records, name: bytes
+) -> None:
+    """A file with two names is changed by the first of them; what the other one is in has still to come there."""
+    late = bench.late(b"x" * 5000)
+    bench.submit_all([make.directory(b"d"), make.put(b"beside", b"1"), make.link(b"beside", b"d/second")])
+    bench.submit_all([make.put(b"there", late), make.rename(b"there", b"late"), make.rename(b"d", b"there")])
+    change = SetAttributes(*make.head(name), mode=0o600)
+    bench.submit(change)
+    named = name_of_changed(change)
+    assert named == b"/data/" + name
+    await bench.projector.wait(bench.gsn, PATIENCE_S)
+    await bench.asked_for(late)
+    assert bench.projector.is_projected(bench.gsn, named) == (name == b"beside")
+    await bench.supply(late)
+    await bench.projector.wait(bench.gsn, PATIENCE_S, named)
+    await bench.settled()
+    bench.assert_equal()
+
+
+def test_what_makes_a_name_or_takes_one_is_under_it_by_itself(make: Records) -> None:
+    records = [make.directory(b"d"), make.link(b"a", b"b"), make.rename(b"a", b"b"), make.unlink(b"a")]
+    assert {name_of_changed(record) for record in records} == {b""}
 
 
 async def test_two_files_with_the_same_bytes(bench: Bench, make: Records) -> None:

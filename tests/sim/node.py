@@ -31,6 +31,7 @@ from lddp.node.migration import MigrationDriver
 from lddp.node.originals import Originals
 from lddp.node.survey import Surveyor
 from lddp.node.trees import Trees
+from lddp.replay.awaited import name_of_changed
 from lddp.replay.carrier import Carrier
 from lddp.replay.existing import OnExisting
 from lddp.replay.progress import Progress
@@ -370,7 +371,8 @@ class Node:
         applied = await self.gateway.submit(record, timeout_s)
         if self.projector is not None and not applied.outcome.errno:
             try:
-                await self.projector.wait(applied.gsn, max(0.0, deadline - self.clock.monotonic()))
+                left_s = max(0.0, deadline - self.clock.monotonic())
+                await self.projector.wait(applied.gsn, left_s, name_of_changed(record))
             except UnavailableError:
                 raise OutcomeUnknownError("ordered, but not visible here yet") from None
         return applied

@@ -21,11 +21,11 @@ from tests.sim.world import World
 
 
 def _answer_before_the_effect() -> list[Patch]:
-    return [(Projector, "is_projected", lambda _self, _gsn: True)]
+    return [(Projector, "is_projected", lambda _self, _gsn, _path=b"": True)]
 
 
 def _answer_before_the_bytes() -> list[Patch]:
-    return [(Projector, "is_projected", lambda self, gsn: gsn <= self._scanned)]
+    return [(Projector, "is_projected", lambda self, gsn, _path=b"": gsn <= self._scanned)]
 
 
 def _owners_not_given() -> list[Patch]:
