@@ -24,6 +24,9 @@ from lddp.replay.progress import Order
 _log = logging.getLogger(__name__)
 _READ_AT_ONCE = 4096
 _NAME_BYTES_MAX = 200
+_UNITS_NS = (1, 100, 1_000, 1_000_000, 10_000_000, 1_000_000_000, 2_000_000_000)
+"""What filesystems keep times in. They cut off what is less."""
+_Giving = e.PutFileEffect | e.MakeNodeEffect | e.WriteEffect | e.TruncateEffect | e.SetAttributesEffect
 
 
 class Again:
@@ -54,15 +57,19 @@ class Again:
                 self._made.setdefault(inode, set()).add(note.moved)
             case e.PutFileEffect() | e.MakeNodeEffect():
                 self._files.add(effect.inode)
-                self._times.add(effect.attributes.mtime_ns)
-                kind = effect.kind if isinstance(effect, e.MakeNodeEffect) else Kind.FILE
-                self._given.setdefault(effect.inode, set()).add((kind, effect.attributes.mtime_ns))
-            case e.WriteEffect() | e.TruncateEffect() | e.SetAttributesEffect():
-                self._times.add(effect.attributes.mtime_ns)
-                kind = effect.kind if isinstance(effect, e.SetAttributesEffect) else Kind.FILE
-                self._given.setdefault(effect.inode, set()).add((kind, effect.attributes.mtime_ns))
+                self._learn_time(effect, Kind.FILE if isinstance(effect, e.PutFileEffect) else effect.kind)
+            case e.WriteEffect() | e.TruncateEffect():
+                self._learn_time(effect, Kind.FILE)
+            case e.SetAttributesEffect():
+                self._learn_time(effect, effect.kind)
             case _:
                 return
+
+    def _learn_time(self, effect: _Giving, kind: Kind) -> None:
+        given = effect.attributes.mtime_ns
+        for kept in {given - given % unit for unit in _UNITS_NS}:
+            self._times.add(kept)
+            self._given.setdefault(effect.inode, set()).add((kind, kept))
 
     def confirmed(self, note: Note, earlier: Note) -> Note:
         """What is noted of an effect that was noted before: other handles only where the log itself has made another

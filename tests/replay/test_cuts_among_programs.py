@@ -155,6 +155,18 @@ async def test_a_file_is_not_cut_once_more_after_a_program_has_written_to_it(tmp
     assert await recovered(bench, boots) == {b"a": b"theirs"}
 
 
+@pytest.mark.parametrize("unit_ns", [100, 10**6, 10**9])
+async def test_what_was_put_is_known_where_times_are_kept_in_larger_units(
+    tmp_path: Path, boots: Boots, unit_ns: int
+) -> None:
+    """A file that a power cut has torn is put again."""
+    bench = await begun(tmp_path, "mkdir d", "put a")
+    inode = bench.zone.root.entries[b"a"]
+    inode.attributes = inode.attributes._replace(mtime_ns=inode.attributes.mtime_ns // unit_ns * unit_ns)
+    wanted, inode.data = bytes(inode.data), bytearray()
+    assert await recovered(bench, boots) == {b"a": wanted, b"d": None}
+
+
 async def test_a_write_to_what_a_program_has_written_to_is_done_again_and_shows(tmp_path: Path, boots: Boots) -> None:
     """A process may have been ended in the middle of it. The time is not the one that the log knows."""
     bench = await begun(tmp_path, "put a", "write a")
