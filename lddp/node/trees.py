@@ -79,7 +79,8 @@ class Trees:
         self.zones[rule.number] = zone
         if not observe_only:
             options = MigrationOptions.from_bytes(rule.options)
-            self.carriers[rule.number] = Carrier(zone, OnExisting(options.on_existing))
+            is_shared = rule.source == self._zone
+            self.carriers[rule.number] = Carrier(zone, OnExisting(options.on_existing), is_shared=is_shared)
 
     def _staging_for(self, rule: Rule, root: Path) -> Path:
         """A directory on the tree's own filesystem, from which files can be renamed into place: the node's staging

@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from lddp.core import effects as e
 from lddp.errors import UnavailableError
 from lddp.ports import ContentSource
+from lddp.replay.again import Again
 from lddp.replay.carrier import Carrier
+from lddp.replay.notes import Note
 from lddp.replay.outbox import Item
 from lddp.replay.progress import Order, Progress
 from lddp.replay.readings import Readings
@@ -37,8 +39,18 @@ class Batches:
         self._open: dict[int, Carrier] = {}
         self.readings = Readings()
         self.retained: Retained | None = None
+        self.noted: Mapping[Order, Note] = {}
+        """Of effects that an earlier process was about to carry out, and ..."""
+        self.again: Mapping[int, Again] = {}
+        """... of trees that programs change, too: what the log knows there."""
         self.traced: set[Order] = set()
         """Effects of which the carriers' `touched` knows already."""
+
+    def inherit(
+        self, traced: set[Order], retained: Retained | None, noted: Mapping[Order, Note], again: Mapping[int, Again]
+    ) -> None:
+        """What is known of earlier processes, once that has been read."""
+        self.traced, self.retained, self.noted, self.again = traced, retained, noted, again
 
     def carry(self, ready: Sequence[Ready]) -> tuple[int, OSError | UnavailableError | None]:
         """How many were carried out, and what stopped the next: the filesystem, or that its bytes are not here any
@@ -65,6 +77,8 @@ class Batches:
             effect = item.effect
             if not isinstance(effect, e.PutFileEffect) or source is None or item.rule != rule:
                 break
+            if rule in self.again and item.order in self.noted:
+                break
             if carrier is None or not carrier.is_plain(effect):
                 break
             files.append((effect, source))
@@ -81,10 +95,21 @@ class Batches:
         if carrier is None:
             progress.mark(order)
             return None
+        note, again = self.noted.get(order), self.again.get(item.rule)
         carrier.repeats = order[0] <= self._repeated_through or order in progress.begun
         carrier.traced = order in self.traced
         if type(effect) in _MOVES:
             progress.begin(order)
+        if note is not None and note.there is not None and again is not None:
+            try:
+                now = again.now(carrier.zone, effect, note)
+            except OSError as error:
+                return error
+            if now is None:
+                carrier.pass_over(effect)
+                progress.mark(order)
+                return None
+            effect = now
         if isinstance(effect, e.WriteEffect | e.TruncateEffect):
             if self.retained is not None:
                 self.retained.save_base(item.rule, effect, carrier.zone)

@@ -10,6 +10,7 @@ from typing import Any
 from lddp.core import effects as e
 from lddp.core.records import Kind
 from lddp.ports import ContentSource, NewFile, ZoneFilesystem
+from lddp.replay.again import release
 from lddp.replay.existing import OnExisting, is_as_wanted
 from lddp.replay.places import name_aside, path_of
 from lddp.replay.touched import follow, parent_of
@@ -23,9 +24,11 @@ class Carrier:
     """One rule's tree in this zone. Collects the directories whose entries it changed (`touched`), because changing
     them moved their modification times, and what was not as the log left it (`drift`)."""
 
-    def __init__(self, zone: ZoneFilesystem, policy: OnExisting) -> None:
+    def __init__(self, zone: ZoneFilesystem, policy: OnExisting, *, is_shared: bool = False) -> None:
         self.zone = zone
         self.policy = policy
+        self.is_shared = is_shared
+        """Whether programs change the tree, too, or have done so until its migration was completed."""
         self.touched: set[bytes] = set()
         self.withheld: set[int] = set()
         """Files of which the zone has no object, because their bytes were passed over. At their names there is nothing,
@@ -68,6 +71,11 @@ class Carrier:
                 raise
             self._note_drift(effect)
 
+    def pass_over(self, effect: e.Effect) -> None:
+        """The effect may have been carried out, by a process that was ended, and is not carried out again."""
+        self._made.clear()
+        follow(self.touched, effect, again=True)
+
     def is_plain(self, effect: e.PutFileEffect) -> bool:
         """Whether a file is put without a look at what has its name."""
         if effect.inode in self.withheld:
@@ -107,6 +115,10 @@ class Carrier:
         return False
 
     def _note_drift(self, effect: e.Effect) -> None:
+        if self.is_shared and isinstance(effect, e.MakeDirectoryEffect | e.UnparkEffect):
+            is_new = isinstance(effect, e.MakeDirectoryEffect)
+            release(self.zone, name_aside(effect.inode) if is_new else b"%d" % effect.inode, path_of(effect))
+            self.touched.add(b"")
         if self.repeats:
             return
         path = path_of(effect)

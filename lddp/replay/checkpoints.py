@@ -15,6 +15,7 @@ from lddp.core.tables import Table, Tables
 from lddp.core.view import View
 from lddp.ports import Clock, ContentStore, KeyValue
 from lddp.replay import outbox
+from lddp.replay.again import read_again
 from lddp.replay.carrier import Carrier
 from lddp.replay.lasting import lasting_paths
 from lddp.replay.moves import Moves
@@ -24,6 +25,7 @@ from lddp.replay.notes import (
     forget_orders,
     is_noted,
     note_boot,
+    note_stand_ins,
     noted_orders,
     read_boot,
     read_notes,
@@ -81,7 +83,7 @@ class Checkpoints:
             self._boot_is_noted = is_noted(tables, self._boot)
         self.durable = self._cursor[0]
         """GSN up to which every effect has been carried out and would survive a power cut."""
-        self._moves = Moves(carriers)
+        self._moves = Moves(carriers, self._is_left)
         self._scanned = 0
         self._waiting: dict[tuple[int, int], Item] = {}
         self._done = set(progress.done)
@@ -116,6 +118,9 @@ class Checkpoints:
     def projected(self) -> int:
         """GSN up to which every effect has been carried out."""
         return min(self._scanned, min(self._waiting)[0] - 1) if self._waiting else self._scanned
+
+    def _earlier(self, item: Item) -> list[Item]:
+        return [waiting for order, waiting in self._waiting.items() if order < item.order]
 
     async def checkpoint(self) -> None:
         """Returns when everything carried out before this call is durable, directory times included."""
@@ -232,6 +237,12 @@ class Checkpoints:
         await self._transact(functools.partial(note_boot, boot=boot))
         self._boot = boot
 
+    def _is_left(self, rule: int) -> bool:
+        """Whether programs have no business in the tree of a rule any more, because its migration is completed."""
+        with self._environment.read() as tables:
+            migration = View(tables).migration(rule)
+        return migration is not None and migration.state == "completed"
+
     def _read_past(self, rule: int) -> Past:
         """What was done in a rule's tree since the last checkpoint, or was about to be."""
         with self._environment.read() as tables:
@@ -239,13 +250,16 @@ class Checkpoints:
 
     async def _note_rewound(self, rule: int) -> None:
         """A tree has the names of the last checkpoint again, durably: what is noted of it from before is no more so."""
-        boot = self._boot.without(rule)
+        boot, again = self._boot.without(rule), self._moves.again.get(rule)
         with self._environment.read() as tables:
             orders = noted_orders(tables, rule)
 
         def note(tables: Tables) -> None:
             note_boot(tables, boot)
-            forget_orders(tables, orders)
+            if again is None:
+                forget_orders(tables, orders)
+            else:
+                note_stand_ins(tables, rule, again.stand_ins)
             touched = {
                 **_read(tables, _TOUCHED, {}),
                 rule: sorted(_read_sets(tables, _TOUCHED).get(rule, set()) | {b""}),
@@ -272,6 +286,7 @@ class Checkpoints:
                 self._lasting = lasting_paths(tables, self._cursor, self._done)
             notes = read_notes(tables)
             self._moves.noted = {order: note for order, note in notes.items() if order not in self._done}
+            self._moves.again = read_again(tables, self._cursor, notes)
             place = self._cursor
             while self._done and (items := outbox.read(tables, place, BATCH_EFFECTS)):
                 for item in items:

@@ -8,15 +8,19 @@ A new directory gets its name only after that, too: it is made beside the tree, 
 first. So nothing that may stand at its name after a power cut is taken for it.
 
 What a file put since the last checkpoint is made of can be had again, so it needs no handle: it is put again.
+
+At a tree that programs change, too, it is also written down what has the name that an effect is about to take: see
+`again`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from lddp.core import effects as e
 from lddp.core.records import Kind
+from lddp.replay.again import Again, release
 from lddp.replay.batches import Ready
 from lddp.replay.carrier import Carrier
 from lddp.replay.conflicts import ancestors, paths
@@ -71,15 +75,21 @@ class _Names:
 
 
 class Moves:
-    """`carriers` holds this zone's tree of every rule. `retained` says which bytes stay at hand for the next start."""
+    """`carriers` holds this zone's tree of every rule. `retained` says which bytes stay at hand for the next start, and
+    `is_left` of which rules no program changes the tree any more."""
 
-    def __init__(self, carriers: Mapping[int, Carrier]) -> None:
+    def __init__(self, carriers: Mapping[int, Carrier], is_left: Callable[[int], bool] = lambda _rule: False) -> None:
         self._carriers = carriers
+        self._is_left = is_left
+        self._shared: set[int] = set()
+        """Rules of the batch whose trees programs change, too."""
         self._open: dict[int, Carrier] = {}
         """Those of the batch that is looked at: a rule may be removed meanwhile."""
         self.retained: Retained | None = None
         self.noted: dict[Order, Note] = {}
         """Of effects that an earlier process was about to carry out."""
+        self.again: dict[int, Again] = {}
+        """Of trees that programs change, too, of which there are such notes."""
         self._moved: dict[int, Note] = {}
         """What was noted of objects that were moved since the last checkpoint, by inode."""
         self._fresh: set[int] = set()
@@ -111,9 +121,10 @@ class Moves:
             self._note_bytes(item.effect)
 
     def forget(self, orders: Iterable[Order]) -> None:
-        """What these effects had moved is back."""
+        """What these effects had moved is back, or is to be left alone: the notes that say so stay."""
         for order in orders:
-            self.noted.pop(order, None)
+            if order in self.noted and self.noted[order].there is None:
+                del self.noted[order]
         self._moved.clear()
 
     # -- effects ----------------------------------------------------------------------------------------------------
@@ -121,9 +132,13 @@ class Moves:
     def concern(self, batch: Sequence[Ready]) -> bool:
         """Whether `prepare` is to be called for these effects; False where they may be carried out at once."""
         self._open = dict(self._carriers)
+        shared = [rule for rule, carrier in self._open.items() if carrier.is_shared]
+        self._shared = {rule for rule in shared if not self._is_left(rule)}
         for item, _ in batch:
             effect = item.effect
             if type(effect) in _LOOKED_AT or (isinstance(effect, e.RemoveEffect) and effect.directory):
+                return True
+            if item.rule in self._shared and _name_taken(effect):
                 return True
         for ready in batch:
             self._note_made(*ready)
@@ -142,7 +157,7 @@ class Moves:
             if type(effect) in _CHANGES and self._needs_checkpoint(effect.inode):
                 return Prepared(notes, number, roots, checkpoint=not number)
             try:
-                note = self._note(item, names)
+                note = self._note_among_programs(item, names) if item.rule in self._shared else self._note(item, names)
             except _Depends:
                 return Prepared(notes, number, roots)
             if note is not None:
@@ -176,6 +191,33 @@ class Moves:
                 return self._make_parked(item, names) if path else None
             case _:
                 return None
+
+    def _note_among_programs(self, item: Item, names: _Names) -> Note | None:
+        """Besides, what has the name that the effect takes, as it was the first time."""
+        effect, path = item.effect, _name_taken(item.effect)
+        earlier, again = self.noted.get(item.order, Note()), self.again.get(item.rule)
+        there = earlier if earlier.there is not None else self._there(item, path, names)
+        note = self._note(item, names)
+        if again is not None and earlier.there is not None and not isinstance(effect, e.MakeDirectoryEffect):
+            note = again.confirmed(note or Note(), earlier)
+            self._moved.pop(effect.inode, None)
+            if note.moved:
+                self._moved[effect.inode] = note
+        is_unneeded = not path or isinstance(effect, e.MakeDirectoryEffect)
+        if note is None and is_unneeded and not isinstance(effect, e.ParkEffect):
+            return None
+        note = (note or Note())._replace(there=there.there, there_ns=there.there_ns)
+        if again is not None and earlier.there is not None:
+            again.learn(effect, note)
+        return None if note == earlier else note
+
+    def _there(self, item: Item, path: bytes, names: _Names) -> Note:
+        """What has a name."""
+        state = names.state(item.rule, path) if path else "new"
+        if state == "changed":
+            raise _Depends
+        status = status_at(self._open[item.rule].zone, path) if state is None else None
+        return Note(there=b"") if status is None else Note(there=status.handle, there_ns=status.mtime_ns)
 
     def _moved_by(self, item: Item, names: _Names) -> Note:
         """Of what an effect moves; empty where there is nothing that would have to be found again."""
@@ -221,7 +263,10 @@ class Moves:
             if not zone.parked_handle(name):
                 return None
             # Somebody else has made it since the last look. What was noted of the parked one is not true of it.
-            zone.remove_parked(name)
+            if item.rule in self._shared:
+                release(zone, name, effect.path)
+            else:
+                zone.remove_parked(name)
             return Note()
         try:
             note = Note(zone.make_parked(name))
@@ -259,3 +304,14 @@ class Moves:
         if content.inline is not None or not content.size:
             return True
         return self.retained is not None and self.retained.concerns(effect)
+
+
+def _name_taken(effect: e.Effect) -> bytes:
+    """The name that an effect takes from whatever has it, or by which it changes a file; empty where there is none."""
+    match effect:
+        case e.LinkEffect() | e.RenameEffect() | e.UnparkEffect():
+            return effect.to
+        case e.ParkEffect() | e.SetAttributesEffect(kind=Kind.DIRECTORY):
+            return b""
+        case _:
+            return effect.path

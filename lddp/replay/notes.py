@@ -16,6 +16,7 @@ _BOOT = b"boot"
 _MOVED = b"moved:"
 _MOVED_END = b"moved;"
 _ROOT = b"root-handle:"
+_STAND_INS = b"stand-ins:"
 
 
 class Note(NamedTuple):
@@ -26,6 +27,11 @@ class Note(NamedTuple):
     gone: bytes = b""
     is_directory: bool = False
     """What is moved."""
+    there: bytes | None = None
+    """At a tree that programs change, too: handle of what has the name that the effect takes, or of the file that it
+    changes; empty where there is nothing."""
+    there_ns: int = 0
+    """Its modification time."""
 
 
 def keep_notes(tables: Tables, notes: Mapping[Order, Note], roots: Mapping[int, bytes]) -> None:
@@ -42,6 +48,16 @@ def read_root(tables: Tables, rule: int) -> bytes:
     return tables.get(Table.LOCAL, _ROOT + b"%d" % rule) or b""
 
 
+def read_stand_ins(tables: Tables, rule: int) -> set[bytes]:
+    """Handles of directories that a recovery has made in the place of others that are gone."""
+    data = tables.get(Table.LOCAL, _STAND_INS + b"%d" % rule)
+    return set() if data is None else set(msgpack.unpackb(data))
+
+
+def note_stand_ins(tables: Tables, rule: int, handles: Iterable[bytes]) -> None:
+    tables.put(Table.LOCAL, _STAND_INS + b"%d" % rule, msgpack.packb(sorted(handles)))
+
+
 def read_notes(tables: Tables) -> dict[Order, Note]:
     """Of effects since the last checkpoint, in log order."""
     return {
@@ -53,7 +69,7 @@ def read_notes(tables: Tables) -> dict[Order, Note]:
 def _decoded(data: bytes) -> Note:
     fields = msgpack.unpackb(data, use_list=False)
     # Notes once had handles of directories in the place of what is now the third field.
-    return Note(*fields) if len(fields) == len(Note._fields) else Note(*fields[:2])
+    return Note(*fields) if len(fields) > 2 and isinstance(fields[2], bool) else Note(*fields[:2])
 
 
 def forget_notes(tables: Tables, through: int) -> None:

@@ -39,6 +39,8 @@ class Thing:
     homes: list[Place] = field(default_factory=list)
     """Its places at the checkpoint, as far as they matter: none of what is fresh."""
     is_moved: bool = False
+    is_removed: bool = False
+    """The log has taken it away since."""
     depth: int = 0
     """How far from the root it was at the checkpoint."""
     places: list[Place] = field(default_factory=list)
@@ -86,7 +88,7 @@ class Past:
                 moved_directory = is_directory or handles.is_directory
                 thing = self._leave(self._place(path), inode, moved_directory, handles.moved)
                 if handles.gone:
-                    self._at(self._place(to), 0, True, handles.gone)
+                    self._at(self._place(to), 0, True, handles.gone).is_removed = True
                 self._come(thing, self._place(to))
             case e.ParkEffect(inode, path):
                 thing = self._leave(self._place(path), inode, handles.is_directory, handles.moved)
@@ -96,7 +98,7 @@ class Past:
                 self._come(thing, self._place(to))
             case e.RemoveEffect(inode, path, is_directory):
                 place = self._place(path) if path else (self.parked, b"%d" % inode)
-                self._at(place, inode, is_directory, handles.gone)
+                self._at(place, inode, is_directory, handles.gone).is_removed = True
                 self._now[place] = None
             case _:
                 return

@@ -24,6 +24,7 @@ from lddp.core.view import View
 from lddp.errors import LddpError, UnavailableError, errno_name, quoted
 from lddp.ports import Clock, ContentSource, ContentStore, KeyValue, Sleep
 from lddp.replay import outbox
+from lddp.replay.among_programs import rewind_among_programs
 from lddp.replay.awaited import is_name_to_come, is_replaced_later
 from lddp.replay.batches import Batches, Ready
 from lddp.replay.carrier import Carrier
@@ -138,7 +139,7 @@ class Projector(Checkpoints):
     async def run(self) -> None:
         """Projects until cancelled."""
         self._recover()
-        self._batches.traced, self._batches.retained = self._traced, self.retained
+        self._batches.inherit(self._traced, self.retained, self._moves.noted, self._moves.again)
         if not self._boot_is_noted:
             await self._note_boot(self._boot)
         try:
@@ -307,10 +308,10 @@ class Projector(Checkpoints):
 
     async def _prepare(self, batch: list[Ready]) -> list[Ready]:
         """The first ones of a batch, which may be carried out now: what moves objects says first which."""
+        loop = asyncio.get_running_loop()
         while self._moves.concern(batch):
             try:
-                look = functools.partial(self._moves.prepare, batch)
-                prepared = await asyncio.get_running_loop().run_in_executor(self._executor, look)
+                prepared = await loop.run_in_executor(self._executor, self._moves.prepare, batch)
                 if not prepared.checkpoint:
                     if prepared.notes:
                         await self._transact(functools.partial(keep_notes, notes=prepared.notes, roots=prepared.roots))
@@ -322,11 +323,13 @@ class Projector(Checkpoints):
 
     async def _rewind_trees(self) -> None:
         """After a power cut: brings back what was moved since the last checkpoint, before anything else is done."""
-        for rule, carrier in [(rule, self._carriers[rule]) for rule in self._boot.rules if rule in self._carriers]:
-            past = self._read_past(rule)
+        loop = asyncio.get_running_loop()
+        for rule, zone in [(rule, self._carriers[rule].zone) for rule in self._boot.rules if rule in self._carriers]:
+            again = self._moves.again.get(rule)
+            bring = rewind if again is None else functools.partial(rewind_among_programs, again=again)
             try:
-                await asyncio.get_running_loop().run_in_executor(self._executor, rewind, carrier.zone, past)
-                await asyncio.get_running_loop().run_in_executor(None, carrier.zone.sync)
+                await loop.run_in_executor(self._executor, bring, zone, self._read_past(rule))
+                await loop.run_in_executor(None, zone.sync)
             except OSError as error:
                 await self._refused(error, "a tree after a power cut")
                 self._wake.set()
@@ -361,9 +364,6 @@ class Projector(Checkpoints):
             self._packs[content.pack] = max(item.order[0], self._packs.get(content.pack, 0))
         elif content.inline is None and content.size:
             self._store.release(content)
-
-    def _earlier(self, item: Item) -> list[Item]:
-        return [waiting for order, waiting in self._waiting.items() if order < item.order]
 
     # -- waiting for bytes ------------------------------------------------------------------------------------------
 

@@ -35,17 +35,17 @@ from lddp.replay.places import is_directory, name_aside, name_of_moved, status_a
 _log = logging.getLogger(__name__)
 _ROUNDS_MIN = 8
 _LENT = b".lddp-parked-"
-_IN_THE_WAY = frozenset((errno.EINVAL, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR, errno.EXDEV, errno.ELOOP))
+IN_THE_WAY = frozenset((errno.EINVAL, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR, errno.EXDEV, errno.ELOOP))
 
 
 @dataclass(eq=False, slots=True)
-class _Sight:
+class Sight:
     """An object that was found in the tree. What is not `real` only stands for the thing, which is not there."""
 
     thing: Thing
     real: bool
     path: bytes
-    above: _Sight | None = None
+    above: Sight | None = None
     name: bytes = b""
     is_home: bool = False
     """Whether this is where the thing was at the checkpoint."""
@@ -72,13 +72,19 @@ class _Empty:
 
 def rewind(zone: ZoneFilesystem, past: Past) -> None:
     """Puts things where they were. Blocking; OSError where the filesystem refuses for a reason that may go away."""
-    if past.root.handle not in (b"", zone.status(b"").handle):
-        _log.critical("a filesystem has other handles now: what was moved before a power cut is not found; compare it")
-        return
-    _Rewinding(zone, past).run()
+    if is_recognised(zone, past):
+        Rewinding(zone, past).run()
 
 
-class _Rewinding:
+def is_recognised(zone: ZoneFilesystem, past: Past) -> bool:
+    """Whether handles still mean what they meant before the power cut."""
+    if past.root.handle in (b"", zone.status(b"").handle):
+        return True
+    _log.critical("a filesystem has other handles now: what was moved before a power cut is not found; compare it")
+    return False
+
+
+class Rewinding:
     """Looks, and does what is to be done as far as it can be told from there, until there is nothing to be done."""
 
     def __init__(self, zone: ZoneFilesystem, past: Past) -> None:
@@ -95,8 +101,8 @@ class _Rewinding:
         """Names under which a new directory may be parked, and in the root while it is looked into."""
         self._emptied: set[Thing] = set()
         """New directories that were set aside when all that is known to be in them was out of them."""
-        self._sights: list[_Sight] = []
-        self._seen: dict[Thing, list[_Sight]] = {}
+        self._sights: list[Sight] = []
+        self._seen: dict[Thing, list[Sight]] = {}
         self._parked: dict[Thing, bytes] = {}
         self._real: set[Thing] = set()
         for thing in past.things:
@@ -108,6 +114,9 @@ class _Rewinding:
             if not (self._set_aside() or self._reveal() or self._put_back() or self._make_stand_ins()):
                 self._park_again()
                 return
+        self._end_in_vain()
+
+    def _end_in_vain(self) -> None:
         _log.critical("a tree could not be brought back to its last checkpoint after a power cut: compare it")
 
     def _get_to_know(self, thing: Thing) -> None:
@@ -117,7 +126,7 @@ class _Rewinding:
             name = _LENT + thing.homes[0][1]
             thing.homes = [(self._past.root, name)]
             self._past.root.names[name] = [thing]
-        if thing.is_fresh and thing.is_directory and thing.inode and not thing.is_alone and not thing.is_only_said:
+        if self._is_unstable(thing):
             self._unstable.add(thing)
             for name in [self._aside(thing), *(name for parent, name in thing.places if parent is self._past.parked)]:
                 self._hidden[name] = _LENT + name
@@ -128,6 +137,16 @@ class _Rewinding:
         if known.homes and (known.is_directory or thing.is_directory):
             return  # it has one name: a program has moved it from there to where it was met again
         known.homes += [home for home in thing.homes if home not in known.homes]
+
+    def _is_unstable(self, thing: Thing) -> bool:
+        """Whether it is a new directory that may be where another thing is to be."""
+        return (
+            thing.is_fresh
+            and thing.is_directory
+            and bool(thing.inode)
+            and not thing.is_alone
+            and not thing.is_only_said
+        )
 
     def _aside(self, thing: Thing) -> bytes:
         """The name under which a thing waits outside of the tree."""
@@ -150,7 +169,7 @@ class _Rewinding:
                 self._parked[thing] = name
         self._real = set(self._parked)
         self._sights, self._seen = [], {}
-        self._add(_Sight(self._past.root, True, b""))
+        self._add(Sight(self._past.root, True, b""))
         for sight in self._sights:
             for name, been in sight.thing.names.items():
                 if not any(thing.is_directory or thing.handle for thing in been):
@@ -160,19 +179,19 @@ class _Rewinding:
         for sight in self._sights:  # again, because now it is known what is there
             sight.is_home = self._is_home(sight)
 
-    def _add(self, sight: _Sight) -> None:
+    def _add(self, sight: Sight) -> None:
         sight.is_home = self._is_home(sight)
         self._sights.append(sight)
         self._seen.setdefault(sight.thing, []).append(sight)
 
-    def _see(self, above: _Sight, name: bytes, path: bytes, been: list[Thing]) -> None:
+    def _see(self, above: Sight, name: bytes, path: bytes, been: list[Thing]) -> None:
         status = status_at(self._zone, path)
         if status is None:
             return
         thing = self._by_handle.get(status.handle)
         if thing is not None:
             self._real.add(thing)
-            self._add(_Sight(thing, True, path, above, name))
+            self._add(Sight(thing, True, path, above, name))
             return
         if status.kind is not Kind.DIRECTORY:
             return
@@ -182,13 +201,13 @@ class _Rewinding:
         nameless = [thing for thing in directories if not thing.handle and not thing.is_only_said]
         for thing in nameless[:1]:
             self._real.add(thing)
-            self._add(_Sight(thing, True, path, above, name))
+            self._add(Sight(thing, True, path, above, name))
             return
         for thing in directories:
             if (above.thing, name) in thing.homes:
-                self._add(_Sight(thing, False, path, above, name))
+                self._add(Sight(thing, False, path, above, name))
 
-    def _is_home(self, sight: _Sight) -> bool:
+    def _is_home(self, sight: Sight) -> bool:
         above = sight.above
         if above is None:
             return True
@@ -212,7 +231,7 @@ class _Rewinding:
                 done |= self._try(thing, partial(self._take_away, sight, at_home))
         return done
 
-    def _take_away(self, sight: _Sight, at_home: set[Thing]) -> None:
+    def _take_away(self, sight: Sight, at_home: set[Thing]) -> None:
         thing = sight.thing
         if not thing.is_directory and (thing in at_home or thing in self._parked):
             self._zone.remove(sight.path)
@@ -228,12 +247,18 @@ class _Rewinding:
         try:
             change()
         except OSError as error:
-            if error.errno not in _IN_THE_WAY:
-                raise
-            self._stuck.add(thing)
-            _log.critical("inode %d cannot be brought back after a power cut, compare its tree: %s", thing.inode, error)
-            return False
+            return self._give_up(thing, error)
         return True
+
+    def _give_up(self, thing: Thing, error: OSError) -> bool:
+        if error.errno not in IN_THE_WAY:
+            raise error
+        self._stuck.add(thing)
+        _log.critical("inode %d cannot be brought back after a power cut, compare its tree: %s", thing.inode, error)
+        return False
+
+    def _claim(self, path: bytes, thing: Thing) -> None:
+        """The thing is about to get this name, from whatever has it."""
 
     def _reveal(self) -> bool:
         """What was moved into a new directory that is parked by now has to come out of it."""
@@ -282,14 +307,16 @@ class _Rewinding:
         for parent, name in homes:
             above = self._make_way(parent)
             path = above + b"/" + name if above else name
-            waiting = self._parked.pop(thing, None)
+            self._claim(path, thing)
+            waiting = self._parked.get(thing)
             if waiting is not None:
                 self._zone.unpark(waiting, path)
-                self._add(_Sight(thing, True, path, self._sight_of(parent), name))
+                del self._parked[thing]
+                self._add(Sight(thing, True, path, self._sight_of(parent), name))
             else:
                 self._zone.link(self._sight_of(thing).path, path)
 
-    def _sight_of(self, thing: Thing) -> _Sight:
+    def _sight_of(self, thing: Thing) -> Sight:
         found = self._seen[thing]
         return next((sight for sight in found if sight.real), found[0])
 
@@ -304,12 +331,16 @@ class _Rewinding:
         for thing in reversed(missing):
             name = thing.homes[0][1]
             path = above.path + b"/" + name if above.path else name
-            if not is_directory(self._zone, path):
-                self._zone.make_directory(path, self._attributes(0o700))
-                self._made += 1
-            above = _Sight(thing, False, path, above, name)
+            self._stand(thing, path)
+            above = Sight(thing, False, path, above, name)
             self._add(above)
         return above.path
+
+    def _stand(self, _thing: Thing, path: bytes) -> None:
+        """A directory, new unless there is one, stands for one that is gone."""
+        if not is_directory(self._zone, path):
+            self._zone.make_directory(path, self._attributes(0o700))
+            self._made += 1
 
     def _make_stand_ins(self) -> bool:
         """For what is gone. Effects put things into a directory, and take them out again; and the name that a file

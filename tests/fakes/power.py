@@ -53,6 +53,8 @@ class PowerZone(FakeZone):
     """`cut` takes the power away."""
 
     def __init__(self, *, observe_only: bool = False, capacity: int | None = None) -> None:
+        self.tears_attributes = True
+        """Filesystems with a journal do not, once the name is on the disk."""
         self._recording: Change | None = None
         self._replaying: Change | None = None
         self.changes: list[Change] = []
@@ -192,7 +194,7 @@ class PowerZone(FakeZone):
         for change in done:
             numbers = change.made or change.objects
             for inode in [self._inodes[number] for number in sorted(numbers) if number in self._inodes]:
-                if change.method in _ATTRIBUTES and random.random() < 0.3:
+                if self.tears_attributes and change.method in _ATTRIBUTES and random.random() < 0.3:
                     inode.attributes = old[inode.number].attributes if inode.number in old else _TORN
                 if inode.kind is not Kind.FILE or random.random() < 0.5:
                     continue

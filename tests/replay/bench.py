@@ -92,8 +92,10 @@ class Wait:
 class WatchedCarrier(Carrier):
     """Ends the process before or after the effect `kill_at`, counted from 0 over all carriers of one start."""
 
-    def __init__(self, zone: FakeZone, policy: OnExisting, kill: Callable[[bool], None]) -> None:
-        super().__init__(zone, policy)
+    def __init__(
+        self, zone: FakeZone, policy: OnExisting, kill: Callable[[bool], None], *, is_shared: bool = False
+    ) -> None:
+        super().__init__(zone, policy, is_shared=is_shared)
         self._kill = kill
         self.carried: list[e.Effect] = []
 
@@ -113,15 +115,17 @@ class Strict:
 
 class Bench:
     """`late` says which contents are not here at once; they come when `supply` is called. Bytes go into the log as
-    digests where `late` holds for them."""
+    digests where `late` holds for them. A shared tree is one that programs change, too."""
 
-    def __init__(self, directory: Path, policy: OnExisting = OnExisting.OVERWRITE) -> None:
+    def __init__(self, directory: Path, policy: OnExisting = OnExisting.OVERWRITE, *, is_shared: bool = False) -> None:
         self.directory = directory
         self.policy = policy
+        self.is_shared = is_shared
         self.environment = MemoryKeyValue()
         with self.environment.read() as tables:
             self.machine = StateMachine(tables)
         self.zone = PowerZone()
+        self.zone.tears_attributes = not is_shared
         self.model = Zone(TARGET, RULE)
         self.store = Store(directory / "content")
         self.store.use(self._fetch)
@@ -150,7 +154,7 @@ class Bench:
     def _build(self, carriers: dict[int, Carrier] | None = None) -> None:
         """A process starts: nothing is known but what is in the database and in the file of marks."""
         self.progress = Progress(str(self.directory / "progress"))
-        self.carrier = WatchedCarrier(self.zone, self.policy, lambda after: self.kill(after))
+        self.carrier = WatchedCarrier(self.zone, self.policy, lambda after: self.kill(after), is_shared=self.is_shared)
         self.projector = Projector(
             self.environment,
             self._transact,

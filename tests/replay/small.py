@@ -139,8 +139,11 @@ AnyZone = FallibleZone | MortalFiles
 class Machine:
     """One machine: its database, its zone, and the process on it, over several boots. `boots` counts those of all."""
 
-    def __init__(self, path: str, prompt: Prompt, boots: Iterator[int], zone: AnyZone | None = None) -> None:
+    def __init__(
+        self, path: str, prompt: Prompt, boots: Iterator[int], zone: AnyZone | None = None, *, is_shared: bool = False
+    ) -> None:
         self._path = path
+        self._is_shared = is_shared
         self._prompt = prompt
         self._boots = boots
         self._boot = next(boots)
@@ -148,6 +151,8 @@ class Machine:
         with self._environment.read() as tables:
             self._machine = StateMachine(tables)
         self.zone = FallibleZone() if zone is None else zone
+        if isinstance(self.zone, FallibleZone):
+            self.zone.tears_attributes = not is_shared
         self.model = Zone(TARGET, RULE)
         self._contents = Contents()
         self._time = Time()
@@ -161,16 +166,16 @@ class Machine:
 
     def twin(self) -> Machine:
         """The same machine at the moment at which its power goes."""
-        other = Machine(self._path, self._prompt, self._boots)
         assert isinstance(self.zone, FallibleZone)
-        other._environment, other.zone, other.model = self._environment.copy(), self.zone.twin(), self.model
+        other = Machine(self._path, self._prompt, self._boots, self.zone.twin(), is_shared=self._is_shared)
+        other._environment, other.model = self._environment.copy(), self.model
         other._gsn = self._gsn
         return other
 
     def _start(self) -> None:
         progress_module.boot_id = lambda: b"%036d" % self._boot
         self._progress = Progress(self._path)
-        self.carrier = Carrier(self.zone, OnExisting.OVERWRITE)
+        self.carrier = Carrier(self.zone, OnExisting.OVERWRITE, is_shared=self._is_shared)
         self.projector = Projector(
             self._environment,
             self._transact,
@@ -279,6 +284,11 @@ class Machine:
         self.zone.changes_left = changes_max
         self.again()
 
+    def lose_power(self, random: Random, prefix: int | None) -> None:
+        """Power goes; the process has ended before."""
+        assert isinstance(self.zone, FallibleZone)
+        self.zone.cut(random, prefix)
+
     def again(self) -> None:
         """The machine starts."""
         self._boot = next(self._boots)
@@ -308,14 +318,15 @@ class Played(NamedTuple):
 
 
 class Stage:
-    """Plays stories, one after the other, in one loop."""
+    """Plays stories, one after the other, in one loop; at a shared tree, which programs change, too, if they do."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, is_shared: bool = False) -> None:
+        self._is_shared = is_shared
         self._path = str(directory / "progress")
         self._prompt = Prompt()
         self._boots = itertools.count(1)
 
-    async def _played(self, story: Story, dies_at: int = -1) -> tuple[Machine, Story, int]:
+    async def played(self, story: Story, dies_at: int = -1) -> tuple[Machine, Story, int]:
         """With `dies_at`, everything is ordered at once, and the process ends at that change of the zone."""
         machine = self.machine()
         machine.begin()
@@ -338,13 +349,13 @@ class Stage:
         one."""
         random = Random(f"small {seed}")
         cuts = 0
-        whole, taken, syncs = await self._played(story)
+        whole, taken, syncs = await self.played(story)
         assert isinstance(whole.zone, FallibleZone)
         changes = len(whole.zone.changes)
         for prefix in range(changes + 1 + MORE_CUTS):
             kept = prefix if prefix <= changes else None
             dies_at = -1 if kept is not None else random.randrange(changes + 1)
-            machine = whole.twin() if kept is not None else (await self._played(taken, dies_at))[0]
+            machine = whole.twin() if kept is not None else (await self.played(taken, dies_at))[0]
             second = random.randrange(12) if prefix % 3 else -1
             where = f"ended at {dies_at}, cut after {kept} of {changes} changes, and once more {second} changes later"
             try:
@@ -368,7 +379,7 @@ class Stage:
         return 2
 
     def machine(self, zone: AnyZone | None = None) -> Machine:
-        return Machine(self._path, self._prompt, self._boots, zone)
+        return Machine(self._path, self._prompt, self._boots, zone, is_shared=self._is_shared)
 
     def run(self, work: Callable[[], Any]) -> Any:
         async def inner() -> Any:

@@ -269,10 +269,10 @@ class Boots:
         await bench.restart()
 
 
-async def played(directory: Path, scene: Scene, count: int | None = None) -> Bench:
+async def played(directory: Path, scene: Scene, count: int | None = None, *, is_shared: bool = False) -> Bench:
     """With the first `count` records, all of them."""
     directory.mkdir()
-    bench = Bench(directory)
+    bench = Bench(directory, is_shared=is_shared)
     bench.start()
     bench.rule()
     before, after = scene(Records())

@@ -31,31 +31,40 @@ def test_directories_survive_two_power_cuts(tmp_path: Path, caplog: pytest.LogCa
     survive(tmp_path, make_deep_story, seeds(DEEP_DEFAULT)[first : first + BATCH])
 
 
-def survive(directory: Path, make: Callable[[int], Story], batch: range) -> None:
+@pytest.mark.parametrize("make", [make_story, make_deep_story])
+def test_a_tree_that_programs_could_change_survives_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, make: Callable[[int], Story]
+) -> None:
+    """Where none does anything, what the log has made is known to be its own."""
+    caplog.set_level(logging.CRITICAL)
+    survive(tmp_path, make, seeds(DEEP_DEFAULT), is_shared=True)
+
+
+def survive(directory: Path, make: Callable[[int], Story], batch: range, *, is_shared: bool = False) -> None:
     cuts, steps = 0, 0
     for seed in batch:
-        played = play(directory, make(seed), seed)
-        assert not played.failure, told(directory, played, seed)
+        played = play(directory, make(seed), seed, is_shared=is_shared)
+        assert not played.failure, told(directory, played, seed, is_shared=is_shared)
         cuts += played.cuts
         steps += len(played.story.after)
     assert cuts > 10 * len(batch) and steps > 0
 
 
-def play(directory: Path, story: Story, seed: int) -> Played:
-    stage = Stage(directory)
+def play(directory: Path, story: Story, seed: int, *, is_shared: bool = False) -> Played:
+    stage = Stage(directory, is_shared=is_shared)
     played: Played = stage.run(lambda: stage.play(story, seed))
     return played
 
 
-def told(directory: Path, played: Played, seed: int) -> str:
+def told(directory: Path, played: Played, seed: int, *, is_shared: bool = False) -> str:
     """A failure, with as few steps as show it."""
-    stage = Stage(directory)
+    stage = Stage(directory, is_shared=is_shared)
 
     async def fails(story: Story) -> bool:
         return bool((await stage.play(story, seed)).failure)
 
     story = stage.run(lambda: shorten(played.story, fails))
-    failure = play(directory, story, seed).failure
+    failure = play(directory, story, seed, is_shared=is_shared).failure
     return "\n".join(
         [f"seed {seed}: {failure}", "before:", *story.before, f"after, {story.batch} at once:", *story.after]
     )

@@ -16,7 +16,7 @@ from tests.core.support import seeds
 TIMEOUT_S = 1800.0
 
 
-@pytest.mark.parametrize(("of", "default"), [("small", 12), ("any", 6)])
+@pytest.mark.parametrize(("of", "default"), [("small", 12), ("shared", 12), ("any", 6)])
 def test_a_real_filesystem_loses_its_power(of: str, default: int) -> None:
     found = seeds(default)
     command = [sys.executable, "-m", "tests.replay.volumes", "--of", of]

@@ -3,7 +3,8 @@
     python -m tests.replay.volumes --of small --first 0 --count 12
 
 `small` are those of `tests.replay.small`, `any` those of the campaign, where the process may live on for a while
-without power. What the kernel has written back by then is up to it and to chance.
+without power; `shared` are small ones of a tree that programs could change, too. What the kernel has written back by
+then is up to it and to chance.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import logging
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -85,9 +86,9 @@ async def play(stage: Stage, disk: Volume, story: Story, seed: int) -> int:
     return cuts
 
 
-def run_small(seed: int) -> int:
+def run_small(seed: int, *, is_shared: bool = False) -> int:
     with tempfile.TemporaryDirectory(prefix="lddp-volume-") as name, Volume(Path(name)) as disk:
-        stage = Stage(Path(name))
+        stage = Stage(Path(name), is_shared=is_shared)
         story = make_story(seed)
         try:
             cuts: int = stage.run(lambda: play(stage, disk, story, seed))
@@ -96,14 +97,21 @@ def run_small(seed: int) -> int:
         return cuts
 
 
+def run_shared(seed: int) -> int:
+    return run_small(seed, is_shared=True)
+
+
 def run_any(seed: int) -> int:
     with tempfile.TemporaryDirectory(prefix="lddp-volume-") as name, Volume(Path(name)) as disk:
         return run_campaign(Path(name), seed, real=True, volume=disk).cuts
 
 
+RUNS: dict[str, Callable[[int], int]] = {"small": run_small, "shared": run_shared, "any": run_any}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--of", choices=["small", "any"], default="small")
+    parser.add_argument("--of", choices=[*RUNS], default="small")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=12)
     arguments = parser.parse_args()
@@ -113,7 +121,7 @@ def main() -> int:
     if obstacle:
         print(f"not here: {obstacle}")
         return 0
-    run = run_small if arguments.of == "small" else run_any
+    run = RUNS[arguments.of]
     cuts = failed = 0
     for seed in range(arguments.first, arguments.first + arguments.count):
         try:

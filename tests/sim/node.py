@@ -174,7 +174,9 @@ class SimulatedTrees(Trees):
         self.zones[number] = zone  # type: ignore[assignment]
         if not observe_only:
             options = MigrationOptions.from_bytes(rule.options)
-            self.carriers[number] = Carrier(zone, OnExisting(options.on_existing))  # type: ignore[arg-type]
+            is_shared = rule.source == node.machine.zone
+            carrier = Carrier(zone, OnExisting(options.on_existing), is_shared=is_shared)  # type: ignore[arg-type]
+            self.carriers[number] = carrier
 
 
 class Node:
