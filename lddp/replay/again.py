@@ -144,8 +144,9 @@ class Again:
                 return self._is_object(status_at(zone, path), inode, note.moved)
             case e.UnparkEffect(inode, to):
                 return self._may_unpark(zone, inode, to, note)
-            case e.RemoveEffect(inode, path, _):
-                return not path or self._may_remove(zone, inode, path, note)
+            case e.RemoveEffect(_, path, _):
+                found = status_at(zone, path) if path else None
+                return not path or (found is not None and self._is_given_up(zone, path, found, note))
         return True
 
     def _is_object(self, status: Status | None, inode: int, handle: bytes | None) -> bool:
@@ -155,12 +156,11 @@ class Again:
     def _may_take(self, zone: ZoneFilesystem, path: bytes, note: Note) -> bool:
         """Whether a name is free, or has what had it the first time, or what the log has made since."""
         found = status_at(zone, path)
-        if found is None:
-            return True
-        return self._is_given_up(zone, path, found, note, self.is_own(found))
+        return found is None or self._is_given_up(zone, path, found, note)
 
-    def _is_given_up(self, zone: ZoneFilesystem, path: bytes, found: Status, note: Note, is_own: bool) -> bool:
+    def _is_given_up(self, zone: ZoneFilesystem, path: bytes, found: Status, note: Note) -> bool:
         """Whether what has the name is what the log has taken it from, as it was then, or what the log has made."""
+        is_own = self.is_own(found)
         if found.kind is Kind.DIRECTORY:
             return (is_own or found.handle in (note.there, note.gone)) and not zone.list(path)
         is_same = found.handle == note.there and (found.mtime_ns == note.there_ns or found.mtime_ns in self._times)
@@ -191,10 +191,6 @@ class Again:
             return True
         release(zone, name, to, self._parked_from.get(inode, to))
         return False
-
-    def _may_remove(self, zone: ZoneFilesystem, inode: int, path: bytes, note: Note) -> bool:
-        found = status_at(zone, path)
-        return found is not None and self._is_given_up(zone, path, found, note, self.is_own(found, inode))
 
 
 def release(zone: ZoneFilesystem, name: bytes, path: bytes, came_from: bytes | None = None) -> None:
