@@ -41,6 +41,12 @@ class Facts:
         self.names.edit(inode)
         inode.version = self.gsn
 
+    def changed(self, entry: ObservedEntry) -> set[int]:
+        """Number of the known object of an entry that is void, unless it was last seen as it is. It is looked at
+        itself: it may lose this name before that is looked at again, and have others."""
+        inode = self.names.by_identity(self.rule.number, entry.identity)
+        return set() if inode is None or inode.stamp == entry.stamp else {inode.number}
+
     def take(self, inode: Inode, report: InodeReport) -> None:
         """Attributes and content of an existing inode, unless the log holds something newer."""
         content = report.content if inode.kind is Kind.FILE else None

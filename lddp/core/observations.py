@@ -107,7 +107,7 @@ class _Merge(Facts):
         return found
 
     def _refuse(self, report: DirectoryReport, entry: ObservedEntry) -> None:
-        self.void.add(report.inode)
+        self.void |= {report.inode, *self.changed(entry)}
         self._refused.add(entry.identity)
 
     # -- entries ----------------------------------------------------------------------------------------------------

@@ -234,6 +234,18 @@ def test_attributes_that_were_confirmed_outlive_an_older_look() -> None:
     assert inode is not None and inode.mode == ATTRIBUTES.mode
 
 
+def test_an_object_that_had_changed_at_a_name_that_is_void_is_looked_at_itself() -> None:
+    """It may have lost that name by then, and nobody would look at the other one."""
+    story = Story()
+    story.see(b"", file(b"a", b"A"), file(b"d", b"D"), complete=True)
+    before = story.now
+    story.put(b"a", b"newer")
+    as_it_was = file(b"a", b"D")
+    assert story.see(b"", as_it_was, as_of=before).void == (story.root,)
+    changed = file(b"a", b"D", b"changed")._replace(stamp=as_it_was.stamp + 1)
+    assert story.see(b"", changed, as_of=before).void == tuple(sorted((story.root, story.number(b"d"))))
+
+
 def test_a_directory_found_elsewhere_is_not_moved_by_an_older_look() -> None:
     story = Story()
     story.see(b"", directory(b"a", b"A"), complete=True)
