@@ -159,9 +159,16 @@ class Core:
         """The next tick appends an entry with this payload if this member is still the leader."""
         self._raft._applyCommand(payload, None, REGULAR)
 
-    def replicate(self) -> None:
-        """As leader: sends every linked follower what it has not been sent, or a heartbeat."""
+    def replicate(self, *, probe: bool = False) -> None:
+        """As leader: sends every linked follower what it has not been sent, or a heartbeat. With `probe`, also those a
+        heartbeat who have not acknowledged enough of what is on its way to them to be sent more: one that knows of a
+        later term acknowledges nothing, and says so only when it is asked."""
         self._raft._SyncObj__sendAppendEntries()
+        for peer in sorted(self.throttled & self._linked) if probe and self.is_leader else ():
+            previous = self._flight[peer][0][0] - 1
+            previous_term = self.journal.term_at(previous)
+            if previous_term is not None:
+                self._send_now(peer, Append(self.term, self.commit, previous, previous_term, ()))
 
     def link_up(self, peer: str) -> None:
         self._linked.add(peer)

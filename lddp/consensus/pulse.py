@@ -18,6 +18,7 @@ class Pulse:
         self._commit_notice_s = config.commit_notice_s
         self._beat_at = inf
         self._notice_at = inf
+        self._probed_at = -inf
         self._told = 0
         self._known = 0
         self._known_at = -inf
@@ -59,6 +60,13 @@ class Pulse:
         self._notice_after_s = self._commit_notice_s
         if pause_s < longest_s:
             self._notice_after_s = min(max(self._commit_notice_s, 2 * pause_s), longest_s)
+
+    def is_probing(self, now: float) -> bool:
+        """Whether a sign of life is due for those who are sent nothing else; it counts as sent then."""
+        if now - self._probed_at < self._heartbeat_s:
+            return False
+        self._probed_at = now
+        return True
 
     def sent(self, now: float, commit: int) -> None:
         """Everybody was sent something that tells of this commit."""

@@ -94,6 +94,7 @@ class Replica:
         self._workload = Workload(config, self.core, outlet)
         self._forwarded = False  # the inbox holds records of a follower
         self._campaign = False
+        self._campaign_term = 0  # for which it is, unless it is forced
         self._leader_lost = False
         self.leader: str | None = None
         self.sidelined = False
@@ -164,6 +165,8 @@ class Replica:
         for peer, message in incoming:
             self._receive(message, peer)
         now = self._clock.monotonic()
+        # Others may have agreed to it, and somebody else been elected, in messages that came at once.
+        self._campaign = self._campaign and (self.core.forced or self._campaign_term == self.core.term + 1)
         self._canvass(now)
         if self.core.is_leader:
             self._workload.follow(now)
@@ -202,9 +205,7 @@ class Replica:
 
     def next_at(self) -> float:
         """When the next cycle is due if nothing happens before; a time in the past: at once."""
-        paused_until = inf
-        if self.core.is_leader and len(self.inbox):
-            paused_until = self._workload.paused_until
+        paused_until = self._workload.paused_until if self.core.is_leader and len(self.inbox) else inf
         if self._pressing or paused_until <= self._clock.monotonic():
             return -inf
         if not self.core.is_leader:
@@ -219,8 +220,8 @@ class Replica:
         if self._campaign or self.core.is_leader or not self._election.due(now):
             return
         self._leader_lost = True
-        if self._election.canvass(self.core.term + 1, now):
-            self._campaign = True
+        self._campaign_term = self.core.term + 1
+        self._campaign = self._election.canvass(self._campaign_term, now)
         for peer in sorted(self.core.linked):
             self._outlet.send(peer, Canvass(self.core.term + 1, self.core.last, self.core.last_term))
 
@@ -261,19 +262,17 @@ class Replica:
             return
         if not self._pulse.is_due(now, core.commit) and not core.has_unsent:
             return
-        core.replicate()
+        core.replicate(probe=self._pulse.is_probing(now))
         for peer, first in core.sidelined.items():
             self._outlet.send(peer, Sidelined(core.term, first))
         self._pulse.sent(now, core.commit)
 
     def _forward(self) -> None:
-        leader = self.leader
+        leader, config = self.leader, self._config
         if leader is None or self.core.is_leader or leader not in self.core.linked:
             return
         while len(self.inbox):
-            records = self.inbox.take(
-                records_max=self._config.entry_records_max, bytes_max=self._config.entry_bytes_max
-            )
+            records = self.inbox.take(records_max=config.entry_records_max, bytes_max=config.entry_bytes_max)
             self._send_now(leader, Forward(tuple(records)))
 
     def _send_now(self, peer: str, message: Message) -> None:
@@ -282,6 +281,7 @@ class Replica:
 
     def _heard_leader(self) -> None:
         self._leader_lost = False
+        self._campaign = self._campaign and self.core.forced
         self._election.heard_leader(self._clock.monotonic())
 
     # -- messages ---------------------------------------------------------------------------------------------------
