@@ -233,3 +233,58 @@ def test_a_machine_that_is_always_late_elects_all_the_same() -> None:
     for _ in range(3):
         member.cycle(5.0)
     assert member.taken(Canvass)
+
+
+def canvassing() -> Member:
+    """It has asked whether others would vote for it in term 1, and stands still then."""
+    member = Member(peers="bcde")
+    member.cycle(5.0)
+    member.cycle(0.1)
+    assert member.taken(Canvass)[0].term == 1
+    member.replica.deliver("b", CanvassReply(1, 0, True))
+    member.replica.deliver("c", CanvassReply(1, 0, True))
+    return member
+
+
+def test_who_hears_of_a_leader_with_the_agreement_to_its_own_election_follows() -> None:
+    """Both lay unread. Its answers to the leader are not taken back by a term of its own."""
+    member = canvassing()
+    member.replica.deliver("d", VoteRequest(1, 1, 0, False))
+    member.append("d", 1, (1, 0), 1, entry(2, 1))
+    assert member.replica.core.term == 1 and not member.taken(VoteRequest)
+    assert member.taken(Vote) == [Vote(1)]
+    assert member.taken(Appended) == [Appended(1, 3, True, 1)]
+
+
+def test_who_voted_for_another_meanwhile_is_no_candidate_of_the_next_term() -> None:
+    member = canvassing()
+    member.receive("d", VoteRequest(1, 1, 0, False))
+    assert member.replica.core.term == 1 and not member.taken(VoteRequest)
+    alone = canvassing()
+    alone.cycle()
+    assert alone.replica.core.term == 1 and alone.taken(VoteRequest), "without another it is one"
+
+
+def test_a_leader_asks_those_who_answer_nothing_and_hears_of_their_term() -> None:
+    """As much is on its way to them as may be, so that they are sent no entries, and no signs of life with those."""
+    leader = Member(entry_bytes_max=1024, flight_bytes_max=1024, heartbeat_s=0.1)
+    leader.lead()
+    term = leader.replica.core.term
+    leader.receive("b", Appended(term, leader.replica.core.last + 1, True, 1))
+    while "c" not in leader.replica.core.throttled:
+        leader.replica.inbox.put([b"x" * 300])
+        leader.cycle()
+        leader.receive("b", Appended(term, leader.replica.core.last + 1, True, 1))
+    leader.sent.clear()
+    for _ in range(10):
+        leader.cycle(0.05)
+        leader.receive("b", Appended(term, leader.replica.core.last + 1, True, 1))
+    asked = [message for peer, message in leader.sent if peer == "c" and isinstance(message, Append)]
+    assert 3 <= len(asked) <= 6 and not any(message.entries for message in asked)
+    assert leader.replica.core.is_leader and "c" in leader.replica.core.throttled
+    follower = Member()
+    follower.append("b", term + 1, (1, 0), 1)
+    follower.receive("c", asked[0])
+    (answer,) = follower.taken(Later)
+    leader.receive("c", answer)
+    assert leader.replica.core.term == term + 1 and not leader.replica.core.throttled
