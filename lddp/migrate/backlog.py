@@ -30,6 +30,8 @@ class Round:
     """What other rounds have looked at and brought into the log since this one began."""
     crossed: set[int] = field(default_factory=set)
     """Further directories that another round looked at meanwhile: which of the two was later nobody can tell."""
+    is_doubted: bool = False
+    """Whether it may have looked before a change that nobody told of."""
 
 
 class Backlog:
@@ -131,6 +133,14 @@ class Backlog:
         self.dirty.compare |= one.crossed
         for other in self._rounds:
             other.overlapped |= one.taken | one.also
+        if one.is_doubted and not any(other.is_doubted for other in self._rounds):
+            self.scrub()
+
+    def doubt_rounds(self) -> None:
+        """What is just being looked at or reported may be older than what is found now: once it is in the log,
+        everything is compared again."""
+        for one in self._rounds:
+            one.is_doubted = True
 
     # -- adding -----------------------------------------------------------------------------------------------------
 

@@ -105,11 +105,6 @@ class Observer:
         self._stopping = threading.Event()
         self.changes: Changes | None = None
         self._changed_since: set[bytes] = set()
-        self._rounds_begun = 0
-        self._running: set[int] = set()
-        """Rounds of looking whose reports are not all in the log, by number, and ..."""
-        self._doubted: set[int] = set()
-        """... those of them that may have looked before a change that nobody told of."""
 
     # -- running ----------------------------------------------------------------------------------------------------
 
@@ -159,9 +154,8 @@ class Observer:
             self._applied(0)
 
     def scrub(self) -> None:
-        """Compares every listed directory with the source: what changed while nobody looked is found. What is just
-        being looked at or reported may be older than that: once it is in the log, everything is compared again."""
-        self._doubted |= self._running
+        """Compares every listed directory with the source: what changed while nobody looked is found."""
+        self.backlog.doubt_rounds()
         self.backlog.scrub()
 
     # -- is there anything left -------------------------------------------------------------------------------------
@@ -211,9 +205,6 @@ class Observer:
                     raise UnavailableError("the observer is stopping")
             loop.call_soon_threadsafe(launch, shipment)
 
-        self._rounds_begun += 1
-        number = self._rounds_begun
-        self._running.add(number)
         try:
             left = await loop.run_in_executor(self._executor, job, emit)
             if shipping:
@@ -224,11 +215,6 @@ class Observer:
                 task.cancel()
             await asyncio.gather(*shipping, return_exceptions=True)
             self.backlog.end(this)
-            self._running.discard(number)
-            if number in self._doubted:
-                self._doubted.discard(number)
-                if not self._doubted:
-                    self.backlog.scrub()
             if not self.backlog.jobs:
                 self._changed_since.clear()
             await self._notify()

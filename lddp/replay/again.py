@@ -212,7 +212,7 @@ def release(zone: ZoneFilesystem, name: bytes, path: bytes, came_from: bytes | N
     if found is not None and found.kind is Kind.DIRECTORY and not zone.list(to):
         zone.remove(to)
         return
-    _log.warning("a program has taken the place of %r after a power cut: what was there before is %r now", path, to)
+    _log.warning("a program has taken the place of %r: what was to be there is %r now", path, to)
 
 
 def read_again(tables: Tables, after: Order, notes: Mapping[Order, Note]) -> dict[int, Again]:

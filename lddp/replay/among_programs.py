@@ -151,15 +151,10 @@ class _Cautious(Rewinding):
         if not thing.is_removed:
             self._guessed[handle] = path
 
-    def _make_stand_ins(self) -> bool:
-        """Only for directories that the log has taken away: it takes them away again. What else is gone was taken away
-        by a program."""
-        made = self._made
-        for thing in self._past.things:
-            is_gone = thing not in self._real and thing not in self._stuck and thing.is_removed
-            for home in thing.homes if thing.is_directory and is_gone else ():
-                self._try(thing, lambda thing=thing, home=home: self._stand_in(thing, home))  # type: ignore[misc]
-        return self._made > made
+    def _is_missed(self, thing: Thing) -> bool:
+        """Only directories that the log has taken away: it takes them away again. What else is gone was taken away by a
+        program."""
+        return thing.is_directory and thing.is_removed
 
     # -- what has no place ------------------------------------------------------------------------------------------
 

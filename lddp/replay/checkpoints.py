@@ -336,8 +336,7 @@ class Checkpoints:
                 if self._waiting or view.gsn != self._scanned:
                     settled = False
                     continue
-                is_source = self.retained is not None and self.retained.is_source(rule)
-                wanted = directory_attributes(view, rule, carrier.touched, is_source=is_source)
+                wanted = directory_attributes(view, rule, carrier.touched, is_source=carrier.is_shared)
             await loop.run_in_executor(self._executor, set_directories, carrier, wanted)
             carrier.touched = set()
         return settled

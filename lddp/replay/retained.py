@@ -123,9 +123,6 @@ class Retained:
             with self._lock:
                 self._keep_until(item.effect.base.content, item.rule, item.effect.base.since)
 
-    def is_source(self, rule: int) -> bool:
-        return self._sources is not None and self._sources.is_source(rule)
-
     def save_base(self, rule: int, effect: e.WriteEffect | e.TruncateEffect, zone: ZoneFilesystem) -> None:
         """The effect is about to change a file in part. Blocking; for the thread that carries effects out."""
         base, sources = effect.base, self._sources

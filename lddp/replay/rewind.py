@@ -347,11 +347,16 @@ class Rewinding:
         takes is not to stay with the one that has it now."""
         made = self._made
         for thing in self._past.things:
-            if thing.is_directory or (thing.handle and self._by_handle.get(thing.handle) is thing):
-                is_gone = thing not in self._real and thing not in self._stuck and not thing.is_doubtful
-                for home in thing.homes if is_gone else ():
-                    self._try(thing, partial(self._stand_in, thing, home))
+            if thing in self._real or thing in self._stuck or not self._is_missed(thing):
+                continue
+            for home in thing.homes:
+                self._try(thing, partial(self._stand_in, thing, home))
         return self._made > made
+
+    def _is_missed(self, thing: Thing) -> bool:
+        """Whether what follows in the log needs something in the place of what is gone."""
+        is_known = thing.is_directory or (bool(thing.handle) and self._by_handle.get(thing.handle) is thing)
+        return is_known and not thing.is_doubtful
 
     def _stand_in(self, thing: Thing, home: Place) -> None:
         if thing.is_directory:

@@ -128,3 +128,16 @@ def test_a_directory_that_two_rounds_report_at_once_is_compared_behind_them(scan
     backlog.end(late)
     assert backlog.dirty.compare == {number, other}, "it began before the others had ended"
     assert not backlog.jobs
+
+
+def test_what_was_being_looked_at_when_all_was_doubted_is_compared_behind_the_last_of_it(scanned: World) -> None:
+    backlog = Backlog(scanned.environment, scanned.rule, lambda: 0.0)
+    directories = {scanned.inode(path).number for path in ("", "d", "d/deep", "empty directory")}
+    first, second = backlog.begin({1 << 40}), backlog.begin({1 << 41})
+    backlog.doubt_rounds()
+    later = backlog.begin({1 << 42})
+    backlog.end(first)
+    backlog.end(later)
+    assert not backlog.dirty.compare
+    backlog.end(second)
+    assert backlog.dirty.compare == directories

@@ -1,5 +1,5 @@
-"""Power cuts at a tree that programs change, too: what a program does is never lost for what is done again; and where
-no program does anything, all is as at other trees."""
+"""Power cuts at a tree that programs change, too: what a program does is never lost for what is done again. Where no
+program does anything, all is as at other trees: `test_power_cuts` and `test_small_histories` say that."""
 
 from __future__ import annotations
 
@@ -17,52 +17,12 @@ from tests.replay.among import play
 from tests.replay.bench import Bench, Killed, walk
 from tests.replay.deep import make_deep_story
 from tests.replay.small import Story, make_story
-from tests.replay.test_crashes import Killer, ended
-from tests.replay.test_power_cuts import SCENES, Boots, Scene, ends, played, told
+from tests.replay.test_crashes import ended
+from tests.replay.test_power_cuts import Boots, played, told
 from tests.replay.test_projector import Records
 
 DEFAULT = 40
 
-
-@pytest.mark.parametrize("scene", SCENES)
-async def test_after_any_number_of_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:
-    boots, most = Boots(monkeypatch), 0
-    for end in await ends(tmp_path / "ends", scene):
-        prefix, changes = 0, 0
-        while prefix <= changes:
-            bench = await played(tmp_path / f"{end}-{prefix}", scene, end, is_shared=True)
-            changes = len(bench.zone.changes)
-            most = max(most, changes)
-            await boots.cut(bench, Random(prefix), prefix)
-            await bench.settled()
-            bench.assert_equal()
-            await bench.close()
-            prefix += 1
-    assert most > 2
-
-
-@pytest.mark.parametrize("scene", SCENES)
-async def test_cuts_and_kills_of_the_recovery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:
-    boots, at, was_ended = Boots(monkeypatch), 0, True
-    while was_ended:
-        bench = await played(tmp_path / str(at), scene, is_shared=True)
-        random = Random(at)
-        bench.kill = Killer(at)
-        await boots.cut(bench, random)
-        was_ended = await ended(bench)
-        bench.kill = lambda _after: None
-        if at % 3:
-            await boots.cut(bench, random)
-        else:
-            await bench.restart()
-        await bench.settled()
-        bench.assert_equal()
-        await bench.close()
-        at += 1
-    assert at > 4
-
-
-# -- what programs do -------------------------------------------------------------------------------------------------
 
 THEIRS = Attributes(0o644, 0, 0, 5)
 

@@ -298,13 +298,17 @@ async def ends(directory: Path, scene: Scene) -> list[int]:
     return [*found, len(after)]
 
 
+@pytest.mark.parametrize("is_shared", [False, True])
 @pytest.mark.parametrize("scene", SCENES)
-async def test_after_any_number_of_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:
+async def test_after_any_number_of_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scene: Scene, is_shared: bool
+) -> None:
+    """Also of a tree that programs could change."""
     boots, most = Boots(monkeypatch), 0
     for end in await ends(tmp_path / "ends", scene):
         prefix, changes = 0, 0
         while prefix <= changes:
-            bench = await played(tmp_path / f"{end}-{prefix}", scene, end)
+            bench = await played(tmp_path / f"{end}-{prefix}", scene, end, is_shared=is_shared)
             changes = len(bench.zone.changes)
             most = max(most, changes)
             await boots.cut(bench, Random(prefix), prefix)
@@ -315,12 +319,15 @@ async def test_after_any_number_of_changes(tmp_path: Path, monkeypatch: pytest.M
     assert most > 2
 
 
+@pytest.mark.parametrize("is_shared", [False, True])
 @pytest.mark.parametrize("scene", SCENES)
-async def test_cuts_and_kills_of_the_recovery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:
+async def test_cuts_and_kills_of_the_recovery(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scene: Scene, is_shared: bool
+) -> None:
     """It is ended at each of its points, by a kill or another power cut, of which any part may be left."""
     boots, at, was_ended = Boots(monkeypatch), 0, True
     while was_ended:
-        bench = await played(tmp_path / str(at), scene)
+        bench = await played(tmp_path / str(at), scene, is_shared=is_shared)
         random = Random(at)
         bench.kill = Killer(at)
         await boots.cut(bench, random)
