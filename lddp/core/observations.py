@@ -91,7 +91,7 @@ class _Merge(Facts):
     def _is_directory(self, report: DirectoryReport) -> bool:
         inode = self.names.get(report.inode)
         if inode is None or inode.kind is not Kind.DIRECTORY or inode.rule != self.rule.number:
-            self.void.add(report.inode)
+            self.void |= {report.inode}.union(*map(self.changed, report.entries))
             return False
         return True
 

@@ -246,6 +246,17 @@ def test_an_object_that_had_changed_at_a_name_that_is_void_is_looked_at_itself()
     assert story.see(b"", changed, as_of=before).void == tuple(sorted((story.root, story.number(b"d"))))
 
 
+def test_an_object_that_had_changed_in_a_directory_that_is_gone_is_looked_at_itself() -> None:
+    story = Story()
+    story.see(b"", directory(b"d", b"D"), file(b"k", b"K"), complete=True)
+    story.see(b"d", file(b"x", b"K"), complete=True)
+    as_it_was = file(b"x", b"K")
+    reports = [story.report(b"d", as_it_was), story.report(b"d", as_it_was._replace(stamp=as_it_was.stamp + 1))]
+    gone = story.number(b"d")
+    story.see(b"", absent=(b"d",))
+    assert [story.observe(report).void for report in reports] == [(gone,), tuple(sorted((gone, story.number(b"k"))))]
+
+
 def test_a_directory_found_elsewhere_is_not_moved_by_an_older_look() -> None:
     story = Story()
     story.see(b"", directory(b"a", b"A"), complete=True)
