@@ -19,24 +19,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
-from urllib.parse import urlencode
 
 import aiohttp
 
-from cluster import compare
 from cluster.drill import in_cluster, say
-from cluster.drill_nodes import RULE, Cluster, Failed
+from cluster.drill_mounts import mount, settled, unmount
+from cluster.drill_nodes import Cluster, Failed
 from cluster.programs_work import NAMES, WORKS, Work, environment, missing, prepare
 from lddp.config import WriteMode
 
 PROGRAM_TIMEOUT_S = 1800.0
 RECOVERY_S = 300.0
 """Until a node leads, or is there again: how fast that is on a busy machine is not what is judged here."""
-DRAIN_S = 120.0
-SETTLE_S = 30.0
-"""Directories get their times at a checkpoint, some seconds after the last change."""
 SHOWN_MAX = 20
 
 
@@ -95,13 +90,12 @@ class Session:
 
     async def _run(self, cluster: Cluster) -> list[str]:
         server = cluster.names[0]
-        body = {"rule": RULE, "mountpoint": str(self._point), "write_mode": self._mode.value}
-        await cluster.ask(server, "POST", "/v1/mounts", body)
+        await mount(cluster, server, self._point, self._mode)
         wrong = await self._programs(cluster, server)
-        wrong += await self._compare(cluster)
-        query = urlencode({"mountpoint": str(self._point)})
-        await cluster.ask(server, "DELETE", f"/v1/mounts?{query}")
-        return wrong
+        found = await settled(cluster, self._point)
+        say(f"{self._mode.value:10} {'zones':10} {found}")
+        await unmount(cluster, server, self._point)
+        return wrong + found.differences
 
     # -- programs -----------------------------------------------------------------------------------------------------
 
@@ -152,34 +146,6 @@ class Session:
         if not process.returncode:
             return []
         return [f"{work.name}: {line}" for line in output.decode(errors="backslashreplace").splitlines()[-SHOWN_MAX:]]
-
-    # -- the end ------------------------------------------------------------------------------------------------------
-
-    async def _compare(self, cluster: Cluster) -> list[str]:
-        """In threads: who waits for the mount must not be who is asked by it."""
-        await asyncio.to_thread(_sync, self._point)
-        index = await cluster.drain(DRAIN_S)
-        deadline = time.monotonic() + SETTLE_S
-        while True:
-            wrong = await asyncio.to_thread(self._differences, cluster)
-            if not wrong or time.monotonic() > deadline:
-                break
-            await asyncio.sleep(1.0)
-        entries = await asyncio.to_thread(lambda: sum(1 for _ in self._point.rglob("*")))
-        say(f"{self._mode.value:10} {'zones':10} {entries} entries, {index} records, {len(wrong)} differences")
-        return wrong
-
-    def _differences(self, cluster: Cluster) -> list[str]:
-        found = [f"mount: {line}" for line in compare.by_rsync(self._point, next(iter(cluster.roots.values())))]
-        for (one, root), (other, second) in pairwise(cluster.roots.items()):
-            found += [f"{one} and {other}: {line}" for line in compare.differences(root, second)]
-        return found
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
 
 
 def _works(text: str) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster import fsx
 from lddp.config import WriteMode
 from lddp.doors.fuse import mounting
 from lddp.errors import OperationError, UsageError, ZoneError
@@ -21,7 +21,7 @@ from tests.doors.fuse.live import PATIENCE_S, RULE, MountedTrio, Programs, abort
 from tests.node.trio import SOURCE, TARGET, WITNESS
 
 pytestmark = can_mount
-FSX = Path(__file__).with_name("fsx.py")
+FSX = Path(fsx.__file__)
 
 
 @pytest.fixture
@@ -170,16 +170,12 @@ async def test_programs(nodes: MountedTrio) -> None:
 
 
 async def test_random_operations_in_two_zones(nodes: MountedTrio) -> None:
-    """`fsx.py` says how to have more of them."""
-    token = ("--token-file", str(nodes.directory / "token"))
+    """`scripts/fsx` has more of them."""
     async with trio_mount_at_target(nodes) as there:
-        barriers = [
-            shlex.join([sys.executable, "-m", "lddp.cli.main", "barrier", "--endpoint", nodes.nodes[name].url, *token])
-            for name in (SOURCE, TARGET)
-        ]
-        barrier = shlex.join(["sh", "-c", " && ".join(barriers)])
         command = [sys.executable, str(FSX), ".", "--operations", "200", "--seed", "7"]
-        await nodes.programs.run(*command, "--hand-over", str(there.point), "--barrier", barrier)
+        barrier = [option for name in (SOURCE, TARGET) for option in ("--barrier", nodes.nodes[name].url)]
+        token = ("--token-file", str(nodes.directory / "token"))
+        await nodes.programs.run(*command, "--hand-over", str(there.point), *barrier, *token)
     await nodes.assert_equal()
 
 

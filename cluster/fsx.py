@@ -1,11 +1,11 @@
 """Random reads, writes, truncates, mappings, closes and renames of one file against bytes in memory, as `fsx` does.
 
-    python -m tests.doors.fuse.fsx DIRECTORY --operations 100000 --seed 1
+    python -m cluster.fsx DIRECTORY --operations 100000 --seed 1
 
 A program of its own, for a mount. `--hand-over DIRECTORY` is a second mount of the same rule at another node: from time
-to time the file is closed in one and goes on in the other, after `--barrier COMMAND` has let that one catch up.
+to time the file is closed in one and goes on in the other, after the nodes at the `--barrier` endpoints have caught up.
 `--reader` begins with a file `fsx-0` that is there, has it open for reading before anything else, and looks at
-everything through that as well.
+everything through that as well. `scripts/fsx` runs many of them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import argparse
 import mmap
 import os
 import random
-import shlex
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 LENGTH_MAX = 1 << 16
+BARRIER_TIMEOUT_S = 300.0
+"""A busy machine is not what is judged here."""
 
 
 class Different(Exception):
@@ -28,7 +31,7 @@ class Different(Exception):
 
 class Exercise:
     def __init__(
-        self, directories: list[Path], seed: int, barrier: list[str], size_max: int, *, has_reader: bool
+        self, directories: list[Path], seed: int, barrier: Callable[[], None], size_max: int, *, has_reader: bool
     ) -> None:
         self._directories = directories
         self._size_max = size_max
@@ -204,7 +207,7 @@ class Exercise:
 
     def _hand_over(self) -> None:
         os.close(self._file)
-        subprocess.run(self._barrier, check=True, stdout=subprocess.DEVNULL)
+        self._barrier()
         self._here = (self._here + 1) % len(self._directories)
         self._file = os.open(self._path, os.O_RDWR)
         self._check_whole()
@@ -215,6 +218,19 @@ class Exercise:
             self._same(os.pread(file, self._size_max + LENGTH_MAX, 0), 0)
 
 
+def barrier_of(endpoints: Sequence[str], token: str) -> Callable[[], None]:
+    """Asks the nodes at these addresses, one after the other, to show all that is ordered."""
+    headers = {"Authorization": f"Bearer {token}"}
+
+    def barrier() -> None:
+        for endpoint in endpoints:
+            request = urllib.request.Request(f"{endpoint}/v1/barrier", method="POST", headers=headers)
+            with urllib.request.urlopen(request, timeout=BARRIER_TIMEOUT_S) as answer:
+                answer.read()
+
+    return barrier
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
@@ -222,12 +238,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--size", type=int, default=3 << 20, help="bytes that the file has at most")
     parser.add_argument("--hand-over", type=Path)
-    parser.add_argument("--barrier", default="true")
+    parser.add_argument("--barrier", action="append", default=[], metavar="URL")
+    parser.add_argument("--token-file", type=Path)
     parser.add_argument("--reader", action="store_true")
     arguments = parser.parse_args()
     directories = [arguments.directory] + ([arguments.hand_over] if arguments.hand_over else [])
-    barrier, has_reader = shlex.split(arguments.barrier), arguments.reader
-    exercise = Exercise(directories, arguments.seed, barrier, arguments.size, has_reader=has_reader)
+    token = arguments.token_file.read_text("ascii").strip() if arguments.token_file else ""
+    barrier = barrier_of(arguments.barrier, token)
+    exercise = Exercise(directories, arguments.seed, barrier, arguments.size, has_reader=arguments.reader)
     exercise.run(arguments.operations)
     sys.stdout.write(f"seed {arguments.seed}: {exercise.done} operations, all as they should be\n")
 
