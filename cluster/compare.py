@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,10 @@ from cluster.trees import DEEP
 
 BLOCKS_SLACK = 1024
 """512-byte blocks by which the space of a sparse file may differ: holes are found in pieces."""
+_RSYNC_PATH_BYTES_MAX = 2000
+"""rsync knows no path of more than 4,096 bytes, nor such a pattern; in a pattern, each byte may take two."""
+_PATTERN = re.compile(rb"[\\*?\[]")
+"""What means something else in a pattern of rsync's than itself."""
 _LOCAL_XATTRS = ("security.selinux", "security.apparmor", "security.ima", "security.evm")
 
 Facts = dict[str, object]
@@ -24,7 +29,9 @@ def differences(source: Path, target: Path) -> list[str]:
 
 
 def by_rsync(source: Path, target: Path) -> list[str]:
-    """What rsync says is not the same, a line each."""
+    """What rsync says is not the same, a line each. It does not look at what is deeper than it can go: programs that
+    move directories into each other get there."""
+    deep = sorted({path for root in (source, target) for path in _deep(os.fsencode(root))})
     found = subprocess.run(
         [
             "rsync",
@@ -33,6 +40,7 @@ def by_rsync(source: Path, target: Path) -> list[str]:
             "--itemize-changes",
             "--modify-window=-1",
             f"--exclude=/{os.fsdecode(DEEP)}/*",
+            *(b"--exclude=/" + _PATTERN.sub(rb"\\\g<0>", path) + b"/*" for path in deep),
             f"{source}/",
             f"{target}/",
         ],
@@ -44,6 +52,15 @@ def by_rsync(source: Path, target: Path) -> list[str]:
     if found.returncode and not lines:
         lines.append(f"ended with {found.returncode}")
     return lines
+
+
+def _deep(root: bytes) -> Iterator[bytes]:
+    """Directories in which rsync cannot be sure to reach everything, and none below them."""
+    for path, directories, _, _ in os.fwalk(root):
+        below = path[len(root) + 1 :]
+        if len(below) > _RSYNC_PATH_BYTES_MAX:
+            directories.clear()
+            yield below
 
 
 def _by_walk(source: Path, target: Path) -> Iterator[str]:

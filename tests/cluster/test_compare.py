@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from cluster.compare import _by_walk
+from cluster.compare import _by_walk, differences
 
 
 def bytes_differ(tree: Path) -> None:
@@ -47,3 +48,48 @@ def test_a_difference_is_found_from_both_sides(tmp_path: Path, change: Callable[
     change(other)
     assert list(_by_walk(one, other))
     assert list(_by_walk(other, one))
+
+
+STEP = b"a[*?]\\\n" + b"s" * 190
+STEPS = 24
+
+
+def deep(tree: Path, content: bytes) -> None:
+    """A path that rsync cannot name, of names that mean something in its patterns."""
+    tree.mkdir()
+    directories = [os.open(tree, os.O_RDONLY)]
+    for _ in range(STEPS):
+        os.mkdir(STEP, dir_fd=directories[-1])
+        directories.append(os.open(STEP, os.O_RDONLY, dir_fd=directories[-1]))
+    descriptor = os.open(b"f", os.O_WRONLY | os.O_CREAT, dir_fd=directories[-1])
+    os.write(descriptor, content)
+    os.utime(descriptor, ns=(5, 5))
+    os.close(descriptor)
+    while directories:
+        os.utime(directories[-1], ns=(5, 5))
+        os.close(directories.pop())
+
+
+def remove(tree: Path) -> None:
+    """With paths of their own length: others cannot."""
+    for _, directories, files, above in os.fwalk(tree, topdown=False):
+        for name in files:
+            os.unlink(name, dir_fd=above)
+        for name in directories:
+            os.rmdir(name, dir_fd=above)
+
+
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed")
+def test_what_is_too_deep_for_rsync_is_compared_by_walking(tmp_path: Path) -> None:
+    one, same, other = (tmp_path / name for name in ("one", "same", "other"))
+    for tree, content in ((one, b"bytes"), (same, b"bytes"), (other, b"other")):
+        deep(tree, content)
+    (other / "shallow").touch()
+    try:
+        assert differences(one, same) == []
+        found = differences(one, other)
+    finally:
+        for tree in (one, same, other):
+            remove(tree)
+    assert any(line.startswith("rsync: *deleting") and "shallow" in line for line in found)
+    assert any(line.startswith("walk: ") and "/f: bytes: " in line for line in found)
