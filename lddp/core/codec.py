@@ -29,7 +29,9 @@ VERSION_OF_CONDITIONS = 2
 VERSION_OF_INODES = 3
 """Of what means one object or directory and no other that has its name (`_EXPECTATIONS`). Formats 1 and 2 end before
 these fields."""
-VERSIONS = (VERSION, VERSION_OF_CONDITIONS, VERSION_OF_INODES)
+VERSION_OF_FILES = 4
+"""Of a CreateFile, alone or guarded, which earlier formats do not know."""
+VERSIONS = (VERSION, VERSION_OF_CONDITIONS, VERSION_OF_INODES, VERSION_OF_FILES)
 
 CODES: dict[type, int] = {
     r.MakeDirectory: 1,
@@ -48,6 +50,7 @@ CODES: dict[type, int] = {
     r.RemoveXattr: 14,
     r.Remove: 15,
     r.Guarded: 16,
+    r.CreateFile: 17,
     r.Observation: 32,
     r.CreateRule: 64,
     r.RemoveRule: 65,
@@ -93,8 +96,12 @@ def encode(record: r.Record) -> bytes:
 
 def _version_of(record: r.Record) -> int:
     expectations = _EXPECTATIONS.get(type(record))
-    if expectations is not None and any(record[-expectations:]):
+    means_one = expectations is not None and any(record[-expectations:])
+    if expectations is not None and means_one:
         _check_inodes(record[-expectations:])
+    if type(record.operation if type(record) is r.Guarded else record) is r.CreateFile:
+        return VERSION_OF_FILES
+    if means_one:
         return VERSION_OF_INODES
     if type(record) is r.Put and record.expected_version == r.SOME_VERSION:
         return VERSION_OF_CONDITIONS

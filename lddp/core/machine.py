@@ -112,6 +112,7 @@ class StateMachine:
             case (
                 r.MakeDirectory()
                 | r.Create()
+                | r.CreateFile()
                 | r.Put()
                 | r.Write()
                 | r.Append()

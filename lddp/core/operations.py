@@ -36,6 +36,7 @@ class Operations(Names):
         self._apply: dict[type, Callable[[Any], Inode | None]] = {
             r.MakeDirectory: self._make_directory,
             r.Create: self._create,
+            r.CreateFile: self._create_file,
             r.Put: self._put,
             r.Write: self._write,
             r.Append: self._append,
@@ -74,7 +75,7 @@ class Operations(Names):
         self._names.link(place.parent, place.name, inode, self._gsn)
         return inode
 
-    def _free(self, record: r.MakeDirectory | r.Create | r.Symlink) -> Place:
+    def _free(self, record: r.MakeDirectory | r.Create | r.CreateFile | r.Symlink) -> Place:
         place = self._locate(record, record.path, record.expected_parent)
         if place.child is not None:
             raise Refused(errno.EEXIST)
@@ -100,6 +101,10 @@ class Operations(Names):
         inode = self._new(place, record.kind, attributes, rdev=record.rdev)
         self._emit_node(place, inode, record.time_ns)
         return inode
+
+    def _create_file(self, record: r.CreateFile) -> Inode:
+        attributes = Attributes(record.mode & 0o7777, record.uid, record.gid, record.mtime_ns)
+        return self._new_file(self._free(record), attributes, record.content, record.time_ns)
 
     def _emit_node(self, place: Place, inode: Inode, time_ns: int) -> None:
         effect = e.MakeNodeEffect(

@@ -57,6 +57,22 @@ class Create(NamedTuple):
     expected_parent: int = ANY_INODE
 
 
+class CreateFile(NamedTuple):
+    """Make a file that has bytes from the beginning; EEXIST where the name is taken. `mtime_ns` is the file's time,
+    `time_ns` that of its directory."""
+
+    id: OperationId
+    zone: int
+    time_ns: int
+    path: bytes
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    content: Content
+    expected_parent: int = ANY_INODE
+
+
 class Put(NamedTuple):
     """Replace or create a whole file. `mode`, `uid`, `gid` are used where it is created. `expected_version` is one of
     ANY_VERSION, NO_VERSION and SOME_VERSION, or the version that the file must have;
@@ -202,6 +218,7 @@ class RemoveXattr(NamedTuple):
 Operation = (
     MakeDirectory
     | Create
+    | CreateFile
     | Put
     | Write
     | Append
@@ -218,7 +235,7 @@ Operation = (
 )
 InPlace = Put | Write | Append | Truncate | Link | SetAttributes | SetXattr | RemoveXattr
 """What changes an object where it is, and so may say which one it means."""
-Naming = MakeDirectory | Create | Symlink | Unlink | RemoveDirectory | Remove | Rename
+Naming = MakeDirectory | Create | CreateFile | Symlink | Unlink | RemoveDirectory | Remove | Rename
 """What makes or takes a name, and may say in which directory. `Link` and `Rename` may say it of their second path."""
 
 

@@ -16,6 +16,7 @@ from lddp.core.records import (
     SOME_VERSION,
     Append,
     Create,
+    CreateFile,
     Guarded,
     InPlace,
     Kind,
@@ -252,7 +253,7 @@ class Model:
 
     def _judge(self, operation: Operation) -> Verdict:
         match operation:
-            case MakeDirectory() | Create() | Symlink():
+            case MakeDirectory() | Create() | CreateFile() | Symlink():
                 return self._make(operation)
             case Put():
                 return self._put(operation)
@@ -278,7 +279,7 @@ class Model:
         if any(one.rule.observe_only for one in found):
             raise Refused(errno.EROFS)
 
-    def _make(self, operation: MakeDirectory | Create | Symlink) -> Verdict:
+    def _make(self, operation: MakeDirectory | Create | CreateFile | Symlink) -> Verdict:
         found = self.find(operation.path, operation.zone, operation.expected_parent)
         self._frozen(found)
         if found.node is not None:
@@ -288,9 +289,14 @@ class Model:
                 node = Node(Kind.DIRECTORY, operation.mode)
             case Create():
                 node = Node(operation.kind, operation.mode, rdev=operation.rdev)
+            case CreateFile():
+                assert operation.content.inline is not None
+                node = Node(Kind.FILE, operation.mode, data=operation.content.inline)
             case Symlink():
                 node = Node(Kind.SYMLINK, target=operation.target)
         node.uid, node.gid, node.mtime_ns = operation.uid, operation.gid, operation.time_ns
+        if isinstance(operation, CreateFile):
+            node.mtime_ns = operation.mtime_ns
         node.links = 0
 
         def commit(gsn: int) -> None:

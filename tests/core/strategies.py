@@ -8,6 +8,7 @@ from lddp.core.records import (
     SOME_VERSION,
     Append,
     Create,
+    CreateFile,
     Kind,
     Link,
     MakeDirectory,
@@ -86,6 +87,7 @@ _makes = st.one_of(
         st.just(0),
         _meant,
     ),
+    st.builds(CreateFile, _id, zones, times, paths, modes, owners, owners, times, contents, _meant),
     st.builds(Symlink, _id, zones, times, paths, st.sampled_from([b"a", b"/x/y", b"\xff"]), owners, owners, _meant),
     st.builds(
         Put, _id, zones, times, paths, modes, owners, owners, contents, _expected | st.just(SOME_VERSION), _meant

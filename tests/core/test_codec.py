@@ -18,6 +18,7 @@ from lddp.core.records import (
     ChangeMigration,
     Content,
     Create,
+    CreateFile,
     CreateRule,
     DirectoryReport,
     InodeReport,
@@ -140,6 +141,7 @@ _all: dict[str, st.SearchStrategy[Record]] = {
         st.integers(0, 2**32 - 1),
         _meant,
     ),
+    "CreateFile": st.builds(CreateFile, *_head, _modes, _u32, _u32, _times, _contents, _meant),
     "Put": st.builds(Put, *_head, _modes, _u32, _u32, _contents, st.integers(-2, 2**40), _meant),
     "Write": st.builds(Write, *_head, st.integers(0, 2**40), _inlines, _meant),
     "Append": st.builds(records.Append, *_head, _inlines, _meant),
@@ -344,8 +346,24 @@ def test_what_older_versions_wrote_is_read_and_written_as_ever() -> None:
         assert exact(decode(bytes.fromhex(text))) == exact(record)
 
 
+@pytest.mark.parametrize("parent", [0, 7 << 16])
+def test_a_file_with_its_bytes_has_a_format_of_its_own(parent: int) -> None:
+    """An older node would take one in a row for a damaged record, and not say that it is to be upgraded."""
+    file = CreateFile(*HEAD, 0o644, 0, 0, 4, LETTER, parent)
+    for record in (file, records.Guarded(file, above=-1)):
+        encoded = bytearray(encode(record))
+        assert encoded[0] == 4 and exact(decode(bytes(encoded))) == exact(record)
+        for older in (1, 2, 3):
+            encoded[0] = older
+            with pytest.raises(FormatError):
+                decode(bytes(encoded))
+    for number in (-1, limits.INODE_MAX + 1, True):
+        with pytest.raises(FormatError):
+            encode(file._replace(expected_parent=number))
+
+
 def test_a_later_format_stops_a_node() -> None:
-    encoded = encode(MEANING[0]._replace(expected_inode=1))
+    encoded = encode(CreateFile(*HEAD, 0o644, 0, 0, 4, LETTER))
     with pytest.raises(NewerFormatError, match="upgrade this node"):
         decode(bytes([encoded[0] + 1]) + encoded[1:])
 

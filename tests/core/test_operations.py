@@ -17,6 +17,7 @@ from lddp.core.records import (
     Attributes,
     Content,
     Create,
+    CreateFile,
     DirectoryReport,
     InodeReport,
     InPlace,
@@ -723,6 +724,7 @@ def naming(above: bytes, number: int) -> list[Operation]:
     return [
         MakeDirectory(*head, new, 0o755, 0, 0, number),
         Create(*head, new, Kind.FILE, 0o600, 0, 0, expected_parent=number),
+        CreateFile(*head, new, 0o600, 0, 0, 6, content(b"bytes"), number),
         Symlink(*head, new, b"target", 0, 0, number),
         Unlink(*head, old, expected_parent=number),
         RemoveDirectory(*head, full, number),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lddp.core.records import (
     Append,
     Create,
+    CreateFile,
     DirectoryReport,
     InodeReport,
     Kind,
@@ -61,7 +62,9 @@ def random_operation(random: Random, sequence: int, paths: list[bytes], zone: in
         Put(*head, 0o640, 1, 1, data),
         Put(*head, 0o640, 1, 1, data),
         MakeDirectory(*head, 0o750, 1, 1),
-        Create(*head, random.choice([Kind.FILE, Kind.FIFO]), 0o640, 1, 1),
+        Create(*head, random.choice([Kind.FILE, Kind.FIFO]), 0o640, 1, 1)
+        if random.random() < 0.5
+        else CreateFile(*head, 0o640, 1, 1, 3, data),
         Unlink(*head),
         RemoveDirectory(*head),
         Link(*head, place()),

@@ -166,6 +166,7 @@ def _linked(make: Make) -> list[Record]:
 OPERATIONS = (
     case("make-directory")(lambda m: [m.directory(b"d")]),
     case("create-file")(lambda m: [m.of(r.Create, b"f", Kind.FILE, 0o600, *_OWNER)]),
+    case("create-file-with-bytes")(lambda m: [m.of(r.CreateFile, b"f", 0o640, *_OWNER, TIME_NS - 9, m.large())]),
     case("create-fifo")(lambda m: [m.of(r.Create, b"f", Kind.FIFO, 0o620, *_OWNER)]),
     case("put-inline")(lambda m: [m.put(b"f", 700)]),
     case("put-packed")(lambda m: [m.put(b"f%d" % at, what) for at, what in enumerate(m.packed(3))]),

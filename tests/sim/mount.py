@@ -9,11 +9,13 @@ from random import Random
 from unittest.mock import patch
 
 import lddp.doors.fuse.committing
+import lddp.doors.fuse.memory
 import lddp.doors.fuse.passthrough
 import lddp.doors.fuse.pipeline
 from lddp.core.namespace import Inode
 from lddp.core.records import (
     Create,
+    CreateFile,
     Guarded,
     InPlace,
     Link,
@@ -39,7 +41,7 @@ from tests.sim.promises import Done, Meant, check_all
 from tests.sim.world import World
 
 AFTER_FAULTS_S = 1.0
-NAMING = MakeDirectory | Create | Symlink
+NAMING = MakeDirectory | Create | CreateFile | Symlink
 SMALL_QUEUE = {"QUEUED_MAX": 6, "BATCH_MAX": 3, "SETTLED_MAX": 5}
 """A queue that is full soon, and a speculation that is made again all the time."""
 
@@ -178,8 +180,11 @@ def _is_named(model: Model, node: ModelNode) -> bool:
 
 
 @contextmanager
-def small_queue(small: bool) -> Iterator[None]:
+def settings(small: bool, memory: int) -> Iterator[None]:
+    """`memory`: bytes of the largest copy that is in memory."""
     with ExitStack() as stack:
+        stack.enter_context(patch.object(lddp.doors.fuse.memory, "COPY_BYTES_MAX", memory))
+        stack.enter_context(patch.object(lddp.doors.fuse.memory, "ROOM_BYTES_MIN", 0))
         stack.enter_context(patch.object(lddp.doors.fuse.committing, "RANGES_FROM_BYTES", 24))
         stack.enter_context(patch.object(lddp.doors.fuse.passthrough, "PASS_FROM_BYTES", 8))
         for name, value in SMALL_QUEUE.items() if small else ():
@@ -191,7 +196,7 @@ def run(seed: int) -> World:
     """Raises Violation; the world as it was at the end."""
     random = Random(repr((seed, "mount")))
     world = World(("mount", seed), settings_of(random))
-    with small_queue(random.random() < 0.4), world:
+    with settings(random.random() < 0.4, Random(repr((seed, "memory"))).choice([0, 16, 64, 1 << 20])), world:
         world.start()
         operations = Watched(world, clients=random.choice([1, 1, 3]), count=random.choice([10, 40]))
         created = world.loop.create_task(operations.create())

@@ -7,11 +7,25 @@ moment, and found again in the log by its time, which no other record of the mou
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from lddp.core.records import InPlace, Link, Operation, OperationId, Rename, RenameFlag, SetAttributes
+from lddp.core.operations import EMPTY
+from lddp.core.records import (
+    Create,
+    CreateFile,
+    InPlace,
+    Kind,
+    Link,
+    Operation,
+    OperationId,
+    Put,
+    Rename,
+    RenameFlag,
+    SetAttributes,
+)
 from lddp.core.view import View
 from tests.sim.checks import Violation
 
@@ -58,7 +72,7 @@ class Promise:
     """Its call had returned before the node ended."""
     done: Done | None = None
     is_absorbed: bool = False
-    """It is a part of the record of a later promise."""
+    """It is a part of the record of another promise."""
 
     @property
     def is_kept(self) -> bool:
@@ -109,8 +123,10 @@ def meant_by(view: View, top: bytes, root: int, path: bytes) -> Meant:
 
 
 def tag(record: Operation) -> tuple[object, ...]:
-    """What no other record of a mount has, unless it is the same once more."""
-    return type(record).__name__, record.time_ns, getattr(record, "offset", -1), getattr(record, "size", -1)
+    """What no other record of a mount has, unless it is the same once more. A file with its bytes was asked for as one
+    without."""
+    kind = Create if isinstance(record, CreateFile) else type(record)
+    return kind.__name__, record.time_ns, getattr(record, "offset", -1), getattr(record, "size", -1)
 
 
 def _fields(record: Operation) -> dict[str, Any]:
@@ -184,6 +200,8 @@ class Judge:
             if not promise.is_refused:
                 by_tag.setdefault(tag(promise.record), []).append(promise)
         places = {promise: at for at, promise in enumerate(self._history.promises)}
+        counts = Counter(tag(done.record) for done in self._own)
+        alone = {one for key, asked in by_tag.items() if counts[key] for one in asked[-counts[key] :]}
         last = -1
         for done in self._own:
             asked = by_tag.get(tag(done.record))
@@ -199,7 +217,10 @@ class Judge:
             if self._history.is_pipelined:
                 self._require(places[promise] > last, promise, f"is at {done.gsn}, behind what was promised later")
                 skipped, last = self._history.promises[last + 1 : places[promise]], places[promise]
-            self._absorb(skipped, promise)
+            if isinstance(done.record, CreateFile):
+                last += self._take_in(promise, done.record, self._history.promises[last + 1 :], alone)
+            else:
+                self._absorb(skipped, promise)
             self._check_meaning(promise, done)
             if promise.made > 0:
                 self._real[promise.made] = done.gsn << 16
@@ -219,6 +240,34 @@ class Judge:
                     earlier.is_absorbed = True
                     wanted |= {name: mine[name] for name in given if wanted[name] is None}
         self._require(_fields(found) == wanted, promise, f"is {found} at {promise.done.gsn}")
+
+    def _take_in(self, promise: Promise, found: CreateFile, later: list[Promise], alone: set[Promise]) -> int:
+        """What was asked for right after the making of a file, and of this file, may be part of its record: so much of
+        it as makes that record, and what changes nothing of it may be. How many promises the first are, with those
+        between them that are not in the log. `alone` have records of their own."""
+        made = promise.record
+        self._require(isinstance(made, Create) and made.kind is Kind.FILE, promise, f"is {found}")
+        wanted = {name: value for name, value in _fields(made).items() if name not in ("kind", "rdev")}
+        wanted |= {"mtime_ns": made.time_ns, "content": EMPTY}
+        taken = 0 if wanted == _fields(found) else -1
+        parts: list[Promise] = []
+        for count, one in enumerate(later, 1):
+            record = one.record
+            if one in alone:
+                break
+            if one.is_refused or not isinstance(record, Put | SetAttributes) or one.meant[0].at != promise.made:
+                continue  # nothing in the log is between them
+            if isinstance(record, Put):
+                wanted |= {"content": record.content, "mtime_ns": record.time_ns}
+            else:
+                wanted |= {name: value for name in SET if (value := getattr(record, name)) is not None}
+            parts.append(one)
+            if wanted == _fields(found):
+                taken = count if taken < 0 else taken
+                for part in parts:
+                    part.is_absorbed = True
+        self._require(taken >= 0, promise, f"is {found}, which is not what was asked for after it")
+        return taken
 
     def _number(self, number: int) -> int:
         """The log's, for one of the mount; below 0 where there is none."""

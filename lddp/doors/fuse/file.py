@@ -31,6 +31,8 @@ class File:
         self.opens = 0
         self.base: OpenFile | None = None
         self.staged = -1
+        self.is_in_memory = False
+        """Whether no disk has the copy."""
         self.is_clone = False
         """Whether the copy shares its blocks with the zone's file, so that keeping it costs nothing."""
         self.passes = False
@@ -94,7 +96,7 @@ class File:
             os.close(self.staged)
             self.staged = -1
         self.drop_mirror()
-        self.is_known = self.is_stale = self.is_clone = False
+        self.is_known = self.is_stale = self.is_clone = self.is_in_memory = False
 
     def drop_mirror(self) -> None:
         if self.mirror >= 0:

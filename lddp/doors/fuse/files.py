@@ -13,11 +13,13 @@ from typing import Any, TypeVar
 
 from lddp.access import OpenFile
 from lddp.content.disk import finished
+from lddp.core import limits
 from lddp.core.namespace import Inode
 from lddp.core.operations import EMPTY_DIGEST
 from lddp.doors.fuse import copying
 from lddp.doors.fuse.dirty import Dirty
 from lddp.doors.fuse.file import File
+from lddp.doors.fuse.memory import Memory
 from lddp.doors.fuse.ordering import Orders, refused
 from lddp.doors.fuse.spares import Spares
 from lddp.errors import OperationError
@@ -42,6 +44,7 @@ class Files:
         self._idle: OrderedDict[int, File] = OrderedDict()
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="fuse-file")
         self._spares = Spares(self._ground.scratch, self._threads)
+        self._memory = Memory(self._ground.scratch)
         self.wrote: Callable[[File, int, int], None] = lambda file, start, stop: None
         """Told of bytes of a copy that were changed, and `cut` of a new size."""
         self.cut: Callable[[File, int], None] = lambda file, size: None
@@ -190,7 +193,7 @@ class Files:
             return b"" if file.is_known and file.is_intact() else None
         data = bytearray(size)
         try:
-            count = os.preadv(descriptor, [data], offset, os.RWF_NOWAIT)
+            count = os.preadv(descriptor, [data], offset, 0 if file.is_in_memory else os.RWF_NOWAIT)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EOPNOTSUPP):
                 raise
@@ -217,50 +220,76 @@ class Files:
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
-    async def stage(self, file: File, *, keep: bool = True) -> None:
-        """A private copy to write to; empty without `keep`. `lock` is held."""
+    async def stage(self, file: File, *, size: int, keep: bool = True) -> None:
+        """A private copy to write to, which is to have `size` bytes then, or more; empty without `keep`. `lock` is
+        held."""
         if file.staged >= 0 and not file.is_intact() and keep:
             await self.freshen(file)
         if file.staged >= 0:
+            if file.is_in_memory and not self._memory.fits(size):
+                await self._to_disk(file)
             if not keep:
                 self.resize(file, 0)
             return
-        staged = await self._spares.take()
-        try:
-            if keep:
-                await self._fill(file, staged)
-            elif not file.is_known:
+        if keep:
+            staged, is_in_memory = await self._copied(file, size)
+        else:
+            if not file.is_known:
                 # What the log has is to be replaced, whatever it is.
                 inode, _ = self.inode(file.number)
                 file.size = 0 if inode is None else inode.size
                 file.dirty = Dirty(file.size)
-        except BaseException:
-            os.close(staged)
-            raise
+            staged, is_in_memory = await self._empty(size)
         if file.base is not None:
             file.base.close()
             file.base = None
-        file.staged, file.is_known = staged, True
+        file.staged, file.is_known, file.is_in_memory = staged, True, is_in_memory
+        if is_in_memory:
+            self._memory.note(file)
         if not keep:
             self.resize(file, 0)
 
-    async def _fill(self, file: File, staged: int) -> None:
+    async def _empty(self, size: int) -> tuple[int, bool]:
+        """A new copy, and whether it is in memory."""
+        staged = self._memory.take(size)
+        return (staged, True) if staged >= 0 else (await self._spares.take(), False)
+
+    async def _copied(self, file: File, size: int) -> tuple[int, bool]:
+        """As `_empty`, with the bytes of the file."""
         for _ in range(TRIES_MAX):
             if not file.is_known or not file.is_intact():
                 await self.freshen(file)
-            if file.base is None:
-                return
-            await self.run(os.ftruncate, staged, 0)
-            await self.run(copying.copy, file.base.descriptor, staged, file.size)
-            if file.is_intact():
-                return
+            staged, is_in_memory = await self._empty(max(size, file.size))
+            try:
+                if file.base is None:
+                    return staged, is_in_memory
+                await self.run(copying.copy, file.base.descriptor, staged, file.size)
+                if file.is_intact():
+                    return staged, is_in_memory
+            except BaseException:
+                os.close(staged)
+                raise
+            os.close(staged)
         raise refused(errno.EIO)
+
+    async def _to_disk(self, file: File) -> None:
+        """The copy is to be larger than memory has them."""
+        staged = await self._spares.take()
+        try:
+            await self.run(copying.copy, file.staged, staged, file.size)
+        except BaseException:
+            os.close(staged)
+            raise
+        os.close(file.staged)
+        file.staged, file.is_in_memory = staged, False
 
     def write_at_once(self, file: File, offset: int, data: memoryview) -> int | None:
         """Bytes written; None where that needs a copy to be made, or to be waited for."""
         if file.staged < 0 or file.lock.locked() or len(data) > AT_ONCE_BYTES or not file.is_intact():
             return None
         if file.stream is not None and file.stream.is_full:
+            return None
+        if file.is_in_memory and not self._memory.fits(offset + len(data)):
             return None
         return self._write(file, offset, data)
 
@@ -297,7 +326,7 @@ class Files:
         if file.stream is not None:
             await file.stream.room()
         async with file.lock:
-            await self.stage(file)
+            await self.stage(file, size=offset + len(data))
             if len(data) <= AT_ONCE_BYTES:
                 return self._write(file, offset, data)
             try:
@@ -310,7 +339,7 @@ class Files:
 
     async def truncate(self, file: File, size: int) -> None:
         async with file.lock:
-            await self.stage(file, keep=size > 0)
+            await self.stage(file, size=size, keep=size > 0)
             self.resize(file, size)
 
     async def require_room_for(self, size: int) -> None:
@@ -321,7 +350,7 @@ class Files:
         if mode not in copying.ALLOCATIONS:
             raise refused(errno.EOPNOTSUPP)
         async with file.lock:
-            await self.stage(file)
+            await self.stage(file, size=limits.FILE_BYTES_MAX)  # it is the disk's room that is asked for
             before = file.size
             for copy in file.copies:
                 await self.run(copying.allocate, copy, mode, offset, length)

@@ -197,7 +197,7 @@ class Passthrough:
         """The inode is passed afterwards, or not."""
         async with file.lock:
             try:
-                has_copy = file.staged >= 0 or await self._clone(file)
+                has_copy = (file.staged >= 0 and not file.is_in_memory) or await self._clone(file)
                 # No await from here on.
                 if has_copy and file.number not in self._passed and self._may_begin(file, 0) and file.is_intact():
                     self._pass(file)

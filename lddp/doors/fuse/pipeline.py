@@ -124,19 +124,23 @@ class Pipeline:
             if not self._queue:
                 self.speculation.start()  # of what was refused at once nobody has followed what became
             queued, outcome = self.speculation.ask(view.tables, record, size)
-        if queued is not None and not (self._queue and self._queue[-1].takes_in(queued)):
+        if queued is not None:
             later = None if content is None else self.writers.pop(id(content), None)
             if later is not None:
                 later.is_queued = True
                 queued.writers.append(later)
+            self._append(queued)
+        return outcome
+
+    def _append(self, queued: Queued) -> None:
+        self._bytes += queued.size
+        if not (self._queue and self._queue[-1].takes_in(queued)):
             if queued.made:
                 self._makers[queued.made] = queued
             self._queue.append(queued)
-            self._bytes += size
-            if self._is_enough:
-                self._pressed.set()
-            self._start()
-        return outcome
+        if self._is_enough:
+            self._pressed.set()
+        self._start()
 
     def committed(self, content: Content, later: Later) -> None:
         self.writers[id(content)] = later

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from lddp.core import records as r
+from lddp.core.operations import EMPTY
 from lddp.core.places import Place
 from lddp.core.records import OperationId
 from lddp.doors.fuse.later import Later
@@ -73,16 +74,33 @@ class Queued:
             await writer.spread()
 
     def takes_in(self, later: Queued) -> bool:
-        """Whether what was asked for right after this is part of it now: programs set mode, owner and times of one
-        object one after the other."""
-        mine, other = self.record, later.record
-        if not isinstance(mine, r.SetAttributes) or not isinstance(other, r.SetAttributes):
+        """Whether what was asked for right after this is part of it now. Programs set mode, owner and times of one
+        object one after the other, and who makes a small file writes it next."""
+        if self.is_sent or self.was_sent:
             return False
-        if self.is_sent or self.was_sent or self.spots != later.spots:
+        taken = self._joined(later)
+        if taken is None:
             return False
-        fields = {name: value for name in _SET if (value := getattr(other, name)) is not None}
-        self.record = mine._replace(time_ns=other.time_ns, **fields)
+        self.record = taken
+        self.size += later.size
+        self.writers += later.writers
         return True
+
+    def _joined(self, later: Queued) -> r.Operation | None:
+        """One record that does what both do, if there is one."""
+        mine, other = self.record, later.record
+        if isinstance(mine, r.SetAttributes) and isinstance(other, r.SetAttributes) and self.spots == later.spots:
+            return mine._replace(time_ns=other.time_ns, **_given(other))
+        if not self.made or later.spots != (Spot(0, b"", self.made),):
+            return None
+        match _file(mine), other:
+            case r.CreateFile() as file, r.SetAttributes():
+                return file._replace(**_given(other))
+            case r.CreateFile() as file, r.Put(expected_version=r.ANY_VERSION, content=content):
+                # A name need not wait for bytes that do not come with their record.
+                if content.inline is not None and not file.content.size:
+                    return file._replace(content=content, mtime_ns=other.time_ns)
+        return None
 
     def with_id(self, id: OperationId) -> r.Operation:
         changed: r.Operation = self.record._replace(id=id)
@@ -95,6 +113,21 @@ class Queued:
             else self.record._replace(path=paths[0])
         )
         return changed
+
+
+def _given(record: r.SetAttributes) -> dict[str, Any]:
+    return {name: value for name in _SET if (value := getattr(record, name)) is not None}
+
+
+def _file(record: r.Operation) -> r.CreateFile | None:
+    """The making of a file, as what may say all of it."""
+    match record:
+        case r.CreateFile():
+            return record
+        case r.Create(kind=r.Kind.FILE):
+            id, zone, time_ns, path, _, mode, uid, gid, _, parent = record
+            return r.CreateFile(id, zone, time_ns, path, mode, uid, gid, time_ns, EMPTY, parent)
+    return None
 
 
 def meaning(record: r.Operation, number: Callable[[int], int]) -> r.Operation:

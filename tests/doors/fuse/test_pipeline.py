@@ -49,6 +49,10 @@ def elsewhere(ground: MachineGround, kind: type, *fields: object) -> None:
     assert not ground.apply(record).errno
 
 
+def queued(kernel: Kernel) -> list[str]:
+    return [type(one.record).__name__ for one in pipeline(kernel)._queue]
+
+
 def ordered(ground: MachineGround) -> list[tuple[str, bytes]]:
     """What the log has of the mount."""
     found = [plain(record) for record in ground.order if isinstance(record, r.Guarded)]
@@ -99,7 +103,7 @@ async def test_calls_return_before_the_log_knows_and_the_mount_shows_them(
     await kernel.tree.barrier()
     assert ground.content(b"/data/e/g") == b"bytes"
     assert [kind for kind, _ in ordered(ground)] == (
-        ["MakeDirectory", "Create", "Put", "Symlink", "SetAttributes", "Rename", "Rename"]
+        ["MakeDirectory", "CreateFile", "Symlink", "SetAttributes", "Rename", "Rename"]
     )
     # The numbers stay, whatever the log calls them.
     assert (await kernel.lookup(b"g", directory.inode)).inode == file.node
@@ -136,6 +140,84 @@ async def test_attributes_that_are_set_one_after_the_other_are_one_record(
         assert entry is not None and (entry.uid, entry.gid, entry.mode, entry.mtime_ns) == (5, 6, 0o711, mtime_ns)
 
 
+async def test_a_small_file_that_is_made_and_written_is_one_record(kernel: Kernel, ground: MachineGround) -> None:
+    """As tar does it: the bytes, then times, owner and mode, then the close."""
+    gate, before = hold(ground), len(ground.order)
+    file = await kernel.create(b"f", mode=0o600)
+    above = (await kernel.stat(ROOT)).mtime_ns
+    await file.write(0, b"bytes")
+    await kernel.setattr(file.node, SetAttribute.MTIME, mtime_ns=7)
+    await kernel.setattr(file.node, SetAttribute.UID | SetAttribute.GID, uid=5, gid=6)
+    await kernel.setattr(file.node, SetAttribute.MODE, mode=0o4751)
+    await file.close()
+    await kernel.setattr(file.node, SetAttribute.GID, gid=8)
+    assert queued(kernel) == ["CreateFile"]
+    gate.set()
+    await kernel.tree.barrier()
+    (made,) = map(plain, ground.order[before:])
+    assert isinstance(made, r.CreateFile) and ground.content(b"/data/f") == b"bytes"
+    entry = ground.entry(b"/data/f")
+    assert entry is not None
+    assert (entry.mode, entry.uid, entry.gid, entry.mtime_ns) == (0o751, 5, 8, 7)  # giving it away takes set-user-id
+    assert (await kernel.stat(ROOT)).mtime_ns == above == made.time_ns
+    shown = await kernel.lookup(b"f")
+    assert (shown.inode, shown.size, shown.mtime_ns) == (file.node, 5, 7)
+    assert ground.uploads[-1].is_used
+
+
+async def test_what_came_in_between_stays_in_between(kernel: Kernel, ground: MachineGround) -> None:
+    """After a crash the log has the beginning of what programs did, and nothing that they did later."""
+    gate = hold(ground)
+    one, two = await kernel.create(b"one"), await kernel.create(b"two")
+    await one.write(0, b"1")
+    await one.close()
+    await two.write(0, b"2")
+    await two.close()
+    again = await kernel.open(two.node, os.O_WRONLY)
+    await again.write(0, b"3")
+    closing = asyncio.create_task(again.close())
+    await until(lambda: queued(kernel) == ["Create", "Create", "Put", "Put", "Put"])
+    gate.set()
+    await closing
+    assert [ground.content(name) for name in (b"/data/one", b"/data/two")] == [b"1", b"3"]
+
+
+async def test_what_is_on_its_way_takes_nothing_in(kernel: Kernel, ground: MachineGround) -> None:
+    gate = hold(ground)
+    file = await kernel.create(b"f")
+    await until(lambda: pipeline(kernel)._queue[-1].is_sent)
+    await file.write(0, b"late")
+    await file.close()
+    assert queued(kernel) == ["Create", "Put"]
+    gate.set()
+    await kernel.tree.barrier()
+    assert ground.content(b"/data/f") == b"late"
+
+
+async def test_a_file_of_many_bytes_has_its_name_before_them(kernel: Kernel, ground: MachineGround) -> None:
+    gate = hold(ground)
+    await write(kernel, b"f", bytes(1000))
+    assert queued(kernel) == ["Create", "Put"]
+    gate.set()
+    await kernel.tree.barrier()
+    assert ground.content(b"/data/f") == bytes(1000)
+
+
+async def test_what_was_made_with_its_bytes_and_is_refused_is_told_once(kernel: Kernel, ground: MachineGround) -> None:
+    gate = hold(ground)
+    file = await kernel.create(b"f")
+    await file.write(0, b"mine")
+    assert not await refusal(file.flush())
+    assert queued(kernel) == ["CreateFile"]
+    put_elsewhere(ground, b"/data/f", b"theirs")
+    gate.set()
+    await kernel.tree.barrier()
+    assert [await refusal(file.fsync()) for _ in range(2)] == [errno.EEXIST, 0]
+    assert ground.content(b"/data/f") == b"theirs"
+    assert ground.uploads[-1].aborted and not ground.uploads[-1].is_used
+    await file.release()
+
+
 async def test_what_was_ordered_is_made_upon_while_more_is_queued(
     kernel: Kernel, ground: MachineGround, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,7 +244,7 @@ async def test_fsync_and_fsyncdir_wait_for_the_log(kernel: Kernel, ground: Machi
     await file.write(0, b"x")
     handle = await kernel.opendir()
     waiting = [asyncio.create_task(call) for call in (file.fsync(), kernel.fsyncdir(handle))]
-    await until(lambda: len(pipeline(kernel)) == 2)
+    await until(lambda: queued(kernel) == ["CreateFile"])
     for _ in range(10):
         await asyncio.sleep(0)
     assert not any(task.done() for task in waiting)
@@ -180,7 +262,7 @@ async def test_close_waits_for_the_log_unless_this_open_has_made_the_file(
     again = await kernel.open(file.node, os.O_WRONLY)
     await again.write(0, b"SECOND")
     closing = asyncio.create_task(again.close())
-    await until(lambda: len(pipeline(kernel)) == 3)
+    await until(lambda: queued(kernel) == ["CreateFile", "Put"])
     for _ in range(10):
         await asyncio.sleep(0)
     assert not closing.done()
@@ -203,7 +285,7 @@ async def test_an_unmount_waits_for_the_queue(kernel: Kernel, ground: MachineGro
     file = await kernel.create(b"f")
     await file.write(0, b"x")
     ending = asyncio.create_task(kernel.tree.commit_all())
-    await until(lambda: len(pipeline(kernel)) == 2)
+    await until(lambda: queued(kernel) == ["CreateFile"])
     assert not ending.done()
     gate.set()
     await ending

@@ -79,6 +79,16 @@ def _taken_in_too_late() -> list[Patch]:
     return [(Queued, "takes_in", late)]
 
 
+def _bytes_before_their_turn() -> list[Patch]:
+    append = Pipeline._append
+
+    def early(self: Pipeline, queued: Queued) -> None:
+        if not any(one.takes_in(queued) for one in self._queue):
+            append(self, queued)
+
+    return [(Pipeline, "_append", early)]
+
+
 def _not_contested() -> list[Patch]:
     return [(Pipeline, "_contest", lambda _self, _numbers: None)]
 
@@ -148,6 +158,14 @@ MOUNT_MUTANTS = (
         100,
         "what a sync has covered is there",
         _taken_in_too_late,
+    ),
+    Mutant(
+        "bytes put where their file was made",
+        "mount",
+        40,
+        100,
+        "what was promised is in the log in order",
+        _bytes_before_their_turn,
     ),
     Mutant(
         "changes of others taken for the mount's own", "mount", 4, 100, "what the kernel believes is so", _not_contested
