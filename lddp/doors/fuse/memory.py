@@ -12,6 +12,7 @@ from pathlib import Path
 from lddp.doors.fuse.file import File
 
 COPY_BYTES_MAX = 128 << 10
+"""Less than what passthrough and streams begin with: these keep the copy that they have found."""
 COPIES_MAX = 256
 ROOM_BYTES_MIN = 256 << 20
 """Free on the disk where the copies would be otherwise."""

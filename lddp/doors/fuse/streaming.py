@@ -38,6 +38,7 @@ class Stream:
     """Bytes of a copy from `start` on, of which those before `taken` have been given to `writer`."""
 
     def __init__(self, file: File, start: int, stop: int, files: Files, ground: Ground) -> None:
+        assert not file.is_in_memory, "what is sent before its commit stays where it is"
         self.start = self.taken = start
         self.again = Dirty(0)
         """What was written again after it was taken."""

@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from lddp.core import records as r
 from lddp.core.records import Content, OperationId
-from lddp.doors.fuse import passthrough, streaming
+from lddp.doors.fuse import memory, passthrough, streaming
 from lddp.doors.fuse.protocol import SetAttribute
 from lddp.errors import UnavailableError
 from tests.doors.fuse.kernel import Kernel, MachineGround, Open, Refused, until
@@ -226,6 +226,7 @@ async def test_any_order(
         monkeypatch.setattr(streaming, name, value)
     monkeypatch.setattr(streaming, "WINDOW_BYTES", 3000)
     monkeypatch.setattr(passthrough, "PASS_FROM_BYTES", 8)
+    monkeypatch.setattr(memory, "COPY_BYTES_MAX", 0)
     dice, model = random.Random(seed), bytearray(b"beginning")
     async with kernel.writing(b"f") as made:
         await made.write(0, bytes(model))

@@ -14,7 +14,7 @@ import pytest
 
 from lddp.core import records as r
 from lddp.core.records import Content, OperationId
-from lddp.doors.fuse import passthrough, wire
+from lddp.doors.fuse import memory, passthrough, wire
 from lddp.doors.fuse.protocol import FOPEN_DIRECT_IO, FOPEN_PASSTHROUGH, SetAttribute
 from lddp.errors import UnavailableError
 from tests.doors.fuse.kernel import Kernel, MachineGround, Open, until
@@ -28,6 +28,7 @@ DIRECT = FOPEN_PASSTHROUGH | FOPEN_DIRECT_IO
 @pytest.fixture(autouse=True)
 def low_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passthrough, "PASS_FROM_BYTES", 8)
+    monkeypatch.setattr(memory, "COPY_BYTES_MAX", 0)
     monkeypatch.setattr(passthrough, "LOOK_S", 0.001)
     monkeypatch.setattr(passthrough, "AGAIN_S", 0.001)
 

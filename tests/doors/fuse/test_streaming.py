@@ -12,7 +12,7 @@ import pytest
 
 from lddp.core import records as r
 from lddp.core.records import OperationId, Put
-from lddp.doors.fuse import streaming
+from lddp.doors.fuse import memory, streaming
 from lddp.doors.fuse.protocol import Opcode, SetAttribute
 from lddp.errors import UnavailableError
 from tests.doors.fuse.kernel import Kernel, MachineGround, Open, until
@@ -84,6 +84,7 @@ async def test_what_is_written_again_is_sent_again(kernel: Kernel, ground: Machi
 @pytest.mark.parametrize("seed", range(6))
 async def test_any_order(kernel: Kernel, ground: MachineGround, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Writes, cuts, allocations and commits of every kind; the log has what a plain array has."""
+    monkeypatch.setattr(memory, "COPY_BYTES_MAX", 100)
     for name, value in (("STREAM_FROM_BYTES", 4000), ("BEHIND_BYTES", 700), ("CHUNK_BYTES", 1000)):
         monkeypatch.setattr(streaming, name, value)
     monkeypatch.setattr(streaming, "WINDOW_BYTES", 3000)
