@@ -25,6 +25,7 @@ from lddp.core.values import Content as Content
 from lddp.core.values import Kind as Kind
 from lddp.core.values import MigrationAction as MigrationAction
 from lddp.core.values import OperationId as OperationId
+from lddp.core.values import Outcome as Outcome
 from lddp.core.values import RenameFlag as RenameFlag
 from lddp.core.values import XattrFlag as XattrFlag
 from lddp.core.values import Xattrs as Xattrs
@@ -395,16 +396,3 @@ class Receipt(NamedTuple):
 
 Control = CreateRule | RemoveRule | SetRuleOptions | ChangeMigration | Barrier | Receipt
 Record = Operation | Guarded | Observation | Control
-
-
-class Outcome(NamedTuple):
-    """What the state machine decided about a record: an errno (0: done), the inode concerned and its version.
-
-    `void` lists, for an observation, the inodes of directories and files whose report was not taken, because the
-    log already held something newer.
-    """
-
-    errno: int
-    inode: int = 0
-    version: int = 0
-    void: tuple[int, ...] = ()

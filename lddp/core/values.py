@@ -79,6 +79,19 @@ class OperationId(NamedTuple):
     sequence: int
 
 
+class Outcome(NamedTuple):
+    """What the state machine decided about a record: an errno (0: done), the inode concerned and its version.
+
+    `void` lists, for an observation, the inodes of directories and files whose report was not taken, because the
+    log already held something newer.
+    """
+
+    errno: int
+    inode: int = 0
+    version: int = 0
+    void: tuple[int, ...] = ()
+
+
 ANY_VERSION = -1
 """As `expected_version`: whatever is there, or nothing."""
 NO_VERSION = 0

@@ -367,11 +367,9 @@ class Pipeline:
             self.catch_up(view.tables)
 
     def _sent(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled():
-            return
-        error = task.exception()
+        error = None if task.cancelled() else task.exception()
         if error is None:
-            if self._queue:
+            if self._queue and not task.cancelled():
                 self._start()
             return
         _log.critical("the queue of the mount of %s is stuck: %s", self._top.name, error, exc_info=error)
