@@ -171,6 +171,8 @@ class Files:
         inode, _ = self.inode(file.number)
         same = inode is not None and inode.version == opened.entry.version and inode.content is not None
         file.become(inode.content.digest if inode and same and inode.content else b"", opened.entry.size)
+        if file.passes and inode is not None and inode.version != opened.entry.version:
+            file.is_stale = True  # for the one that came meanwhile nobody refreshes it: this was to do that
         return True
 
     async def _replace(self, file: File, opened: OpenFile) -> bool:

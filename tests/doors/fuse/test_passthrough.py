@@ -12,9 +12,11 @@ import random
 
 import pytest
 
+from lddp.access import OpenFile
 from lddp.core import records as r
 from lddp.core.records import Content, OperationId
 from lddp.doors.fuse import memory, passthrough, wire
+from lddp.doors.fuse.following import SETTLE_TURNS
 from lddp.doors.fuse.protocol import FOPEN_DIRECT_IO, FOPEN_PASSTHROUGH, SetAttribute
 from lddp.errors import UnavailableError
 from tests.doors.fuse.kernel import Kernel, MachineGround, Open, until
@@ -194,6 +196,28 @@ async def test_bytes_that_cannot_be_had_are_asked_for_until_they_can(
     monkeypatch.setattr(ground, "open_file", right)
     await kernel.told()
     assert await reader.read() == b"other bytes"
+    await reader.close()
+
+
+async def test_what_another_zone_puts_while_its_last_put_is_brought_is_brought_too(
+    kernel: Kernel, backing: FakeBacking, ground: MachineGround, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await made(kernel)
+    reader = await kernel.open(node)
+    right, puts = ground.open_file, [b"the second one"]
+
+    async def slow(path: bytes) -> OpenFile:
+        opened = await right(path)
+        while puts:
+            theirs(ground, puts.pop(), b"\6")
+            for _ in range(3 * SETTLE_TURNS):  # the mount has heard of it
+                await asyncio.sleep(0)
+        return opened
+
+    monkeypatch.setattr(ground, "open_file", slow)
+    theirs(ground, b"the first one")
+    await kernel.told()
+    assert await reader.read() == b"the second one" and not puts
     await reader.close()
 
 
