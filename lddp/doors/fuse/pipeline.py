@@ -255,8 +255,8 @@ class Pipeline:
         for writer in queued.writers:
             self._later(writer.was_refused())
         concerned = queued.concerned
-        self._contest(concerned)
-        self.changed(concerned)
+        self._contest(concerned | queued.touched)
+        self.changed(concerned | queued.touched)
         number = errno.ENOENT if queued.refused == GONE else queued.refused
         if queued.refused == GONE and queued.is_in_place and self._was_made(queued.spots[0].at):
             return  # another zone has removed it, after that or before: it is the same

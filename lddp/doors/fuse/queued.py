@@ -42,6 +42,8 @@ class Queued:
     directories: tuple[int, ...]
     """Whose names it changes, or that have what it changes."""
     size: int
+    touched: set[int]
+    """What was otherwise afterwards, also where that was not meant: what a rename replaces."""
     made: int = 0
     writers: list[Later] = field(default_factory=list)
     is_sent: bool = False
@@ -84,6 +86,7 @@ class Queued:
         self.record = taken
         self.size += later.size
         self.writers += later.writers
+        self.touched |= later.touched
         return True
 
     def _joined(self, later: Queued) -> r.Operation | None:

@@ -122,6 +122,8 @@ class Speculation:
         self._top = top
         self.aliases = Aliases()
         self._layer: _Layer | None = None
+        self._touched: set[int] = set()
+        """What the last one has touched."""
         self.number = FIRST
         """Of the last operation that was asked for."""
 
@@ -174,12 +176,13 @@ class Speculation:
             return None, outcome
         made = outcome.inode if outcome.inode == self.number << 16 else 0
         record = meaning(record, lambda _: r.ANY_INODE)  # the spots say all of it
-        return Queued(record, self.number, spots, directories, size, made), outcome
+        return Queued(record, self.number, spots, directories, size, self._touched, made), outcome
 
     def _apply(self, layer: _Layer, record: r.Operation, number: int) -> Outcome:
         outcome, _ = layer.operations.apply(record, number)
         if outcome.errno:
             return outcome
+        self._touched = set(map(self.aliases.to_shown, layer.namespace.prior))
         layer.namespace.met.update(layer.namespace.prior)
         layer.namespace.prior.clear()
         layer.namespace.flush()
@@ -200,6 +203,8 @@ class Speculation:
         if refused:
             return refused
         outcome = self._apply(layer, record, queued.number)
+        if not outcome.errno:
+            queued.touched |= self._touched
         if not outcome.errno and not queued.is_sent:
             queued.record = record
         return outcome.errno

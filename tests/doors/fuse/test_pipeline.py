@@ -365,6 +365,23 @@ async def test_what_depends_on_a_refusal_touches_nobody_elses(kernel: Kernel, gr
     assert ground.uploads[-1].aborted and not ground.uploads[-1].is_used
 
 
+async def test_what_a_refused_rename_would_have_replaced_is_told_of(kernel: Kernel, ground: MachineGround) -> None:
+    """It was gone as long as the rename was promised, and nobody heard what became of it meanwhile."""
+    there, mine = await write(kernel, b"there", b"old"), await write(kernel, b"mine", b"x")
+    await kernel.tree.barrier()
+    told: set[int] = set()
+    pipeline(kernel).changed = told.update
+    gate = hold(ground)
+    await kernel.rename(b"mine", b"there")
+    put_elsewhere(ground, b"/data/there", b"theirs")
+    elsewhere(ground, r.Unlink, b"/data/mine")
+    gate.set()
+    await kernel.tree.barrier()
+    assert ground.content(b"/data/there") == b"theirs"
+    assert {there.node, mine.node} <= told
+    assert {there.node, mine.node} <= pipeline(kernel).contested
+
+
 async def test_bytes_are_kept_until_their_record_is_ordered(kernel: Kernel, ground: MachineGround) -> None:
     gate = hold(ground)
     await write(kernel, b"f", b"x")
