@@ -31,12 +31,20 @@ class Different(Exception):
 
 class Exercise:
     def __init__(
-        self, directories: list[Path], seed: int, barrier: Callable[[], None], size_max: int, *, has_reader: bool
+        self,
+        directories: list[Path],
+        seed: int,
+        barrier: Callable[[], None],
+        size_max: int,
+        *,
+        has_reader: bool,
+        syncs: bool,
     ) -> None:
         self._directories = directories
         self._size_max = size_max
         self._random = random.Random(seed)
         self._barrier = barrier
+        self._syncs = syncs
         self._here = 0
         self._name = "fsx-0"
         self._model = bytearray()
@@ -206,6 +214,10 @@ class Exercise:
         self._model[:] = data
 
     def _hand_over(self) -> None:
+        if self._syncs:
+            directory = os.open(self._path.parent, os.O_RDONLY)
+            os.fsync(directory)
+            os.close(directory)
         os.close(self._file)
         self._barrier()
         self._here = (self._here + 1) % len(self._directories)
@@ -240,12 +252,15 @@ def main() -> None:
     parser.add_argument("--hand-over", type=Path)
     parser.add_argument("--barrier", action="append", default=[], metavar="URL")
     parser.add_argument("--token-file", type=Path)
+    parser.add_argument("--sync", action="store_true", help="sync before each hand-over: the mounts are pipelined")
     parser.add_argument("--reader", action="store_true")
     arguments = parser.parse_args()
     directories = [arguments.directory] + ([arguments.hand_over] if arguments.hand_over else [])
     token = arguments.token_file.read_text("ascii").strip() if arguments.token_file else ""
     barrier = barrier_of(arguments.barrier, token)
-    exercise = Exercise(directories, arguments.seed, barrier, arguments.size, has_reader=arguments.reader)
+    exercise = Exercise(
+        directories, arguments.seed, barrier, arguments.size, has_reader=arguments.reader, syncs=arguments.sync
+    )
     exercise.run(arguments.operations)
     sys.stdout.write(f"seed {arguments.seed}: {exercise.done} operations, all as they should be\n")
 

@@ -86,6 +86,7 @@ class Campaign:
             *(sys.executable, "-m", "cluster.fsx", str(here), "--hand-over", str(there)),
             *("--operations", str(operations), "--seed", str(seed), "--size", str(self._options.size)),
             *(*barriers, "--token-file", str(cluster.described["token_file"])),
+            *(["--sync"] if self._options.write_mode == WriteMode.PIPELINED.value else []),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
