@@ -27,12 +27,16 @@ def ancestors(path: bytes) -> list[bytes]:
 
 
 class Blocked:
-    """Effects that wait; `hits` says whether another one must wait behind them."""
+    """Effects that wait; `hits` says whether another one must wait behind them. What it costs grows with what waits,
+    and hardly with how deep that is: there may be thousands below hundreds of directories."""
 
     def __init__(self) -> None:
         self._inodes: set[int] = set()
         self._paths: set[tuple[int, bytes]] = set()
+        self._lengths: set[int] = set()
+        """Of the paths: others need not be looked for among them."""
         self._above: set[tuple[int, bytes]] = set()
+        """Of each directory in it, all above are in it as well."""
 
     def __bool__(self) -> bool:
         return bool(self._inodes)
@@ -41,8 +45,11 @@ class Blocked:
         self._inodes.add(effect.inode)
         for path in paths(effect):
             self._paths.add((rule, path))
-            for above in ancestors(path):
-                self._above.add((rule, above))
+            self._lengths.add(len(path))
+            end = path.rfind(b"/")
+            while end > 0 and (above := (rule, path[:end])) not in self._above:
+                self._above.add(above)
+                end = path.rfind(b"/", 0, end)
 
     def hits(self, rule: int, effect: e.Effect) -> bool:
         if not self._inodes:
@@ -58,4 +65,9 @@ class Blocked:
         return (rule, path) in self._paths or self._is_below(rule, path)
 
     def _is_below(self, rule: int, path: bytes) -> bool:
-        return any((rule, above) in self._paths for above in ancestors(path))
+        end = path.rfind(b"/")
+        while end > 0:
+            if end in self._lengths and (rule, path[:end]) in self._paths:
+                return True
+            end = path.rfind(b"/", 0, end)
+        return False
