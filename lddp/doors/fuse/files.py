@@ -147,12 +147,13 @@ class Files:
             if known == EMPTY_DIGEST or (known and not inode.size):
                 file.become_empty(known)
                 return
-            if await self._reopen(file, path):
+            if await self._reopen(file, path, inode):
                 return
         raise refused(errno.ESTALE)
 
-    async def _reopen(self, file: File, path: bytes) -> bool:
-        """False where the path is another object's, or nobody's, since it was looked for."""
+    async def _reopen(self, file: File, path: bytes, before: Inode) -> bool:
+        """False where the path is another object's, or nobody's, since it was looked for. `before` is what the file was
+        then: what is queued gives it one version, whatever the log brings below that."""
         try:
             opened = await self._ground.open_file(path)
         except OperationError as error:
@@ -169,9 +170,10 @@ class Files:
             file.drop()
             file.base = opened
         inode, _ = self.inode(file.number)
-        same = inode is not None and inode.version == opened.entry.version and inode.content is not None
-        file.become(inode.content.digest if inode and same and inode.content else b"", opened.entry.size)
-        if file.passes and inode is not None and inode.version != opened.entry.version:
+        content = None if inode is None else inode.content
+        same = inode is not None and inode.version == opened.entry.version and content == before.content
+        file.become(content.digest if same and content is not None else b"", opened.entry.size)
+        if file.passes and inode is not None and not same:
             file.is_stale = True  # for the one that came meanwhile nobody refreshes it: this was to do that
         return True
 

@@ -12,14 +12,13 @@ import random
 
 import pytest
 
-from lddp.access import OpenFile
 from lddp.core import records as r
 from lddp.core.records import Content, OperationId
-from lddp.doors.fuse import memory, passthrough, wire
+from lddp.doors.fuse import copying, memory, passthrough, wire
 from lddp.doors.fuse.following import SETTLE_TURNS
 from lddp.doors.fuse.protocol import FOPEN_DIRECT_IO, FOPEN_PASSTHROUGH, SetAttribute
 from lddp.errors import UnavailableError
-from tests.doors.fuse.kernel import Kernel, MachineGround, Open, until
+from tests.doors.fuse.kernel import PATIENCE_S, Kernel, MachineGround, Open, until
 from tests.doors.fuse.passing import FakeBacking
 
 DATA = b"some bytes that are long enough"
@@ -199,25 +198,36 @@ async def test_bytes_that_cannot_be_had_are_asked_for_until_they_can(
     await reader.close()
 
 
+@pytest.mark.parametrize("is_queued", [False, True])
 async def test_what_another_zone_puts_while_its_last_put_is_brought_is_brought_too(
-    kernel: Kernel, backing: FakeBacking, ground: MachineGround, monkeypatch: pytest.MonkeyPatch
+    kernel: Kernel, backing: FakeBacking, ground: MachineGround, monkeypatch: pytest.MonkeyPatch, is_queued: bool
 ) -> None:
+    """Also where a change of this mount is on its way: it has one version whatever comes before it."""
     node = await made(kernel)
     reader = await kernel.open(node)
-    right, puts = ground.open_file, [b"the second one"]
+    ground.gate = asyncio.Event()
+    changing = asyncio.create_task(kernel.setattr(node, SetAttribute.MODE, mode=0o600)) if is_queued else None
+    if changing is not None:
+        await ground.waiting.wait()
+    right, puts, loop = copying.replace, [b"the second one"], asyncio.get_running_loop()
 
-    async def slow(path: bytes) -> OpenFile:
-        opened = await right(path)
-        while puts:
-            theirs(ground, puts.pop(), b"\6")
-            for _ in range(3 * SETTLE_TURNS):  # the mount has heard of it
-                await asyncio.sleep(0)
-        return opened
+    async def meanwhile() -> None:
+        theirs(ground, puts.pop(), b"\6")
+        for _ in range(3 * SETTLE_TURNS):  # the mount has heard of it
+            await asyncio.sleep(0)
 
-    monkeypatch.setattr(ground, "open_file", slow)
+    def slow(source: int, target: int, size: int) -> None:
+        right(source, target, size)
+        if puts:
+            asyncio.run_coroutine_threadsafe(meanwhile(), loop).result(PATIENCE_S)
+
+    monkeypatch.setattr(copying, "replace", slow)
     theirs(ground, b"the first one")
     await kernel.told()
     assert await reader.read() == b"the second one" and not puts
+    ground.gate.set()
+    if changing is not None:
+        await changing
     await reader.close()
 
 
