@@ -13,7 +13,7 @@ from tests.crash.running import campaign
 from tests.crash.syscalls import NUMBERS
 
 GROUPS = {
-    "making": ("make-directory", "create-file", "create-fifo", "symlink", "link"),
+    "making": ("make-directory", "create-file", "create-file-with-bytes", "create-fifo", "symlink", "link"),
     "putting": ("put-inline", "put-packed", "put-large", "put-over", "put-over-linked"),
     "putting-many": ("put-same-bytes", "put-many", "put-and-rename-back"),
     "putting-by-workers": ("put-many-workers",),  # every fourth point: files like these are made the same way
