@@ -47,7 +47,7 @@ class RaftConfig:
     apply_budget_s: float = 0.03
     """Time that applying entries may take before messages are looked at again."""
     fold_quiet_s: float = 0.004
-    fold_delay_s: float = 0.02
+    fold_delay_s: float = 0.05
     """What has been folded waits in memory to be written together, where nobody waits for it: until nothing more has
     come for the first of them, or for twice the last pause, and no longer than the second. Longer costs reads at this
     member freshness; shorter costs a client that sends write after write another transaction on every member."""

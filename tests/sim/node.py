@@ -385,6 +385,7 @@ _ADDRESS = SimpleNamespace(address=SimpleNamespace(path=""))
 
 def raft_config(name: str, names: Sequence[str], **settings: Any) -> RaftConfig:
     return RaftConfig(
+        fold_delay_s=0.02,  # what the seeds of the past were found with
         node=name,
         address="unix:/simulated",
         peers={other: "unix:/simulated" for other in names if other != name},
