@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
+from lddp.consensus.config import RaftConfig
 from lddp.consensus.fold import Change
 from lddp.consensus.wire import Append, Appended, Entry
 from lddp.core.tables import Table, Tables
 from tests.consensus.member import Member
 from tests.consensus.member import entry as entry_of
+
+DELAY_S: float = RaftConfig.__dataclass_fields__["fold_delay_s"].default
 
 
 def entry(index: int) -> Entry:
@@ -94,7 +97,7 @@ def test_what_keeps_coming_is_written_together_and_not_put_off_for_ever() -> Non
         member.cycle(0.003)
         assert member.clock.now < began + 0.1
     assert member.committed == [(2, index - 1)] and index > 6, "several of them in one transaction"
-    assert member.clock.now - began == pytest.approx(0.02, abs=0.004)
+    assert member.clock.now - began == pytest.approx(DELAY_S, abs=0.004)
 
 
 def test_what_comes_one_after_the_other_is_waited_for() -> None:
