@@ -50,11 +50,12 @@ class Campaign:
         for node, point in served:
             await mount(cluster, node, point, mode)
         wrong = await self._all(cluster)
-        found = await settled(cluster, self._points[0])
-        say(f"zones: {found}")
         for node, point in served:
+            found = await settled(cluster, point)
+            say(f"{point.name} and zones: {found}")
+            wrong += found.differences
             await unmount(cluster, node, point)
-        return wrong + found.differences
+        return wrong
 
     async def _all(self, cluster: Cluster) -> list[str]:
         self._began = time.monotonic()
