@@ -18,6 +18,7 @@ _RSYNC_PATH_BYTES_MAX = 2000
 """rsync knows no path of more than 4,096 bytes, nor such a pattern; in a pattern, each byte may take two."""
 _PATTERN = re.compile(rb"[\\*?\[]")
 """What means something else in a pattern of rsync's than itself."""
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _LOCAL_XATTRS = ("security.selinux", "security.apparmor", "security.ima", "security.evm")
 
 Facts = dict[str, object]
@@ -56,11 +57,38 @@ def by_rsync(source: Path, target: Path) -> list[str]:
 
 def _deep(root: bytes) -> Iterator[bytes]:
     """Directories in which rsync cannot be sure to reach everything, and none below them."""
-    for path, directories, _, _ in os.fwalk(root):
-        below = path[len(root) + 1 :]
-        if len(below) > _RSYNC_PATH_BYTES_MAX:
-            directories.clear()
-            yield below
+    for path, directory, inside in _directories(root):
+        if len(path) > _RSYNC_PATH_BYTES_MAX:
+            yield path
+        else:
+            with os.scandir(directory) as entries:
+                inside += [os.fsencode(entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
+def _directories(root: bytes) -> Iterator[tuple[bytes, int, list[bytes]]]:
+    """(path, descriptor, directories in it) of `root` and of what is put into those lists: each before what is in it,
+    and as deep as there are descriptors, which is deeper than functions can call themselves."""
+    opened = [(b"", os.open(root, os.O_RDONLY | os.O_DIRECTORY))]
+    waiting: list[list[bytes]] = []
+    try:
+        while opened:
+            above, directory = opened[-1]
+            if len(waiting) < len(opened):
+                waiting.append([])
+                yield above, directory, waiting[-1]
+            elif waiting[-1]:
+                name = waiting[-1].pop()
+                opened.append((_below(above, name), os.open(name, _DIRECTORY, dir_fd=directory)))
+            else:
+                waiting.pop()
+                os.close(opened.pop()[1])
+    finally:
+        for _, descriptor in opened:
+            os.close(descriptor)
+
+
+def _below(above: bytes, name: bytes) -> bytes:
+    return above + b"/" + name if above else name
 
 
 def _by_walk(source: Path, target: Path) -> Iterator[str]:
@@ -91,34 +119,24 @@ def facts(root: bytes) -> dict[bytes, Facts]:
     length."""
     found: dict[bytes, Facts] = {}
     names: dict[tuple[int, int], list[bytes]] = {}
-    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        found[b""] = _facts(descriptor, b".", os.fstat(descriptor))
-        _walk(descriptor, b"", found, names)
-    finally:
-        os.close(descriptor)
+    for above, directory, inside in _directories(root):
+        if not above:
+            found[b""] = _facts(directory, b".", os.fstat(directory))
+        for entry in map(os.fsencode, os.listdir(directory)):
+            path = _below(above, entry)
+            status = os.stat(entry, dir_fd=directory, follow_symlinks=False)
+            if stat.S_ISSOCK(status.st_mode):
+                continue  # not migrated
+            found[path] = _facts(directory, entry, status)
+            if stat.S_ISDIR(status.st_mode):
+                inside.append(entry)
+            else:
+                names.setdefault((status.st_dev, status.st_ino), []).append(path)
     for same in names.values():
         if len(same) > 1:
             for path in same:
                 found[path]["names"] = sorted(same)
     return found
-
-
-def _walk(directory: int, above: bytes, found: dict[bytes, Facts], names: dict[tuple[int, int], list[bytes]]) -> None:
-    for entry in sorted(map(os.fsencode, os.listdir(directory))):
-        path = above + b"/" + entry if above else entry
-        status = os.stat(entry, dir_fd=directory, follow_symlinks=False)
-        if stat.S_ISSOCK(status.st_mode):
-            continue  # not migrated
-        found[path] = _facts(directory, entry, status)
-        if stat.S_ISDIR(status.st_mode):
-            below = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
-            try:
-                _walk(below, path, found, names)
-            finally:
-                os.close(below)
-        else:
-            names.setdefault((status.st_dev, status.st_ino), []).append(path)
 
 
 def _facts(directory: int, name: bytes, status: os.stat_result) -> Facts:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,13 +56,13 @@ STEP = b"a[*?]\\\n" + b"s" * 190
 STEPS = 24
 
 
-def deep(tree: Path, content: bytes) -> None:
-    """A path that rsync cannot name, of names that mean something in its patterns."""
+def deep(tree: Path, content: bytes, step: bytes = STEP, steps: int = STEPS) -> None:
+    """A file below so many directories."""
     tree.mkdir()
     directories = [os.open(tree, os.O_RDONLY)]
-    for _ in range(STEPS):
-        os.mkdir(STEP, dir_fd=directories[-1])
-        directories.append(os.open(STEP, os.O_RDONLY, dir_fd=directories[-1]))
+    for _ in range(steps):
+        os.mkdir(step, dir_fd=directories[-1])
+        directories.append(os.open(step, os.O_RDONLY, dir_fd=directories[-1]))
     descriptor = os.open(b"f", os.O_WRONLY | os.O_CREAT, dir_fd=directories[-1])
     os.write(descriptor, content)
     os.utime(descriptor, ns=(5, 5))
@@ -70,13 +72,9 @@ def deep(tree: Path, content: bytes) -> None:
         os.close(directories.pop())
 
 
-def remove(tree: Path) -> None:
-    """With paths of their own length: others cannot."""
-    for _, directories, files, above in os.fwalk(tree, topdown=False):
-        for name in files:
-            os.unlink(name, dir_fd=above)
-        for name in directories:
-            os.rmdir(name, dir_fd=above)
+def remove(*trees: Path) -> None:
+    """Also what is too deep for Python to remove."""
+    subprocess.run(["rm", "-rf", *trees], check=True)
 
 
 @pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed")
@@ -89,7 +87,19 @@ def test_what_is_too_deep_for_rsync_is_compared_by_walking(tmp_path: Path) -> No
         assert differences(one, same) == []
         found = differences(one, other)
     finally:
-        for tree in (one, same, other):
-            remove(tree)
+        remove(one, same, other)
     assert any(line.startswith("rsync: *deleting") and "shallow" in line for line in found)
     assert any(line.startswith("walk: ") and "/f: bytes: " in line for line in found)
+
+
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed")
+def test_what_is_deeper_than_functions_can_call_themselves_is_compared(tmp_path: Path) -> None:
+    one, same, other = (tmp_path / name for name in ("one", "same", "other"))
+    for tree, content in ((one, b"bytes"), (same, b"bytes"), (other, b"other")):
+        deep(tree, content, b"a", sys.getrecursionlimit() + 100)
+    try:
+        assert differences(one, same) == []
+        (found,) = differences(one, other)
+    finally:
+        remove(one, same, other)
+    assert found.startswith("walk: ") and "/f: bytes: " in found

@@ -81,7 +81,13 @@ class Node:
         self.versions = self.versions | {gsn}
 
     def contains(self, other: Node) -> bool:
-        return self is other or any(child.contains(other) for child in self.children.values() if child.is_directory)
+        todo = [self]  # trees are deeper than functions can call themselves
+        while todo:
+            node = todo.pop()
+            if node is other:
+                return True
+            todo += [child for child in node.children.values() if child.is_directory]
+        return False
 
 
 @dataclass

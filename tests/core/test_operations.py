@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -864,3 +865,12 @@ def test_views_of_nothing() -> None:
     view = View(DictTables())
     assert view.resolve(b"/data") is None
     assert view.inode(4711) is None
+
+
+def test_the_model_knows_trees_that_are_deeper_than_functions_can_call_themselves() -> None:
+    bottom = Node(Kind.DIRECTORY)
+    top = bottom
+    for _ in range(sys.getrecursionlimit() + 100):
+        top = Node(Kind.DIRECTORY, children={b"a": top})
+    assert top.contains(bottom)
+    assert not bottom.contains(top)
