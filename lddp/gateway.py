@@ -15,8 +15,8 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from lddp.consensus.member import RaftMember
@@ -26,7 +26,7 @@ from lddp.core.machine import StateMachine, read_gsn
 from lddp.core.namespace import NUMBER
 from lddp.core.records import OperationId, Outcome, Record
 from lddp.core.tables import Table, Tables
-from lddp.core.view import View
+from lddp.core.view import View, Viewing
 from lddp.errors import (
     FormatError,
     LddpError,
@@ -352,17 +352,13 @@ class Gateway:
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def view(self) -> Iterator[View]:
+    def view(self) -> AbstractContextManager[View]:
         """The state as of the last commit of this node."""
-        with self._environment.read() as tables:
-            yield View(tables)
+        return Viewing(self._environment.read())
 
-    @contextmanager
-    def latest(self) -> Iterator[View]:
+    def latest(self) -> AbstractContextManager[View]:
         """The state as of the last fold, up to `latest_gsn`. Not to be kept across an await (`Fold.latest`)."""
-        with self._environment.read() if self._member is None else self._member.latest() as tables:
-            yield View(tables)
+        return Viewing(self._environment.read() if self._member is None else self._member.latest())
 
     @property
     def latest_gsn(self) -> int:

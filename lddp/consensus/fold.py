@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from math import inf
+from types import TracebackType
 from typing import Any
 
 from lddp.consensus.config import RaftConfig
@@ -40,6 +41,30 @@ class _ChangeFailed(Exception):
     """Carries a failed change out of the transaction, which is undone with all that came before it."""
 
 
+class _Look:
+    """At what is folded, where there is such, and at the database otherwise."""
+
+    __slots__ = ("_fold", "_lent", "_stored")
+
+    def __init__(self, fold: Fold) -> None:
+        self._fold = fold
+
+    def __enter__(self) -> Tables:
+        fold = self._fold
+        self._stored = None if fold.folded is not None else fold.keyvalue.read()
+        tables = fold.folded if self._stored is None else self._stored.__enter__()
+        assert tables is not None
+        self._lent = fold.lend(tables)
+        return self._lent
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._fold.give_back(self._lent)
+        if self._stored is not None:
+            self._stored.__exit__(kind, error, trace)
+
+
 class Fold:
     """Folding does not wait for the disk: an entry is durable on a majority when it is folded, and folding it again
     gives the same. So what has been folded stays in memory a little, for one transaction to write it all, unless
@@ -48,7 +73,7 @@ class Fold:
     def __init__(
         self, config: RaftConfig, keyvalue: KeyValue, journal: RaftJournal, apply: Apply, clock: Clock
     ) -> None:
-        self._keyvalue = keyvalue
+        self.keyvalue = keyvalue
         self._journal = journal
         self._apply = apply
         self._clock = clock
@@ -57,7 +82,7 @@ class Fold:
         self._delay_s = config.fold_delay_s
         self._resolved: list[Change] = []
         self._reading = ExitStack()
-        self._folded: Overlay | None = None
+        self.folded: Overlay | None = None
         """What has been folded and is not written yet."""
         self._lent: set[Lent] = set()
         self._folded_at = -inf
@@ -94,15 +119,15 @@ class Fold:
         self._take_back()
         before = self._clock.monotonic()
         deadline = before + self._budget_s
-        if self._folded is None:
-            self._folded = Overlay(self._reading.enter_context(self._keyvalue.read()))
+        if self.folded is None:
+            self.folded = Overlay(self._reading.enter_context(self.keyvalue.read()))
             self._commit_at_last = before + self._delay_s
         self._commit_at = min(before + self._quiet(before), self._commit_at_last)
         for index in range(first, journal.commit + 1):
             command, _, _ = journal.entry(index)
             if command[0] == REGULAR:
                 records = decode_records(command[1:])
-                if self._apply(self._folded, index, records):
+                if self._apply(self.folded, index, records):
                     self._commit_at = self._commit_at_last = -inf
                 now = self._clock.monotonic()
                 self.cost.note(records=len(records), size=len(command), seconds=now - before)
@@ -117,21 +142,19 @@ class Fold:
         pause_s, self._folded_at = now - self._folded_at, now
         return max(self._quiet_s, 2 * pause_s) if pause_s < self._delay_s else self._quiet_s
 
-    @contextmanager
-    def latest(self) -> Iterator[Tables]:
+    def latest(self) -> AbstractContextManager[Tables]:
         """What has been folded, durably here or not. Not to be kept across an await: it is void as soon as more is
         folded, or what is folded is written."""
-        if self._folded is None:
-            with self._keyvalue.read() as tables, self._lend(tables) as lent:
-                yield lent
-        else:
-            with self._lend(self._folded) as lent:
-                yield lent
+        return _Look(self)
 
-    def _lend(self, tables: Tables) -> Lent:
-        lent = Lent(tables, self._lent.discard)
+    def lend(self, tables: Tables) -> Lent:
+        lent = Lent(tables)
         self._lent.add(lent)
         return lent
+
+    def give_back(self, lent: Lent) -> None:
+        self._lent.discard(lent)
+        lent.end()
 
     def _take_back(self) -> None:
         while self._lent:
@@ -139,13 +162,13 @@ class Fold:
 
     def hurry(self) -> None:
         """Somebody waits for what has been folded."""
-        if self._folded is not None:
+        if self.folded is not None:
             self._commit_at = self._commit_at_last = -inf
 
     def _is_fold_due(self, hurry: bool) -> bool:
-        if self._folded is None:
+        if self.folded is None:
             return False
-        return hurry or self._commit_at <= self._clock.monotonic() or len(self._folded) > _ROWS_MAX
+        return hurry or self._commit_at <= self._clock.monotonic() or len(self.folded) > _ROWS_MAX
 
     def commit(self, *, hurry: bool = True) -> tuple[int, int] | None:
         """Makes durable what has come: the journal, the changes of others, and, where it is due, what has been folded.
@@ -153,7 +176,7 @@ class Fold:
 
         An exception means that the node's state in memory and on disk are no longer the same: it must stop.
         """
-        folded = self._folded if self._is_fold_due(hurry) or self.changes else None
+        folded = self.folded if self._is_fold_due(hurry) or self.changes else None
         if folded is None and not self.changes and (not self._journal.dirty or self._journal.write_ahead()):
             return None
         changes = list(self.changes)
@@ -183,12 +206,12 @@ class Fold:
 
     def _forget(self) -> None:
         self._take_back()
-        self._folded = None
+        self.folded = None
         self._reading.close()
 
     def _transaction(self, changes: list[Change], folded: Overlay | None) -> bool:
         try:
-            with self._keyvalue.write() as tables:
+            with self.keyvalue.write() as tables:
                 for change in changes:
                     _run(change, tables)
                 if folded is not None:

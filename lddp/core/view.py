@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
 
 from lddp.core.digest import to_bytes
 from lddp.core.machine import read_gsn, read_sum, read_totals
@@ -150,3 +152,20 @@ class View:
             if count >= limit:
                 return
             yield NUMBER.unpack(key[5:])[0]
+
+
+class Viewing:
+    """The context of a view: that of its tables. A class, because doors look at every turn."""
+
+    __slots__ = ("_tables",)
+
+    def __init__(self, tables: AbstractContextManager[Tables]) -> None:
+        self._tables = tables
+
+    def __enter__(self) -> View:
+        return View(self._tables.__enter__())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tables.__exit__(kind, error, trace)

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Any
 
 from lddp.core.tables import Table, Tables
 
 
 class Lent:
-    """A context of `Tables` for reading. It is void at its end, and as soon as its owner says so by `end`: who keeps it
-    for longer, across an await for instance, is refused and does not see two states as one."""
+    """`Tables` for reading. Void as soon as their owner says so by `end`: who keeps them longer, across an await for
+    instance, is refused and does not see two states as one."""
 
-    __slots__ = ("_is_void", "_tables", "_took_back", "get")
+    __slots__ = ("_is_void", "_tables", "get")
 
-    def __init__(self, tables: Tables, took_back: Callable[[Lent], None]) -> None:
-        """`took_back` is called where the borrower ends it."""
+    def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._took_back = took_back
         self._is_void = False
         self.get: Callable[[Table, bytes], bytes | None] = tables.get
-
-    def __enter__(self) -> Lent:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._took_back(self)
-        self.end()
 
     def scan(self, table: Table, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         rows = self._tables.scan(table, start, stop)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
 
 from lddp.access import ContentWriter, Decided, Entry, OpenFile
 from lddp.core.namespace import Inode
@@ -22,6 +24,32 @@ TRIES_MAX = 16
 Listener = Callable[[set[int]], None]
 
 
+class _Looking:
+    """At the namespace as it will be, over a view of it as it is."""
+
+    __slots__ = ("_below", "_end", "_pipeline")
+
+    def __init__(self, below: AbstractContextManager[View], pipeline: Pipeline) -> None:
+        self._below = below
+        self._pipeline = pipeline
+
+    def __enter__(self) -> View:
+        below = self._below.__enter__()
+        try:
+            self._pipeline.catch_up(below.tables)
+            view, self._end = self._pipeline.speculation.over(below.tables)
+        except BaseException:
+            self._below.__exit__(*sys.exc_info())
+            raise
+        return view
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+        self._below.__exit__(kind, error, trace)
+
+
 class Promised(Ground):
     """Implements Ground by the numbers of the mount; for what it does not say itself it asks the node."""
 
@@ -30,15 +58,8 @@ class Promised(Ground):
         self._ground = pipeline.ground
         self._listeners: dict[Listener, Listener] = {}
 
-    @contextmanager
-    def view(self) -> Iterator[View]:
-        with self._ground.view() as below:
-            self.pipeline.catch_up(below.tables)
-            view, end = self.pipeline.speculation.over(below.tables)
-            try:
-                yield view
-            finally:
-                end()
+    def view(self) -> AbstractContextManager[View]:
+        return _Looking(self._ground.view(), self.pipeline)
 
     def follow(self, listener: Listener) -> None:
         """With the numbers of the mount. What is not as it was promised is told as well."""

@@ -104,12 +104,13 @@ class _Met(Namespace):
 class _Layer:
     """What has been queued since the tables below were as they are."""
 
-    def __init__(self, below: Tables, real: dict[int, int]) -> None:
+    def __init__(self, below: Tables, aliases: Aliases) -> None:
         self.overlay = Overlay(below)
         self.namespace = _Met(self.overlay)
         self.rules: dict[bytes, Rule] = {rule.path: rule for rule in read_rules(self.overlay)}
         self.operations = Operations(self.namespace, self.rules)
-        self.real = real
+        self.real = dict(aliases.real)
+        self.view = Ahead(self.overlay, self.real, aliases.to_shown)
 
     def to_real(self, number: int) -> int:
         return self.real.get(number, number)
@@ -139,11 +140,11 @@ class Speculation:
         overlay = layer.overlay
         end = partial(overlay.put_over, overlay.base)  # a view within another one leaves that one as it was
         overlay.put_over(below)
-        return Ahead(overlay, layer.real, aliases.to_shown), end
+        return layer.view, end
 
     def _made_layer(self, below: Tables) -> _Layer:
         if self._layer is None:
-            self._layer = _Layer(below, dict(self.aliases.real))
+            self._layer = _Layer(below, self.aliases)
         self._layer.overlay.put_over(below)
         return self._layer
 
