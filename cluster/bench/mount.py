@@ -7,8 +7,9 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +51,16 @@ def run(context: Context) -> None:
         progress(f"mount, round {number + 1} of {context.rounds}")
         with work_place(context.scratch) as disk, ecosystem(disk / "lddp", "--nodes", "3") as nodes:
             bare, point, queue = disk / "bare", disk / "mnt", disk / "pipelined"
-            for place in (bare, point, queue):
-                place.mkdir()
-            nodes.create_rule(RULE, [str(node["zone"]) for node in nodes.nodes.values()])
-            _mount(nodes, point)
-            _mount(nodes, queue, write_mode=WriteMode.PIPELINED.value)
+            bare.mkdir()
             archive = _archive(disk)
-            ours = _measure(point, archive) | _pipelined(queue / "pipelined", archive)
+            nodes.create_rule(RULE, [str(node["zone"]) for node in nodes.nodes.values()])
+            with _mounted(nodes, point):
+                ours = _measure(point, archive)
+            nodes.drain()  # what was written before is on its way to disks still
+            _bring_to_disk(disk)
+            with _mounted(nodes, queue, write_mode=WriteMode.PIPELINED.value):
+                ours |= _pipelined(queue / "pipelined", archive)
             found.append((ours, _measure(bare, archive) | _pipelined(bare / "pipelined", archive)))
-            for place in (point, queue):
-                nodes.client("node-1").change("DELETE", "/v1/mounts", {"mountpoint": str(place), "lazy": "true"})
         found[-1] = _with_clones(context, *found[-1])
         if not why_not:
             with work_place(context.scratch) as disk, gluster.volume(disk / "gluster") as volume:
@@ -93,21 +94,25 @@ def _with_clones(context: Context, ours: Measured, theirs: Measured) -> tuple[Me
         for where, name in ((ON_XFS, "plain"), (PASSED, "passed")):
             bare, point = disk / f"bare-{name}", disk / f"mnt-{name}"
             bare.mkdir()
-            point.mkdir()
-            made = _mount(nodes, point, passthrough=where == PASSED)
-            if made["why_no_passthrough"]:
-                context.report.note(f"mount: no passthrough, {made['why_no_passthrough']}")
-            else:
-                ours |= _measure_big(point / name, where)
-                theirs |= _measure_big(bare / name, where)
-            nodes.client("node-1").change("DELETE", "/v1/mounts", {"mountpoint": str(point), "lazy": "true"})
+            with _mounted(nodes, point, passthrough=where == PASSED) as made:
+                if made["why_no_passthrough"]:
+                    context.report.note(f"mount: no passthrough, {made['why_no_passthrough']}")
+                else:
+                    ours |= _measure_big(point / name, where)
+                    theirs |= _measure_big(bare / name, where)
     return ours, theirs
 
 
-def _mount(nodes: Ecosystem, point: Path, **options: object) -> dict[str, Any]:
-    body = {"rule": RULE, "mountpoint": str(point)} | options
-    made: dict[str, Any] = nodes.client("node-1").change("POST", "/v1/mounts", body=body)
-    return made
+@contextmanager
+def _mounted(nodes: Ecosystem, point: Path, **options: object) -> Iterator[dict[str, Any]]:
+    """Nothing else is mounted meanwhile. What the node says of the mount."""
+    point.mkdir()
+    client = nodes.client("node-1")
+    made: dict[str, Any] = client.change("POST", "/v1/mounts", body={"rule": RULE, "mountpoint": str(point)} | options)
+    try:
+        yield made
+    finally:
+        client.change("DELETE", "/v1/mounts", {"mountpoint": str(point), "lazy": "true"})
 
 
 def _rate(count: float, work: Callable[[], object]) -> float:
