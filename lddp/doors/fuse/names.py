@@ -186,38 +186,44 @@ class Names:
         for one in both:
             tree.inodes.seen(one)
         places = (directory, move.name), (target_directory, move.to)
-        believed = [tree.inodes.believed(*place) for place in places]
+        believed = [{tree.inodes.believed(*place)} for place in places]
+        there = [child, replaced]
 
         def record(stamp: Stamp, path: bytes, to: bytes) -> Record:
+            # Another zone may have come in between since this call began.
+            there[:] = [self._child(*place) for place in places]
+            for beliefs, place in zip(believed, places, strict=True):
+                beliefs.add(tree.inodes.believed(*place))
             return r.Rename(*stamp, path, to, flag, directory, target_directory)
 
         async with tree.files.quiet(*(one.number for one in both)):
             alone = any(one.kind is Kind.DIRECTORY for one in both)
-            _, time_ns = await tree.orders.naming(places, record, alone=alone)
-        self._touched(time_ns, child.number, directory, target_directory)
+            outcome, time_ns = await tree.orders.naming(places, record, alone=alone)
+        moved, replaced = outcome.inode, there[1]
+        self._touched(time_ns, moved, directory, target_directory)
         # Two names of one file both stay, and the kernel may go on believing both.
-        if replaced is None or replaced.number != child.number:
-            tree.inodes.lost_name(child.number, directory, move.name)
-        if replaced is not None and replaced.number != child.number:
+        if replaced is None or replaced.number != moved:
+            tree.inodes.lost_name(moved, directory, move.name)
+        if replaced is not None and replaced.number != moved:
             if flag is RenameFlag.EXCHANGE:
                 self._touched(time_ns, replaced.number)
                 tree.inodes.lost_name(replaced.number, target_directory, move.to)
                 tree.inodes.got_name(replaced.number, directory, move.name)
             else:
                 self._lost(replaced, time_ns, target_directory, move.to)
-        tree.inodes.got_name(child.number, target_directory, move.to)
-        self._moved_as_well(believed[0], child, places)
+        tree.inodes.got_name(moved, target_directory, move.to)
+        self._moved_as_well(believed[0] - {moved}, places)
         if flag is RenameFlag.EXCHANGE:
-            self._moved_as_well(believed[1], replaced, places[::-1])
+            self._moved_as_well(believed[1] - {0 if replaced is None else replaced.number}, places[::-1])
         return b""
 
-    def _moved_as_well(self, believed: int, moved: Inode | None, places: Sequence[Place]) -> None:
+    def _moved_as_well(self, believed: set[int], places: Sequence[Place]) -> None:
         """The kernel has moved what it knew by the name, even where another zone had given that to another object: it
         is to be told once more."""
-        if believed and moved is not None and moved.number != believed:
-            self._tree.inodes.lost_name(believed, *places[0])
-            self._tree.inodes.got_name(believed, *places[1])
-            self._tree.doubt({believed})
+        for number in sorted(believed - {0}):
+            self._tree.inodes.lost_name(number, *places[0])
+            self._tree.inodes.got_name(number, *places[1])
+            self._tree.doubt({number})
 
     # -- listing ------------------------------------------------------------------------------------------------------
 

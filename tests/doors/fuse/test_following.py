@@ -15,7 +15,7 @@ from lddp.core.records import OperationId
 from lddp.doors.fuse import protocol, wire
 from lddp.doors.fuse.following import Following
 from lddp.doors.fuse.protocol import Opcode
-from tests.doors.fuse.kernel import PATIENCE_S, Kernel, MachineGround
+from tests.doors.fuse.kernel import PATIENCE_S, Kernel, MachineGround, until
 from tests.doors.fuse.test_data import put_elsewhere
 
 Notice = tuple[bytes, ...]
@@ -196,3 +196,16 @@ async def test_who_has_an_empty_file_open_reads_what_another_zone_puts(
     await told.settled()
     assert await reader.read() == b"not empty any more"
     await reader.close()
+
+
+async def test_a_name_that_another_zone_changed_while_it_was_moved(kernel: Kernel, told: Told) -> None:
+    """The kernel has both directories locked for as long as it renames, and moves what it knew by the names before."""
+    for one in (b"one", b"two", b"three"):
+        await kernel.mkdir(one)
+    moves = kernel.tree.orders.moves
+    async with moves.shared():
+        exchanging = asyncio.ensure_future(kernel.rename(b"one", b"two", flags=2))
+        await until(lambda: moves.is_alone)
+        await told.elsewhere(r.Rename, b"/data/three", b"/data/two", r.RenameFlag.NONE)
+    await exchanging
+    assert name(1, b"one") in await told.next()
