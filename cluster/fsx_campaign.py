@@ -97,6 +97,7 @@ class Campaign:
         finally:
             if process.returncode is None:
                 process.kill()
+                await process.communicate()
         if process.returncode:
             return [f"seed {seed}: {line}" for line in output.decode(errors="backslashreplace").splitlines()]
         self._done += operations
@@ -125,6 +126,9 @@ def main() -> int:
         wrong = Campaign(home, options).run()
     except (Failed, aiohttp.ClientError, OSError) as error:
         wrong = [f"it could not go on: {error!r}"]
+    except KeyboardInterrupt:
+        say(f"interrupted; what there is is in {home}")
+        return 130
     for line in wrong:
         say(f"  {line}")
     if wrong:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgpack
@@ -85,6 +86,7 @@ def encode_rule(rule: Rule) -> bytes:
     return data
 
 
+@lru_cache(maxsize=256)  # whoever has a path asks which rule it belongs to
 def decode_rule(data: bytes) -> Rule:
     fields: tuple[Any, ...] = msgpack.unpackb(data, use_list=False, raw=False)
     members = tuple(ZoneMember(*member) for member in fields[4])

@@ -73,10 +73,13 @@ class View:
         found = self.find(path)
         return None if found is None else found[1]
 
+    def rule_of(self, path: bytes) -> tuple[Rule, list[bytes]] | None:
+        """The rule that an absolute path belongs to, and the components below the rule's own."""
+        return find_rule({rule.path: rule for rule in self.rules()}, split(path))
+
     def find(self, path: bytes) -> tuple[Rule, Inode | None, bytes] | None:
         """(rule, inode, path relative to the rule's root), or None where no rule has the path."""
-        rules = {rule.path: rule for rule in self.rules()}
-        place = find_rule(rules, split(path))
+        place = self.rule_of(path)
         if place is None:
             return None
         rule, parts = place

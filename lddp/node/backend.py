@@ -12,12 +12,12 @@ from lddp.config import WriteMode
 from lddp.core import records as r
 from lddp.core.records import MigrationAction, OperationId, Outcome, Record, ZoneMember
 from lddp.core.rules import NO_SOURCE, read_receipt, receipt_gsns
-from lddp.errors import OperationError, OutcomeUnknownError, UnavailableError, UsageError, quoted
+from lddp.errors import OutcomeUnknownError, UnavailableError, UsageError, quoted
 from lddp.gateway import NOT_SETTLED
 from lddp.migrate.options import MigrationOptions
 from lddp.node.describe import receipt_document, rule_document
 from lddp.node.history import History
-from lddp.node.lookup import entry_at, find, listing_at
+from lddp.node.lookup import entry_at, listing_at, rule_at
 from lddp.node.reading import Reader, elsewhere
 from lddp.node.reports import Reports
 from lddp.node.uploads import Upload
@@ -124,10 +124,8 @@ class NodeBackend:
     def content_writer(self, path: bytes, size: int | None) -> ContentWriter:
         self._require_files()
         with self._node.gateway.latest() as view:
-            found = find(view, path)
-        if found is None:
-            raise OperationError(errno.ENOENT, f"no rule has {quoted(path)}")
-        return Upload(self._node, found[0])
+            rule = rule_at(view, path)
+        return Upload(self._node, rule)
 
     def _require_zone(self) -> None:
         """A witness keeps the log and does not fold it: that nothing is there it cannot know."""

@@ -23,7 +23,22 @@ def find(view: View, path: bytes) -> tuple[Rule, Inode | None, bytes] | None:
     try:
         return view.find(path)
     except Refused as refusal:
-        raise OperationError(refusal.number, f"{quoted(path)}: {errno_text(refusal.number)}") from None
+        raise _malformed(path, refusal) from None
+
+
+def rule_at(view: View, path: bytes) -> Rule:
+    """The rule that a path belongs to, whatever is there. OperationError where it is not well formed, or no rule's."""
+    try:
+        found = view.rule_of(path)
+    except Refused as refusal:
+        raise _malformed(path, refusal) from None
+    if found is None:
+        raise OperationError(errno.ENOENT, f"no rule has {quoted(path)}")
+    return found[0]
+
+
+def _malformed(path: bytes, refusal: Refused) -> OperationError:
+    return OperationError(refusal.number, f"{quoted(path)}: {errno_text(refusal.number)}")
 
 
 def inode_at(view: View, path: bytes) -> Inode | None:

@@ -288,14 +288,27 @@ class Files:
         file.staged, file.is_in_memory = staged, False
 
     def write_at_once(self, file: File, offset: int, data: memoryview) -> int | None:
-        """Bytes written; None where that needs a copy to be made, or to be waited for."""
-        if file.staged < 0 or file.lock.locked() or len(data) > AT_ONCE_BYTES or not file.is_intact():
+        """Bytes written; None where that needs bytes to be copied, or to be waited for."""
+        if file.lock.locked() or len(data) > AT_ONCE_BYTES or not file.is_intact():
             return None
         if file.stream is not None and file.stream.is_full:
             return None
         if file.is_in_memory and not self._memory.fits(offset + len(data)):
             return None
+        if file.staged < 0 and not self._begin(file, offset + len(data)):
+            return None
         return self._write(file, offset, data)
+
+    def _begin(self, file: File, size: int) -> bool:
+        """Gives a file that has no bytes a copy in memory; False where there is more to do."""
+        if not file.is_known or file.base is not None or file.size:
+            return False
+        staged = self._memory.take(size)
+        if staged < 0:
+            return False
+        file.staged, file.is_in_memory = staged, True
+        self._memory.note(file)
+        return True
 
     def _write(self, file: File, offset: int, data: memoryview) -> int:
         done = file.put(offset, data)

@@ -42,11 +42,11 @@ QUEUED_MAX = 4096
 QUEUED_BYTES_MAX = 16 << 20
 BATCH_MAX = 512
 BATCH_BYTES_MAX = 2 << 20
-GATHER_S_MIN = 0.02
+GATHER_S_MIN = 0.1
 GATHER_S_MAX = 0.25
 GATHER_TURNS = 3
 """How long a batch is gathered while nobody waits for it: so many times as long as the last one took to be ordered.
-The node cannot answer the kernel while it syncs its log, so that a batch of one for each call would be no queue."""
+The node cannot answer the kernel while it orders and folds a batch, and each has its cost on every node."""
 SETTLED_MAX = 4096
 """After so many the speculation is made again, over what the log has of them."""
 TRIES_MAX = 16
