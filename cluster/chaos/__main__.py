@@ -124,7 +124,8 @@ def _tell(outcome: Outcome, report: Path, home: Path) -> None:
             middle, most = percentile(gaps, 0.5), percentile(gaps, 0.99)
             say(f"after {len(gaps)} {which}: the next write after {middle:.2f} s (p50), {most:.2f} s (p99)")
     if outcome.drained_s >= 0:
-        say(f"all zones showed the log {outcome.drained_s:.1f} s after the load, equal {outcome.equal_s:.1f} s later")
+        equal = f"found equal {outcome.equal_s:.1f} s later, of which looking took {outcome.look_s:.1f} s"
+        say(f"all zones showed the log {outcome.drained_s:.1f} s after the load, {equal}")
     say(f"{'HELD' if outcome.verdict.held else 'VIOLATED'}; report: {report}")
     if not outcome.verdict.held:
         say(f"kept in {home}; again: {outcome.command}")

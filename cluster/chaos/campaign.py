@@ -72,6 +72,8 @@ class Outcome:
     recoveries: list[Recovery] = field(default_factory=list)
     drained_s: float = -1.0
     equal_s: float = -1.0
+    look_s: float = 0.0
+    """Of `equal_s`, how long the judge looked before it could say so."""
     migration: Migration | None = None
     notes: list[str] = field(default_factory=list)
     home: str = ""
@@ -240,9 +242,10 @@ class Campaign:
         texts = [] if last else [f"no write was acknowledged within {waited_s:.0f} s after the last fault"]
         check("writes succeed again", "since the last fault", len(last), texts)
         began = time.monotonic()
-        behind = await self._drain()
+        lags: dict[str, str] = {}
+        behind = await self._drain(lags)
         self.outcome.drained_s = time.monotonic() - began
-        note = f"after {self.outcome.drained_s:.1f} s"
+        note = f"after {self.outcome.drained_s:.1f} s; behind when the load ended: {', '.join(lags.values()) or 'none'}"
         check("every zone shows the whole log", "zones", len(self._nodes.names), behind, note)
         began = time.monotonic()
         texts = await self._migration.finish(COMPLETE_S)
@@ -250,15 +253,21 @@ class Campaign:
         note += " after all of them were ordered"
         check("the migration is complete, with a receipt", "receipt", 1 if self._migration.receipt else 0, texts, note)
 
-    async def _drain(self) -> list[str]:
-        deadline = time.monotonic() + DRAIN_S
+    async def _drain(self, lags: dict[str, str]) -> list[str]:
+        """Those that do not show everything in time; `lags`: how far zones are behind at first, and until when."""
+        began = time.monotonic()
+        deadline = began + DRAIN_S
         index = int((await self._nodes.ask(self._nodes.names[0], "POST", "/v1/barrier"))["index"])
         behind = dict.fromkeys(self._nodes.names, "")
         while behind and time.monotonic() < deadline:
             for name in list(behind):
                 status = await self._nodes.status(name, 5.0)
+                if status is not None and status["log"]["projected"] < index and name not in lags:
+                    lags[name] = f"{name} by {index - status['log']['projected']} records"
                 if status is not None and status["log"]["projected"] >= index:
                     del behind[name]
+                    if name in lags:
+                        lags[name] += f" for {time.monotonic() - began:.1f} s"
                 else:
                     log, problems = (status["log"], status["problems"]) if status else ("no answer", "")
                     behind[name] = f"{name} does not show {index} after {DRAIN_S:g} s: {log} {problems}"
@@ -282,7 +291,7 @@ class Campaign:
         witness = await asyncio.to_thread(judging.judge_order, outcome.verdict, outcome.recorder, logs)
         await asyncio.to_thread(judging.judge_samples, outcome.verdict, outcome.recorder)
         roots = self._nodes.roots
-        outcome.equal_s = await asyncio.to_thread(
+        outcome.equal_s, outcome.look_s = await asyncio.to_thread(
             judging.judge_trees, outcome.verdict, outcome.recorder, roots, witness.tree
         )
         differences = await asyncio.to_thread(self._migration.differences)

@@ -202,7 +202,8 @@ def _recovery(outcome: Outcome) -> str:
     )
     lines = [
         f"All zones showed the whole log {_seconds(max(outcome.drained_s, 0))} after the load ended, and their files"
-        f" were equal {_seconds(max(outcome.equal_s, 0))} after that.",
+        f" were found equal {_seconds(max(outcome.equal_s, 0))} after that, of which looking took"
+        f" {_seconds(outcome.look_s)}.",
         f"{outcome.recorder.retries:,} requests were sent again under the same ids.",
     ]
     text = "".join(f"<p>{_e(line)}</p>" for line in lines)
