@@ -84,7 +84,7 @@ def _state_before_index() -> None:
 
     def two(self: Fold, changes: Any, folded: Any) -> bool:
         if folded is not None:
-            with self._keyvalue.write() as tables:
+            with self.keyvalue.write() as tables:
                 folded.flush(tables)
         return transaction(self, changes, folded)
 
