@@ -44,7 +44,7 @@ RESTARTS_MAX = 1000
 QUICK_DEATH_S = 3.0
 QUICK_DEATHS_MAX = 5
 ROOM_BYTES_MIN = 16 * 1024 * 1024
-"""With less than this free, a node that has died is not started again: it could not write its database."""
+"""With less than this free, nodes are not started: they could not write their databases."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -71,7 +71,13 @@ class Embedded:
     # -- state ------------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Takes the state directory for this run. UsageError where another run has it or it is of another pair."""
+        """Takes the state directory for this run. UsageError where another run has it or it is of another pair,
+        StorageError where the nodes have no room for their databases."""
+        if _room(self.state.parent) < ROOM_BYTES_MIN:
+            raise StorageError(
+                f"{self.state.parent} is full, the nodes need {ROOM_BYTES_MIN >> 20} MiB there and DST as much as SRC"
+                " has; free some space, or choose another DST"
+            )
         try:
             self.state.mkdir(mode=0o700, parents=False, exist_ok=True)
         except OSError as error:
@@ -216,7 +222,7 @@ class Embedded:
                 del self.pids[name]
                 self._note_death(name, status)
         missing = [name for name in self.endpoints if name not in self.pids]
-        if missing and self._is_full():
+        if missing and _room(self.state) < ROOM_BYTES_MIN:
             self.problem = f"{self.state.parent} is full; free some space there, and it goes on by itself"
             return []
         self.problem = ""
@@ -232,7 +238,7 @@ class Embedded:
         """Raises UsageError or StorageError for a node that would only die again."""
         quick = time.monotonic() - self._born[name] < QUICK_DEATH_S and not os.WIFSIGNALED(status)
         code = 0 if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
-        if self._is_full():
+        if _room(self.state) < ROOM_BYTES_MIN:
             return
         self._quick_deaths[name] = self._quick_deaths.get(name, 0) + 1 if quick else 0
         if quick and code == UsageError.exit_code:
@@ -242,10 +248,6 @@ class Embedded:
                 f"the {name} node ends at its start: {self.last_words(name)}; or remove {self.state} to start afresh,"
                 " what the target has is kept and compared"
             )
-
-    def _is_full(self) -> bool:
-        status = os.statvfs(self.state)
-        return status.f_bavail * status.f_frsize < ROOM_BYTES_MIN
 
     def last_words(self, name: str) -> str:
         """The last line of a node's log."""
@@ -272,6 +274,14 @@ class Embedded:
     def remove(self) -> None:
         """Forgets the migration: the state directory goes."""
         shutil.rmtree(self.state, ignore_errors=True)
+
+
+def _room(directory: Path) -> int:
+    """Bytes that this user may still write there; ROOM_BYTES_MIN where the filesystem does not say."""
+    status = os.statvfs(directory)
+    if not status.f_blocks:
+        return ROOM_BYTES_MIN
+    return (status.f_bfree if os.geteuid() == 0 else status.f_bavail) * status.f_frsize
 
 
 def _reap(pid: int, deadline: float) -> None:

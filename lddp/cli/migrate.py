@@ -185,7 +185,7 @@ class _Run:
                 with impatient.request("GET", "/readyz"):
                     break
             except LddpError as error:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or self._embedded.problem:
                     reason = self._embedded.problem or error
                     raise UnavailableError(f"the nodes did not get ready: {reason}") from None
                 time.sleep(READY_POLL_S)

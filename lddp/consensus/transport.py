@@ -149,7 +149,9 @@ class Links:
             self.refused += 1
             logger.warning("link to %s ended: %s", peer, error)
             return False
-        except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError, TimeoutError) as error:
+        except asyncio.IncompleteReadError:
+            logger.info("link to %s is down: the peer has closed it", peer)
+        except (ConnectionError, ssl.SSLError, TimeoutError) as error:
             logger.info("link to %s is down: %s", peer, error)
         finally:
             connection.writer.transport.abort()

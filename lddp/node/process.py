@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 import time
@@ -30,8 +31,11 @@ async def serve(config: NodeConfig, workers: Workers | None) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    node.member.on_leader_change.append(functools.partial(_tell_leader, node))
     try:
         await node.start()
+        where = f"clients at {node.url}, peers at {config.peer}"
+        _log.info("node %s of %s runs: %s", config.name, config.ecosystem, where)
         failed = node.member.failed
         failed.add_done_callback(lambda _: stop.set())
         await stop.wait()
@@ -41,10 +45,20 @@ async def serve(config: NodeConfig, workers: Workers | None) -> int:
             # It does nothing any more: it is to end, and be started again, soon.
             patience_s = FAILED_STOP_S
             return 1
+        _log.info("node %s stops: it was asked to", config.name)
         return 0
     finally:
         with contextlib.suppress(LddpError, TimeoutError):
             await asyncio.wait_for(node.stop(), patience_s)
+
+
+def _tell_leader(node: Node, leader: str | None) -> None:
+    if leader is None:
+        _log.info("no leader is heard")
+    elif leader == node.config.name:
+        _log.info("this node leads in term %d", node.member.term)
+    else:
+        _log.info("follows %s in term %d", leader, node.member.term)
 
 
 def warm_up() -> None:

@@ -152,6 +152,17 @@ def test_a_disk_that_is_full_at_the_first_start_leaves_nothing_half_done(
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root may mount")
+def test_a_disk_without_room_for_databases_is_refused_at_once(pair: tuple[Path, Path]) -> None:
+    source, target = pair
+    target.mkdir()
+    script = 'mount -t tmpfs -o size=1M none "$2" && "$3" -m lddp.cli.main migrate "$1" "$2"; ls -A "$2"'
+    arguments = ["unshare", "-m", "sh", "-ec", script, "sh", str(source), str(target), sys.executable]
+    result = subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert result.stdout == "" and "Traceback" not in result.stderr
+    assert result.stderr.count("\n") == 1 and "is full" in result.stderr and "16 MiB" in result.stderr, result
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root may mount")
 def test_a_target_that_is_a_mount_point(pair: tuple[Path, Path]) -> None:
     """The state is inside of it, hidden meanwhile and gone afterwards."""
     source, target = pair
@@ -183,6 +194,9 @@ def test_an_interrupted_migration_says_how_it_goes_on(pair: tuple[Path, Path], n
         assert process.wait(TIMEOUT_S) == 130
         assert process.stderr.read().split("\n") == ["", STOPPED, ""]
     assert len(described["pids"]) == 3
+    told = {name: (target.parent / ".to.lddp" / f"{name}.log").read_text() for name in described["pids"]}
+    assert all(f"node {name} of migrate-" in log and f"node {name} stops" in log for name, log in told.items())
+    assert any("this node leads" in log for log in told.values())
     assert not any(Path(f"/proc/{pid}").exists() for pid in described["pids"].values())
     assert not (target.parent / ".to.lddp" / "cluster.json").exists()
     assert migrate(source, target).returncode == 0
