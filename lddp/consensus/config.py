@@ -36,8 +36,8 @@ class RaftConfig:
     follow_workload_s: float = 20.0
     """A leader that orders nearly all records for one other voter hands over to it, at most once in so many seconds; 0:
     never. Each of those records is two messages faster then; a hand-over stops all records for some milliseconds."""
-    follow_look_s: float = 1.0
-    follow_records_min: int = 50
+    follow_look_s: float = 0.25
+    follow_records_min: int = 12
     """How long a look at whose the records are takes, and how many are worth it. Two looks in a row count."""
 
     entry_bytes_max: int = 1 << 20
