@@ -124,8 +124,12 @@ def _rate(count: float, work: Callable[[], object]) -> float:
 
 
 def _create(path: Path) -> None:
-    with open(path, "wb") as file:
-        file.write(bytes(FILE_BYTES))
+    """As programs in C do it: Python's own files ask besides whether what they have opened is a terminal."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        os.write(descriptor, bytes(FILE_BYTES))
+    finally:
+        os.close(descriptor)
 
 
 def _measure(top: Path, archive: Path) -> Measured:
