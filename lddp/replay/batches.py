@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from lddp.core import effects as e
+from lddp.core.records import Kind
 from lddp.errors import UnavailableError
 from lddp.ports import ContentSource
 from lddp.replay.again import Again
@@ -17,6 +18,8 @@ from lddp.replay.progress import Order, Progress
 from lddp.replay.readings import Readings
 from lddp.replay.retained import Retained
 
+KNOWN_MAX = 4096
+"""Directories of which it is remembered what they have."""
 PLAIN_MIN = 2
 """Fewer files than that are not worth a way of their own."""
 PLAIN_MAX = 512
@@ -37,6 +40,10 @@ class Batches:
         self._progress = progress
         self._repeated_through = repeated_through
         self._open: dict[int, Carrier] = {}
+        self._known: dict[tuple[int, int], tuple[object, ...]] = {}
+        """(rule, inode) of directories -> what they were given last, but for the time."""
+        self._passed: set[Order] = set()
+        """Of the batch: what a later effect of it makes needless."""
         self.readings = Readings()
         self.retained: Retained | None = None
         self.noted: Mapping[Order, Note] = {}
@@ -57,6 +64,7 @@ class Batches:
         more."""
         # A rule may be removed meanwhile: its tree stays open for what has begun, and the rest is passed over.
         self._open = dict(self._carriers)
+        self._passed = self._needless(ready)
         count = 0
         while count < len(ready):
             plain = self._carry_plain(ready, count)
@@ -67,14 +75,35 @@ class Batches:
             count += plain or 1
         return count, None
 
+    def _needless(self, ready: Sequence[Ready]) -> set[Order]:
+        """Every name that is made or taken away gives its directory a time: of those, a batch needs the last. What
+        changes more than the time is carried out, because a file of the batch may need it."""
+        later: set[tuple[int, int]] = set()
+        found: set[Order] = set()
+        for item, _ in reversed(ready):
+            effect = item.effect
+            if not isinstance(effect, e.SetAttributesEffect) or effect.kind is not Kind.DIRECTORY:
+                continue
+            key = item.rule, effect.inode
+            if key not in later:
+                later.add(key)
+            elif self._known.get(key) == _but_for_time(effect) and item.order not in self.noted:
+                found.add(item.order)
+        return found
+
     def _carry_plain(self, ready: Sequence[Ready], start: int) -> int:
-        """Puts the plain files that follow one another from `start` on; how many. Where it is none, the first one is to
-        be carried out by itself, which tells why."""
+        """Puts the plain files that follow one another from `start` on, and passes over what is needless between them;
+        how many effects. Where it is none, the first one is to be carried out by itself, which tells why."""
         rule = ready[start][0].rule
         carrier = self._open.get(rule)
         files: list[tuple[e.PutFileEffect, ContentSource]] = []
-        for item, source in itertools.islice(ready, start, start + PLAIN_MAX):
+        behind: list[int] = []
+        """Where `ready` goes on behind each file."""
+        for at, (item, source) in enumerate(itertools.islice(ready, start, start + PLAIN_MAX), start + 1):
             effect = item.effect
+            if behind and item.order in self._passed:
+                behind[-1] = at
+                continue
             if not isinstance(effect, e.PutFileEffect) or source is None or item.rule != rule:
                 break
             if rule in self.again and item.order in self.noted:
@@ -82,17 +111,19 @@ class Batches:
             if carrier is None or not carrier.is_plain(effect):
                 break
             files.append((effect, source))
+            behind.append(at)
         if carrier is None or len(files) < PLAIN_MIN:
             return 0
         done = carrier.put_plain(files)
-        for item, _ in ready[start : start + done]:
+        count = behind[done - 1] - start if done else 0
+        for item, _ in ready[start : start + count]:
             self._progress.mark(item.order)
-        return done
+        return count
 
     def _carry_one(self, item: Item, source: ContentSource | None) -> OSError | UnavailableError | None:
         order, effect = item.order, item.effect
         carrier, progress = self._open.get(item.rule), self._progress
-        if carrier is None:
+        if carrier is None or order in self._passed:
             progress.mark(order)
             return None
         note, again = self.noted.get(order), self.again.get(item.rule)
@@ -118,6 +149,15 @@ class Batches:
             carrier.carry(effect, source)
         except (OSError, UnavailableError) as error:
             return error
+        if isinstance(effect, e.SetAttributesEffect) and effect.kind is Kind.DIRECTORY:
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            self._known[item.rule, effect.inode] = _but_for_time(effect)
         withheld = carrier.withheld
         progress.mark(order, bool(withheld) and effect.inode in withheld)
         return None
+
+
+def _but_for_time(effect: e.SetAttributesEffect) -> tuple[object, ...]:
+    attributes = effect.attributes
+    return attributes.mode, attributes.uid, attributes.gid, attributes.xattrs
