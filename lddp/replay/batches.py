@@ -78,16 +78,16 @@ class Batches:
     def _needless(self, ready: Sequence[Ready]) -> set[Order]:
         """Every name that is made or taken away gives its directory a time: of those, a batch needs the last. What
         changes more than the time is carried out, because a file of the batch may need it."""
-        later: set[tuple[int, int]] = set()
+        given = [(item, item.effect) for item, _ in ready if isinstance(item.effect, e.SetAttributesEffect)]
+        given = [(item, effect) for item, effect in given if effect.kind is Kind.DIRECTORY]
+        last = {(item.rule, effect.inode): item.order for item, effect in given}
+        known: dict[tuple[int, int], tuple[object, ...] | None] = {}
         found: set[Order] = set()
-        for item, _ in reversed(ready):
-            effect = item.effect
-            if not isinstance(effect, e.SetAttributesEffect) or effect.kind is not Kind.DIRECTORY:
-                continue
-            key = item.rule, effect.inode
-            if key not in later:
-                later.add(key)
-            elif self._known.get(key) == _but_for_time(effect) and item.order not in self.noted:
+        for item, effect in given:
+            key, new = (item.rule, effect.inode), _but_for_time(effect)
+            if known.get(key, self._known.get(key)) != new:
+                known[key] = new
+            elif item.order != last[key] and item.order not in self.noted:
                 found.add(item.order)
         return found
 

@@ -1,0 +1,135 @@
+"""What a batch of effects asks of a zone's filesystem."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from lddp.core import effects as e
+from lddp.core.records import Attributes, Content, Kind
+from lddp.errors import LddpError
+from lddp.ports import NewFile
+from lddp.replay.batches import Batches, Ready
+from lddp.replay.carrier import Carrier
+from lddp.replay.existing import OnExisting
+from lddp.replay.outbox import Item
+from lddp.replay.progress import Progress
+from tests.fakes.zone import Bytes, FakeZone
+
+RULE, DIRECTORY, OTHER = 1, 7, 8
+
+
+class Zone(FakeZone):
+    """Notes what it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[object] = []
+
+    def put_files(self, files: Sequence[NewFile]) -> tuple[int, OSError | LddpError | None]:
+        self.asked.append([file.path for file in files])
+        return super().put_files(files)
+
+    def set_attributes(self, path: bytes, kind: Kind, attributes: Attributes) -> None:
+        self.asked.append((path, attributes.mode, attributes.mtime_ns))
+        super().set_attributes(path, kind, attributes)
+
+
+class Bench:
+    def __init__(self, directory: Path) -> None:
+        self.zone = Zone()
+        for name in (b"d", b"other"):
+            self.zone.make_directory(name, Attributes(0o755, 0, 0, 1))
+        self.progress = Progress(str(directory / "progress"))
+        carrier = Carrier(self.zone, OnExisting.OVERWRITE)
+        self.batches = Batches({RULE: carrier}, self.progress, 0)
+        self._gsn = 0
+
+    def put(self, path: bytes) -> Ready:
+        data = b"bytes of " + path
+        content = Content(bytes(32), len(data), inline=data)
+        effect = e.PutFileEffect(100 + self._gsn, path, Attributes(0o644, 0, 0, 5), content, observed=False)
+        return self._item(effect), Bytes(data)
+
+    def time(self, mtime_ns: int, mode: int = 0o755, inode: int = DIRECTORY, path: bytes = b"d") -> Ready:
+        attributes = Attributes(mode, 0, 0, mtime_ns)
+        return self._item(e.SetAttributesEffect(inode, path, Kind.DIRECTORY, attributes)), None
+
+    def _item(self, effect: e.Effect) -> Item:
+        self._gsn += 1
+        return Item((self._gsn, 0), RULE, effect)
+
+    def carry(self, *ready: Ready) -> list[object]:
+        """What the zone was asked for; all is marked."""
+        self.zone.asked = []
+        assert self.batches.carry(ready) == (len(ready), None)
+        return self.zone.asked
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_files_go_together_and_their_directory_gets_its_last_time(bench: Bench) -> None:
+    assert bench.carry(bench.time(10)) == [(b"d", 0o755, 10)]
+    room = bench.progress.room
+    asked = bench.carry(
+        bench.put(b"d/a"), bench.time(11), bench.put(b"d/b"), bench.time(12), bench.put(b"d/c"), bench.time(13)
+    )
+    assert asked == [[b"d/a", b"d/b", b"d/c"], (b"d", 0o755, 13)]
+    assert bench.progress.room == room - 6, "what is passed over is marked, or it would be carried out after a kill"
+    assert bench.zone.status(b"d").mtime_ns == 13
+
+
+def test_of_two_directories_each_gets_its_last_time(bench: Bench) -> None:
+    other = (0o755, OTHER, b"other")
+    bench.carry(bench.time(1), bench.time(1, *other))
+    asked = bench.carry(
+        bench.put(b"d/a"),
+        bench.time(2),
+        bench.put(b"other/a"),
+        bench.time(3, *other),
+        bench.put(b"d/b"),
+        bench.time(4),
+        bench.put(b"other/b"),
+        bench.time(5, *other),
+    )
+    assert asked == [[b"d/a", b"other/a", b"d/b"], (b"d", 0o755, 4), (b"other", 0o755, 5)]
+    assert bench.zone.status(b"other/b").kind is Kind.FILE
+
+
+def test_what_a_directory_had_before_is_not_guessed(bench: Bench) -> None:
+    """By a process that has not carried any of it out: the mode may be new, and the files need it."""
+    asked = bench.carry(bench.put(b"d/a"), bench.time(11), bench.put(b"d/b"), bench.time(12), bench.time(13))
+    assert asked == [(b"d", 0o755, 11), (b"d", 0o755, 13)]
+
+
+def test_a_mode_is_set_where_the_log_has_it(bench: Bench) -> None:
+    """Whoever is not root needs it for what comes between."""
+    bench.carry(bench.time(1))
+    asked = bench.carry(
+        bench.time(2, 0o555),
+        bench.time(3, 0o755),
+        bench.put(b"d/a"),
+        bench.time(4),
+        bench.put(b"d/b"),
+        bench.time(5),
+        bench.time(6, 0o555),
+    )
+    assert asked == [(b"d", 0o555, 2), (b"d", 0o755, 3), [b"d/a", b"d/b"], (b"d", 0o555, 6)]
+
+
+def test_after_a_refusal_it_goes_on_where_it_was(bench: Bench) -> None:
+    bench.carry(bench.time(1))
+    ready = [bench.put(b"d/a"), bench.time(2), bench.put(b"d/b"), bench.time(3), bench.put(b"d/c"), bench.time(4)]
+    bench.zone.fail(errno.ENOSPC, method="put_file", path=b"d/b", times=3)
+    bench.zone.asked = []
+    done, error = bench.batches.carry(ready)
+    assert done == 2 and isinstance(error, OSError) and error.errno == errno.ENOSPC
+    assert bench.batches.carry(ready[done:]) == (4, None)
+    assert bench.zone.status(b"d").mtime_ns == 4
+    assert [bench.zone.status(b"d/" + name).size for name in (b"a", b"b", b"c")] == [12, 12, 12]
