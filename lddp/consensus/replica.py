@@ -93,8 +93,7 @@ class Replica:
         self._pulse = Pulse(config)
         self._workload = Workload(config, self.core, outlet)
         self._forwarded = False  # the inbox holds records of a follower
-        self._campaign = False
-        self._campaign_term = 0  # for which it is, unless it is forced
+        self._campaign, self._campaign_term = False, 0  # and the term for which it is, unless it is forced
         self._leader_lost = False
         self.leader: str | None = None
         self.sidelined = False
@@ -163,7 +162,7 @@ class Replica:
         """The first half; `finish` follows. Whether something was sent that should leave before the sync."""
         incoming, self._incoming, self._pressing, self._sent_early = self._incoming, deque(), False, False
         for peer, message in incoming:
-            self._receive(message, peer)
+            Replica._receiver_of(type(message))(self, message, peer)
         now = self._clock.monotonic()
         # Others may have agreed to it, and somebody else been elected, in messages that came at once.
         self._campaign = self._campaign and (self.core.forced or self._campaign_term == self.core.term + 1)
@@ -290,6 +289,8 @@ class Replica:
     def _receive(self, message: Message, peer: str) -> None:
         raise AssertionError(f"no receiver for {type(message).__name__}")
 
+    _receiver_of = _receive.dispatcher.dispatch  # a call of `_receive` looks for it anew, and makes a function
+
     @_receive.register
     def _(self, message: Append, peer: str) -> None:
         if message.term < self.core.term:
@@ -322,8 +323,7 @@ class Replica:
 
     @_receive.register
     def _(self, message: Canvass, peer: str) -> None:
-        core = self.core
-        now = self._clock.monotonic()
+        core, now = self.core, self._clock.monotonic()
         granted = (
             message.term > core.term
             and not core.is_leader
