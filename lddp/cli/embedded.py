@@ -45,6 +45,7 @@ QUICK_DEATH_S = 3.0
 QUICK_DEATHS_MAX = 5
 ROOM_BYTES_MIN = 16 * 1024 * 1024
 """With less than this free, nodes are not started: they could not write their databases."""
+GOES_ON = ", and it goes on by itself"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -73,7 +74,7 @@ class Embedded:
     def open(self) -> None:
         """Takes the state directory for this run. UsageError where another run has it or it is of another pair,
         StorageError where the nodes have no room for their databases."""
-        if _room(self.state.parent) < ROOM_BYTES_MIN:
+        if not (self.state / MIGRATION_FILE).exists() and _room(self.state.parent) < ROOM_BYTES_MIN:
             raise StorageError(
                 f"{self.state.parent} is full, the nodes need {ROOM_BYTES_MIN >> 20} MiB there and DST as much as SRC"
                 " has; free some space, or choose another DST"
@@ -223,7 +224,7 @@ class Embedded:
                 self._note_death(name, status)
         missing = [name for name in self.endpoints if name not in self.pids]
         if missing and _room(self.state) < ROOM_BYTES_MIN:
-            self.problem = f"{self.state.parent} is full; free some space there, and it goes on by itself"
+            self.problem = f"{self.state.parent} is full; free some space there{GOES_ON}"
             return []
         self.problem = ""
         for name in missing:
@@ -277,11 +278,9 @@ class Embedded:
 
 
 def _room(directory: Path) -> int:
-    """Bytes that this user may still write there; ROOM_BYTES_MIN where the filesystem does not say."""
+    """Bytes that may still be written there; ROOM_BYTES_MIN where the filesystem does not say."""
     status = os.statvfs(directory)
-    if not status.f_blocks:
-        return ROOM_BYTES_MIN
-    return (status.f_bfree if os.geteuid() == 0 else status.f_bavail) * status.f_frsize
+    return status.f_bavail * status.f_frsize if status.f_blocks else ROOM_BYTES_MIN
 
 
 def _reap(pid: int, deadline: float) -> None:

@@ -23,7 +23,7 @@ from lddp.cli.display import (
     printable,
     receipt_lines,
 )
-from lddp.cli.embedded import SOURCE, TARGET, ZONES, Embedded
+from lddp.cli.embedded import GOES_ON, SOURCE, TARGET, ZONES, Embedded
 from lddp.cli.options import SIZE
 from lddp.errors import LddpError, NotAllowedError, UnavailableError, UsageError
 
@@ -186,7 +186,7 @@ class _Run:
                     break
             except LddpError as error:
                 if time.monotonic() > deadline or self._embedded.problem:
-                    reason = self._embedded.problem or error
+                    reason = self._embedded.problem.removesuffix(GOES_ON) or error
                     raise UnavailableError(f"the nodes did not get ready: {reason}") from None
                 time.sleep(READY_POLL_S)
         rules = client.get("/v1/rules")["rules"]

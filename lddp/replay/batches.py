@@ -7,19 +7,17 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from lddp.core import effects as e
-from lddp.core.records import Kind
+from lddp.core.records import Attributes, Kind
 from lddp.errors import UnavailableError
 from lddp.ports import ContentSource
 from lddp.replay.again import Again
-from lddp.replay.carrier import Carrier
+from lddp.replay.carrier import Carrier, but_for_time
 from lddp.replay.notes import Note
 from lddp.replay.outbox import Item
 from lddp.replay.progress import Order, Progress
 from lddp.replay.readings import Readings
 from lddp.replay.retained import Retained
 
-KNOWN_MAX = 4096
-"""Directories of which it is remembered what they have."""
 PLAIN_MIN = 2
 """Fewer files than that are not worth a way of their own."""
 PLAIN_MAX = 512
@@ -40,8 +38,6 @@ class Batches:
         self._progress = progress
         self._repeated_through = repeated_through
         self._open: dict[int, Carrier] = {}
-        self._known: dict[tuple[int, int], tuple[object, ...]] = {}
-        """(rule, inode) of directories -> what they were given last, but for the time."""
         self._passed: set[Order] = set()
         """Of the batch: what a later effect of it makes needless."""
         self.readings = Readings()
@@ -79,13 +75,13 @@ class Batches:
         """Every name that is made or taken away gives its directory a time: of those, a batch needs the last. What
         changes more than the time is carried out, because a file of the batch may need it."""
         given = [(item, item.effect) for item, _ in ready if isinstance(item.effect, e.SetAttributesEffect)]
-        given = [(item, effect) for item, effect in given if effect.kind is Kind.DIRECTORY]
+        given = [(item, effect) for item, effect in given if effect.kind is Kind.DIRECTORY and item.rule in self._open]
         last = {(item.rule, effect.inode): item.order for item, effect in given}
-        known: dict[tuple[int, int], tuple[object, ...] | None] = {}
+        known: dict[tuple[int, int], Attributes | None] = {}
         found: set[Order] = set()
         for item, effect in given:
-            key, new = (item.rule, effect.inode), _but_for_time(effect)
-            if known.get(key, self._known.get(key)) != new:
+            key, new = (item.rule, effect.inode), but_for_time(effect.attributes)
+            if known.get(key, self._open[item.rule].given.get(effect.inode)) != new:
                 known[key] = new
             elif item.order != last[key] and item.order not in self.noted:
                 found.add(item.order)
@@ -149,15 +145,6 @@ class Batches:
             carrier.carry(effect, source)
         except (OSError, UnavailableError) as error:
             return error
-        if isinstance(effect, e.SetAttributesEffect) and effect.kind is Kind.DIRECTORY:
-            if len(self._known) >= KNOWN_MAX:
-                self._known.clear()
-            self._known[item.rule, effect.inode] = _but_for_time(effect)
         withheld = carrier.withheld
         progress.mark(order, bool(withheld) and effect.inode in withheld)
         return None
-
-
-def _but_for_time(effect: e.SetAttributesEffect) -> tuple[object, ...]:
-    attributes = effect.attributes
-    return attributes.mode, attributes.uid, attributes.gid, attributes.xattrs

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lddp.core import effects as e
-from lddp.core.records import Kind
+from lddp.core.records import Attributes, Kind
 from lddp.ports import ContentSource, NewFile, ZoneFilesystem
 from lddp.replay.again import release
 from lddp.replay.existing import OnExisting, is_as_wanted
@@ -17,6 +17,7 @@ from lddp.replay.touched import follow, parent_of
 
 _log = logging.getLogger(__name__)
 DRIFT_LISTED_MAX = 1000
+GIVEN_MAX = 4096
 _DRIFT = frozenset((errno.ENOTDIR, errno.EISDIR, errno.EXDEV, errno.ELOOP))
 
 
@@ -41,6 +42,9 @@ class Carrier:
         self.kept: set[bytes] = set()
         """Paths where the on-existing policy kept the target's own file."""
         self.bytes_written = 0
+        self.given: dict[int, Attributes] = {}
+        """Inodes of directories -> what they were given last, but for the time. Of none where programs may give them
+        others: the log does not tell this zone of that."""
         self._made: set[bytes] = set()
         self._run: dict[type, Callable[[Any, ContentSource | None], None]] = {
             e.MakeDirectoryEffect: self._make_directory,
@@ -217,6 +221,10 @@ class Carrier:
 
     def _set_attributes(self, effect: e.SetAttributesEffect, _: ContentSource | None) -> None:
         self.zone.set_attributes(effect.path, effect.kind, effect.attributes)
+        if effect.kind is Kind.DIRECTORY and not self.is_shared:
+            if len(self.given) >= GIVEN_MAX:
+                self.given.clear()
+            self.given[effect.inode] = but_for_time(effect.attributes)
 
     def _write(self, effect: e.WriteEffect, source: ContentSource | None) -> None:
         assert source is not None, "the projector waits for the bytes of a write"
@@ -225,3 +233,7 @@ class Carrier:
 
     def _truncate(self, effect: e.TruncateEffect, _: ContentSource | None) -> None:
         self.zone.truncate(effect.path, effect.size, effect.attributes)
+
+
+def but_for_time(attributes: Attributes) -> Attributes:
+    return attributes._replace(mtime_ns=0)

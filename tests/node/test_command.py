@@ -163,6 +163,22 @@ def test_a_disk_without_room_for_databases_is_refused_at_once(pair: tuple[Path, 
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root may mount")
+def test_a_disk_that_got_full_does_not_keep_a_migration_from_its_end(pair: tuple[Path, Path]) -> None:
+    """The databases are there."""
+    source, target = pair
+    target.mkdir()
+    script = (
+        'mount -t tmpfs -o size=64M none "$2"; "$3" -m lddp.cli.main migrate --once "$1" "$2/to"'
+        ' && fallocate -l $(($(df --output=avail -B1 "$2" | tail -1) - 10485760)) "$2/more"'
+        ' && "$3" -m lddp.cli.main migrate --once "$1" "$2/to" && diff -r --no-dereference "$1" "$2/to"'
+    )
+    arguments = ["unshare", "-m", "sh", "-ec", script, "sh", str(source), str(target), sys.executable]
+    result = subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert (result.returncode, result.stderr) == (0, ""), result
+    assert result.stdout.count("the zones are identical") == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root may mount")
 def test_a_target_that_is_a_mount_point(pair: tuple[Path, Path]) -> None:
     """The state is inside of it, hidden meanwhile and gone afterwards."""
     source, target = pair

@@ -39,13 +39,13 @@ class Zone(FakeZone):
 
 
 class Bench:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, is_shared: bool = False) -> None:
         self.zone = Zone()
         for name in (b"d", b"other"):
             self.zone.make_directory(name, Attributes(0o755, 0, 0, 1))
         self.progress = Progress(str(directory / "progress"))
-        carrier = Carrier(self.zone, OnExisting.OVERWRITE)
-        self.batches = Batches({RULE: carrier}, self.progress, 0)
+        self.carrier = Carrier(self.zone, OnExisting.OVERWRITE, is_shared=is_shared)
+        self.batches = Batches({RULE: self.carrier}, self.progress, 0)
         self._gsn = 0
 
     def put(self, path: bytes) -> Ready:
@@ -133,3 +133,20 @@ def test_after_a_refusal_it_goes_on_where_it_was(bench: Bench) -> None:
     assert bench.batches.carry(ready[done:]) == (4, None)
     assert bench.zone.status(b"d").mtime_ns == 4
     assert [bench.zone.status(b"d/" + name).size for name in (b"a", b"b", b"c")] == [12, 12, 12]
+
+
+def test_where_programs_change_the_tree_it_is_not_known_what_a_directory_has(tmp_path: Path) -> None:
+    """They may have given it another mode since, which the log does not tell their own zone of."""
+    bench = Bench(tmp_path, is_shared=True)
+    bench.carry(bench.time(1))
+    asked = bench.carry(bench.time(2), bench.put(b"d/a"), bench.time(3), bench.put(b"d/b"), bench.time(4))
+    assert asked == [(b"d", 0o755, 2), [b"d/a", b"d/b"], (b"d", 0o755, 4)]
+
+
+def test_what_was_not_there_has_nothing(bench: Bench) -> None:
+    bench.zone.remove(b"d")
+    assert bench.carry(bench.time(1)) == [(b"d", 0o755, 1)]
+    assert bench.carrier.drift == [b"d"]
+    bench.zone.make_directory(b"d", Attributes(0o700, 0, 0, 1))
+    asked = bench.carry(bench.time(2), bench.put(b"d/a"), bench.time(3), bench.put(b"d/b"), bench.time(4))
+    assert asked == [(b"d", 0o755, 2), [b"d/a", b"d/b"], (b"d", 0o755, 4)]
