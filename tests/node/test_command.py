@@ -47,6 +47,12 @@ def here(capsys: pytest.CaptureFixture[str]) -> Here:
     return Here(capsys)
 
 
+def with_mounts(script: str, source: Path, target: Path) -> subprocess.CompletedProcess[str]:
+    """A shell's script, where mounts are its own: $1 and $2 are SRC and DST, $3 is Python."""
+    arguments = ["unshare", "-m", "sh", "-ec", script, "sh", str(source), str(target), sys.executable]
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+
+
 def assert_refused(result: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:
     """The exit code, and one line that says all of this."""
     assert result.returncode == code, result
@@ -156,8 +162,7 @@ def test_a_disk_without_room_for_databases_is_refused_at_once(pair: tuple[Path, 
     source, target = pair
     target.mkdir()
     script = 'mount -t tmpfs -o size=1M none "$2" && "$3" -m lddp.cli.main migrate "$1" "$2"; ls -A "$2"'
-    arguments = ["unshare", "-m", "sh", "-ec", script, "sh", str(source), str(target), sys.executable]
-    result = subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    result = with_mounts(script, source, target)
     assert result.stdout == "" and "Traceback" not in result.stderr
     assert result.stderr.count("\n") == 1 and "is full" in result.stderr and "16 MiB" in result.stderr, result
 
@@ -172,8 +177,7 @@ def test_a_disk_that_got_full_does_not_keep_a_migration_from_its_end(pair: tuple
         ' && fallocate -l $(($(df --output=avail -B1 "$2" | tail -1) - 10485760)) "$2/more"'
         ' && "$3" -m lddp.cli.main migrate --once "$1" "$2/to" && diff -r --no-dereference "$1" "$2/to"'
     )
-    arguments = ["unshare", "-m", "sh", "-ec", script, "sh", str(source), str(target), sys.executable]
-    result = subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    result = with_mounts(script, source, target)
     assert (result.returncode, result.stderr) == (0, ""), result
     assert result.stdout.count("the zones are identical") == 2
 
@@ -188,8 +192,7 @@ def test_a_target_that_is_a_mount_point(pair: tuple[Path, Path]) -> None:
         ' && "$3" -m lddp.cli.main migrate --once --delete-extraneous "$1" "$2" && diff -r --no-dereference "$1" "$2"'
         ' && test "$(stat -c %y "$1")" = "$(stat -c %y "$2")"'
     )
-    arguments = ["unshare", "-m", "sh", "-ec", script, "sh", str(source), str(target), sys.executable]
-    result = subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    result = with_mounts(script, source, target)
     assert (result.returncode, result.stderr) == (0, ""), result
     assert "the zones are identical" in result.stdout and "Besides" not in result.stdout
     assert list(target.iterdir()) == [] and not (target.parent / ".to.lddp").exists()
