@@ -13,7 +13,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
@@ -66,8 +66,8 @@ class Counters:
 
 class Observer:
     """Observes one rule's tree in this node's zone. `peers` are the nodes whose zones need the bytes; `as_of` gives the
-    GSN that this zone had been brought to, at most the one given, and `settling` says of which directories this node
-    has still to put the time right."""
+    GSN that this zone had been brought to, at most the one given, `settling` says of which directories this node has
+    still to put the time right, and `released` which names in the root are to be looked at although nobody saw them."""
 
     def __init__(
         self,
@@ -83,6 +83,7 @@ class Observer:
         keep_pack: Callable[[bytes, bytes], None],
         token: Callable[[int], bytes] = os.urandom,
         settling: Callable[[bytes], bool] = lambda _path: False,
+        released: Callable[[], Iterable[bytes]] = tuple,
     ) -> None:
         self._gateway = gateway
         self._environment = environment
@@ -94,7 +95,7 @@ class Observer:
         self._as_of = as_of
         self._executor = executor
         self._keep_pack = keep_pack
-        self._rounds = Rounds(environment, zone, rule, exclusion, as_of, token, settling)
+        self._rounds = Rounds(environment, zone, rule, exclusion, as_of, token, settling, released)
         self.backlog = Backlog(environment, rule, gateway.clock.monotonic)
         self.dirty = self.backlog.dirty
         self.counters = Counters()

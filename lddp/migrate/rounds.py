@@ -8,7 +8,7 @@ reported together with it or after it. So a renamed directory stays a rename.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from lddp.core.namespace import Inode
@@ -70,6 +70,7 @@ class Rounds:
         as_of: Callable[[int], int],
         token: Callable[[int], bytes],
         settling: Callable[[bytes], bool] = lambda _path: False,
+        released: Callable[[], Iterable[bytes]] = tuple,
     ) -> None:
         self._environment = environment
         self._zone = zone
@@ -78,6 +79,7 @@ class Rounds:
         self._as_of = as_of
         self._token = token
         self._settling = settling
+        self._released = released
         self._pace = _Pace()
         self._nameless = Nameless()
 
@@ -120,6 +122,8 @@ class Rounds:
             looker = Looker(self._zone, view, self._exclusion, batch.pack)
             left = _leftover(looker)
             names = {number: set(found) for number, found in work.names.items()}
+            if released := set(self._released()):
+                names.setdefault(self._rule.root, set()).update(released)
             work = work._replace(names=names, compare=set(work.compare))
             Strays(self._zone, view, self._rule, self._exclusion, work, left.again).find()
             Glance(self._zone, view, self._rule, as_of, self._settling, work, self._nameless).over(left.again)

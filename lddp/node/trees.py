@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lddp.core.records import Content, Kind
@@ -105,6 +105,16 @@ class Trees:
             return carrier is not None and path in carrier.touched
 
         return settling
+
+    def released(self, rule: int) -> Callable[[], Iterator[bytes]]:
+        """Names in the root of this rule's tree that nobody has looked at: each is given once."""
+
+        def released() -> Iterator[bytes]:
+            carrier = self.carriers.get(rule)
+            while carrier is not None and carrier.released:
+                yield carrier.released.popleft()
+
+        return released
 
     def locate(self, content: Content, number: int) -> int | None:
         """An open descriptor of the file that is believed to hold these bytes, for another node that lacks them."""

@@ -193,16 +193,17 @@ class Again:
         return False
 
 
-def release(zone: ZoneFilesystem, name: bytes, path: bytes, came_from: bytes | None = None) -> None:
+def release(zone: ZoneFilesystem, name: bytes, path: bytes, came_from: bytes | None = None) -> bytes:
     """What is parked cannot have its place at `path`, where a program has made something: it goes back to where it came
-    from, if it can, or gets a name in the root, where it is observed. An empty directory is not missed."""
+    from, if it can, or gets a name in the root, where it is observed. An empty directory is not missed. Its path
+    then, if any."""
     if not zone.parked_handle(name):
-        return
+        return b""
     if came_from is not None and status_at(zone, came_from) is None:
         above = came_from.rpartition(b"/")[0]
         if not above or is_directory(zone, above):
             zone.unpark(name, came_from)
-            return
+            return came_from
     last = path.rpartition(b"/")[2][:_NAME_BYTES_MAX]
     number = 1
     while status_at(zone, to := b"%b.lddp-%d" % (last, number)) is not None:
@@ -211,8 +212,9 @@ def release(zone: ZoneFilesystem, name: bytes, path: bytes, came_from: bytes | N
     found = status_at(zone, to)
     if found is not None and found.kind is Kind.DIRECTORY and not zone.list(to):
         zone.remove(to)
-        return
+        return b""
     _log.warning("a program has taken the place of %r: what was to be there is %r now", path, to)
+    return to
 
 
 def read_again(tables: Tables, after: Order, notes: Mapping[Order, Note]) -> dict[int, Again]:

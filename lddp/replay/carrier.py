@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,6 +36,8 @@ class Carrier:
         """Files of which the zone has no object, because their bytes were passed over. At their names there is nothing,
         or what was there before them and is nobody's by now; a later PutFileEffect ends that."""
         self.drift: list[bytes] = []
+        self.released: deque[bytes] = deque(maxlen=DRIFT_LISTED_MAX)
+        """Names in the root of what has lost its place to a program: nobody sees there what the node does itself."""
         self.repeats = False
         """Whether the effect may have been carried out already, by a process that could not say so any more."""
         self.traced = False
@@ -121,7 +124,9 @@ class Carrier:
     def _note_drift(self, effect: e.Effect) -> None:
         if self.is_shared and isinstance(effect, e.MakeDirectoryEffect | e.UnparkEffect):
             is_new = isinstance(effect, e.MakeDirectoryEffect)
-            release(self.zone, name_aside(effect.inode) if is_new else b"%d" % effect.inode, path_of(effect))
+            to = release(self.zone, name_aside(effect.inode) if is_new else b"%d" % effect.inode, path_of(effect))
+            if to:
+                self.released.append(to)
             self.touched.add(b"")
         if self.repeats:
             return

@@ -52,13 +52,13 @@ class Bench:
         data = b"bytes of " + path
         content = Content(bytes(32), len(data), inline=data)
         effect = e.PutFileEffect(100 + self._gsn, path, Attributes(0o644, 0, 0, 5), content, observed=False)
-        return self._item(effect), Bytes(data)
+        return self.item(effect), Bytes(data)
 
     def time(self, mtime_ns: int, mode: int = 0o755, inode: int = DIRECTORY, path: bytes = b"d") -> Ready:
         attributes = Attributes(mode, 0, 0, mtime_ns)
-        return self._item(e.SetAttributesEffect(inode, path, Kind.DIRECTORY, attributes)), None
+        return self.item(e.SetAttributesEffect(inode, path, Kind.DIRECTORY, attributes)), None
 
-    def _item(self, effect: e.Effect) -> Item:
+    def item(self, effect: e.Effect) -> Item:
         self._gsn += 1
         return Item((self._gsn, 0), RULE, effect)
 
@@ -150,3 +150,15 @@ def test_what_was_not_there_has_nothing(bench: Bench) -> None:
     bench.zone.make_directory(b"d", Attributes(0o700, 0, 0, 1))
     asked = bench.carry(bench.time(2), bench.put(b"d/a"), bench.time(3), bench.put(b"d/b"), bench.time(4))
     assert asked == [(b"d", 0o755, 2), [b"d/a", b"d/b"], (b"d", 0o755, 4)]
+
+
+def test_what_lost_its_place_to_a_program_is_told_of(tmp_path: Path) -> None:
+    """Nobody watches what the node does itself: its new name would not be seen before the next start."""
+    bench = Bench(tmp_path, is_shared=True)
+    bench.carry(bench.put(b"d/f"))
+    inode = 100
+    bench.carry((bench.item(e.ParkEffect(inode, b"d/f")), None))
+    bench.zone.remove(b"d")
+    bench.carry((bench.item(e.UnparkEffect(inode, b"d/f")), None))
+    assert list(bench.carrier.released) == [b"f.lddp-1"]
+    assert bench.zone.status(b"f.lddp-1").kind is Kind.FILE

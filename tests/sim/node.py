@@ -353,6 +353,7 @@ class Node:
             self.store.keep_recent,
             self.random.token,
             self.trees.settling(rule.number),
+            self.trees.released(rule.number),
         )
 
     def _as_of(self, rule: Rule) -> Callable[[int], int]:
