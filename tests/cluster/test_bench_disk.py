@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ IMAGE_BYTES = 32 << 20
 
 @pytest.mark.skipif(bool(disk.why_no_images()), reason=disk.why_no_images() or "-")
 def test_an_image_is_used_again_and_keeps_its_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = subprocess.run(["stat", "-f", "-c", "%T", tmp_path], check=True, stdout=subprocess.PIPE, text=True).stdout
+    if kind.strip() == "tmpfs":
+        pytest.skip("tmpfs gives back the blocks that mkfs fills with zeros")
     monkeypatch.setattr(disk, "IMAGE_BYTES", IMAGE_BYTES)
     images = tmp_path / "images"
     for number in range(2):

@@ -47,6 +47,9 @@ def here(capsys: pytest.CaptureFixture[str]) -> Here:
     return Here(capsys)
 
 
+may_mount = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root may mount")
+
+
 def with_mounts(script: str, source: Path, target: Path) -> subprocess.CompletedProcess[str]:
     """A shell's script, where mounts are its own: $1 and $2 are SRC and DST, $3 is Python."""
     arguments = ["unshare", "-m", "sh", "-ec", script, "sh", str(source), str(target), sys.executable]
@@ -157,7 +160,7 @@ def test_a_disk_that_is_full_at_the_first_start_leaves_nothing_half_done(
     assert stat.S_IMODE((state / "token").stat().st_mode) == 0o600
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root may mount")
+@may_mount
 def test_a_disk_without_room_for_databases_is_refused_at_once(pair: tuple[Path, Path]) -> None:
     source, target = pair
     target.mkdir()
@@ -167,7 +170,7 @@ def test_a_disk_without_room_for_databases_is_refused_at_once(pair: tuple[Path, 
     assert result.stderr.count("\n") == 1 and "is full" in result.stderr and "16 MiB" in result.stderr, result
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root may mount")
+@may_mount
 def test_a_disk_that_got_full_does_not_keep_a_migration_from_its_end(pair: tuple[Path, Path]) -> None:
     """The databases are there."""
     source, target = pair
@@ -182,7 +185,7 @@ def test_a_disk_that_got_full_does_not_keep_a_migration_from_its_end(pair: tuple
     assert result.stdout.count("the zones are identical") == 2
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root may mount")
+@may_mount
 def test_a_target_that_is_a_mount_point(pair: tuple[Path, Path]) -> None:
     """The state is inside of it, hidden meanwhile and gone afterwards."""
     source, target = pair
