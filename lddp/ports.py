@@ -201,13 +201,18 @@ class ZoneFilesystem(Protocol):
 
     def remove_parked(self, name: bytes) -> None: ...
 
-    def set_attributes(self, path: bytes, kind: Kind, attributes: Attributes) -> None: ...
-
-    def write(self, path: bytes, offset: int, source: ContentSource, size: int, attributes: Attributes) -> None:
-        """Writes the source's bytes at `offset` of the existing file, makes it `size` bytes long, sets attributes."""
+    def set_attributes(self, path: bytes, kind: Kind, attributes: Attributes) -> bytes:
+        """The handle of what it changed, where that is no directory and has several names; else nothing."""
         ...
 
-    def truncate(self, path: bytes, size: int, attributes: Attributes) -> None: ...
+    def write(self, path: bytes, offset: int, source: ContentSource, size: int, attributes: Attributes) -> bytes:
+        """Writes the source's bytes at `offset` of the existing file, makes it `size` bytes long, sets attributes;
+        returns what `set_attributes` does."""
+        ...
+
+    def truncate(self, path: bytes, size: int, attributes: Attributes) -> bytes:
+        """Returns what `set_attributes` does."""
+        ...
 
     def sync(self) -> None:
         """All that was done before is durable when it returns (syncfs)."""

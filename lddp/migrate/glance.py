@@ -95,8 +95,6 @@ class Glance:
         child = self._view.inode(self._view.child(parent, name) if name else parent)
         if not self._is_as_told(child, reached):
             self._work.names.setdefault(parent, set()).add(name)
-        elif child is not None and child.kind is not Kind.DIRECTORY and not child.identity:
-            self._nameless.add(child.number)
 
     def _is_as_told(self, child: Inode | None, path: bytes) -> bool:
         """What is nowhere to be seen, and what cannot be told, counts as not there: a look says why."""
@@ -107,8 +105,10 @@ class Glance:
             return child is None
         if child is None or (child.identity and child.identity != status.handle):
             return False
-        if child.kind is not Kind.DIRECTORY and not child.identity and status.links != child.nlink:
-            return False  # another name of it would be taken for another object
+        if child.kind is not Kind.DIRECTORY and not child.identity:
+            is_met = self._nameless.add(self._view, child.number, status.handle)
+            if is_met or status.links != child.nlink:
+                return False  # another name of it would be taken for another object
         owner = (child.uid, child.gid) if self._zone.gives_owners else (status.uid, status.gid)
         mode = status.mode if child.kind is Kind.SYMLINK else child.mode
         size = child.size if child.kind is Kind.FILE else status.size

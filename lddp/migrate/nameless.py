@@ -3,7 +3,8 @@ the log does not know them by their identity.
 
 Where a program gives such an object another name, no event says what its first one is, and a look at the second finds
 an object that the log has never heard of. Without more it would be one of its own, and the first name would keep what
-it has for ever. So whenever an unknown object has several names, these places are looked at too.
+it has for ever. So whenever an unknown object has several names, these places are looked at too; and a place that is
+found to have an object which was met so before is looked at then.
 """
 
 from __future__ import annotations
@@ -26,12 +27,23 @@ class Nameless:
 
     def __init__(self) -> None:
         self._numbers: dict[int, None] = {}
+        self._met: set[bytes] = set()
+        """Identities of unknown objects with several names, until the log knows them."""
 
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def add(self, number: int) -> None:
+    def add(self, view: View, number: int, handle: bytes) -> bool:
+        """The source has this object for the inode; whether it may have been met under another name, too."""
         self._numbers[number] = None
+        inode = view.inode(number)
+        is_known = inode is not None and bool(view.by_identity(inode.rule, handle))
+        return is_known or handle in self._met or len(self._met) > NAMELESS_MAX
+
+    def meet(self, identities: Collection[bytes]) -> None:
+        """Unknown objects with several names are being reported."""
+        self._met.update(identities)
+
+    def forget_known(self, view: View, rule: int) -> None:
+        """To be called with the view that is added by then: what the log knows only in a later one is still met."""
+        self._met.difference_update([one for one in tuple(self._met) if view.by_identity(rule, one)])
 
     def report_surplus(self, view: View, again: Work) -> None:
         """Has the oldest looked at where there are too many."""

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +33,7 @@ from lddp.migrate.rounds import Leftover, Rounds, Shipment
 from lddp.migrate.strays import directories_in, taken_for_others
 from lddp.ports import KeyValue
 from lddp.replay.existing import digest_of
+from lddp.replay.unwatched import Taken
 from lddp.zones.attributes import read_xattrs
 
 _log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class Counters:
 class Observer:
     """Observes one rule's tree in this node's zone. `peers` are the nodes whose zones need the bytes; `as_of` gives the
     GSN that this zone had been brought to, at most the one given, `settling` says of which directories this node has
-    still to put the time right, and `released` which names in the root are to be looked at although nobody saw them."""
+    still to put the time right, and `unwatched` what else it has done since that was asked for."""
 
     def __init__(
         self,
@@ -83,7 +84,7 @@ class Observer:
         keep_pack: Callable[[bytes, bytes], None],
         token: Callable[[int], bytes] = os.urandom,
         settling: Callable[[bytes], bool] = lambda _path: False,
-        released: Callable[[], Iterable[bytes]] = tuple,
+        unwatched: Callable[[], Taken] = Taken,
     ) -> None:
         self._gateway = gateway
         self._environment = environment
@@ -95,7 +96,7 @@ class Observer:
         self._as_of = as_of
         self._executor = executor
         self._keep_pack = keep_pack
-        self._rounds = Rounds(environment, zone, rule, exclusion, as_of, token, settling, released)
+        self._rounds = Rounds(environment, zone, rule, exclusion, as_of, token, settling, unwatched)
         self.backlog = Backlog(environment, rule, gateway.clock.monotonic)
         self.dirty = self.backlog.dirty
         self.counters = Counters()
@@ -230,6 +231,10 @@ class Observer:
         for number, failure in left.failures:
             self.failures[number] = failure
         self.dirty.put_back(left.again)
+        for identity in left.changed:
+            self.note_changed(identity)
+        if left.lost:
+            self.scrub()
         self.backlog.large |= left.large
         for known, found in ((self.counters.excluded, left.excluded), (self.counters.skipped, left.skipped)):
             known.update(found)

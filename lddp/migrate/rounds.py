@@ -8,7 +8,7 @@ reported together with it or after it. So a renamed directory stays a rename.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 from lddp.core.namespace import Inode
@@ -22,6 +22,7 @@ from lddp.migrate.nameless import Nameless
 from lddp.migrate.options import Exclusion
 from lddp.migrate.strays import Strays
 from lddp.ports import KeyValue
+from lddp.replay.unwatched import Taken
 
 FIRST_ENTRIES = 256
 
@@ -44,6 +45,10 @@ class Leftover(NamedTuple):
     failures: list[tuple[int, Failure]]
     excluded: set[bytes]
     skipped: set[bytes]
+    changed: frozenset[bytes] = frozenset()
+    """Identities of files that this node has changed, also under names that are not in the log."""
+    lost: bool = False
+    """Whether it has changed more than it can say."""
 
 
 class Place(NamedTuple):
@@ -70,7 +75,7 @@ class Rounds:
         as_of: Callable[[int], int],
         token: Callable[[int], bytes],
         settling: Callable[[bytes], bool] = lambda _path: False,
-        released: Callable[[], Iterable[bytes]] = tuple,
+        unwatched: Callable[[], Taken] = Taken,
     ) -> None:
         self._environment = environment
         self._zone = zone
@@ -79,7 +84,7 @@ class Rounds:
         self._as_of = as_of
         self._token = token
         self._settling = settling
-        self._released = released
+        self._unwatched = unwatched
         self._pace = _Pace()
         self._nameless = Nameless()
 
@@ -122,10 +127,12 @@ class Rounds:
             looker = Looker(self._zone, view, self._exclusion, batch.pack)
             left = _leftover(looker)
             names = {number: set(found) for number, found in work.names.items()}
-            if released := set(self._released()):
-                names.setdefault(self._rule.root, set()).update(released)
             work = work._replace(names=names, compare=set(work.compare))
-            Strays(self._zone, view, self._rule, self._exclusion, work, left.again).find()
+            unwatched = self._unwatched()
+            strays = Strays(self._zone, view, self._rule, self._exclusion, work, left.again)
+            left = left._replace(changed=strays.take(unwatched), lost=unwatched.lost)
+            strays.find()
+            self._nameless.forget_known(view, self._rule.number)
             Glance(self._zone, view, self._rule, as_of, self._settling, work, self._nameless).over(left.again)
             left.postponed.update({STRAYS} if left.again.strays else ())
             left.postponed.update({OPERATED} if left.again.operated else ())
@@ -152,7 +159,11 @@ class Rounds:
     def _unknown(self, view: View, looker: Looker) -> set[bytes]:
         """What was just seen, has several names, and is not in the log."""
         linked, looker.linked = looker.linked, set()
-        return {one for one in linked if self._nameless and not view.by_identity(self._rule.number, one)}
+        if self._rule.observe_only:
+            return set()
+        unknown = {one for one in linked if not view.by_identity(self._rule.number, one)}
+        self._nameless.meet(unknown)
+        return unknown
 
     def _meet(self, view: View, unknown: set[bytes], left: Leftover) -> None:
         """What an operation made may be among the unknown, under another name."""

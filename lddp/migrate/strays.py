@@ -14,6 +14,7 @@ from lddp.core.view import View
 from lddp.migrate.dirty import WHOLE, Work
 from lddp.migrate.look import SourceZone
 from lddp.migrate.options import Exclusion
+from lddp.replay.unwatched import Taken
 
 
 class Strays:
@@ -35,10 +36,40 @@ class Strays:
             elif self._look_for(identity):
                 self._again.strays[identity] = names
 
+    def take(self, unwatched: Taken) -> frozenset[bytes]:
+        """What this node has done itself and no event tells of; the identities of files that it has changed under names
+        that are not in the log. They may be on their way to it with what they had before."""
+        for path in unwatched.paths:
+            self._look_at(path)
+        changed = frozenset(identity for identity, number in unwatched.files if not self._is_named(identity, number))
+        for identity in changed:
+            if number := self._view.by_identity(self._rule.number, identity):
+                self._again.files.add(number)
+            else:
+                self._again.strays.setdefault(identity, set()).add(WHOLE)
+        return changed
+
+    def _is_named(self, identity: bytes, number: int) -> bool:
+        """Whether it was this inode that an operation changed, and the log knows all names of it."""
+        inode = self._view.inode(number)
+        if inode is None or inode.identity != identity:
+            return False
+        try:
+            found = [self._zone.status(path) for path in self._view.paths(inode)]
+        except OSError:
+            return False  # one of them is just being moved or removed
+        return all(status.handle == identity and status.links == len(found) for status in found)
+
+    def _look_at(self, path: bytes) -> None:
+        parent, reached = self._view.descend(self._rule.root, path)
+        self._work.names.setdefault(parent, set()).add(reached.rpartition(b"/")[2])
+
     def _look_into(self, number: int, names: set[bytes]) -> None:
         """It has been reported since it changed: what is in it need not have been."""
         inode = self._view.inode(number)
         if inode is None or inode.kind is not Kind.DIRECTORY:
+            if inode is not None and WHOLE in names:
+                self._work.files.add(number)
             return
         if WHOLE in names:
             self._work.compare.add(number)
@@ -60,8 +91,7 @@ class Strays:
             or self._exclusion.excludes(path, status)
         ):
             return False
-        parent, reached = self._view.descend(self._rule.root, path)
-        self._work.names.setdefault(parent, set()).add(reached.rpartition(b"/")[2])
+        self._look_at(path)
         return True
 
     def _look_at_all(self) -> bool:

@@ -253,7 +253,7 @@ class Node:
             self.threads,
             self.store.keep_recent,
             settling=self.trees.settling(rule.number),
-            released=self.trees.released(rule.number),
+            unwatched=self.trees.unwatched(rule.number),
         )
 
     def _as_of(self, rule: Rule) -> Callable[[int], int]:

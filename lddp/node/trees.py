@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from lddp.core.records import Content, Kind
@@ -15,6 +15,7 @@ from lddp.migrate.options import MigrationOptions
 from lddp.ports import KeyValue
 from lddp.replay.carrier import Carrier
 from lddp.replay.existing import OnExisting
+from lddp.replay.unwatched import Taken
 from lddp.zones.posix import PosixZone
 from lddp.zones.workers import Workers
 
@@ -106,15 +107,14 @@ class Trees:
 
         return settling
 
-    def released(self, rule: int) -> Callable[[], Iterator[bytes]]:
-        """Names in the root of this rule's tree that nobody has looked at: each is given once."""
+    def unwatched(self, rule: int) -> Callable[[], Taken]:
+        """What this node has done in a rule's tree that nobody would look at: each is given once."""
 
-        def released() -> Iterator[bytes]:
+        def unwatched() -> Taken:
             carrier = self.carriers.get(rule)
-            while carrier is not None and carrier.released:
-                yield carrier.released.popleft()
+            return Taken() if carrier is None else carrier.unwatched.take()
 
-        return released
+        return unwatched
 
     def locate(self, content: Content, number: int) -> int | None:
         """An open descriptor of the file that is believed to hold these bytes, for another node that lacks them."""

@@ -20,6 +20,7 @@ from lddp.replay import outbox
 from lddp.replay.notes import Note, read_root, read_stand_ins
 from lddp.replay.places import is_directory, name_aside, path_of, status_at
 from lddp.replay.progress import Order
+from lddp.replay.unwatched import Unwatched
 
 _log = logging.getLogger(__name__)
 _READ_AT_ONCE = 4096
@@ -47,6 +48,7 @@ class Again:
         self._met: set[bytes] = set()
         """Handles of what had a name that an effect took."""
         self._parked_from: dict[int, bytes] = {}
+        self.unwatched = Unwatched()
 
     def learn(self, effect: e.Effect, note: Note | None) -> None:
         """Of all effects since the last checkpoint, in log order."""
@@ -127,7 +129,7 @@ class Again:
                 found = status_at(zone, path)
                 if found is None or found.kind is Kind.DIRECTORY or self._may_take(zone, path, note):
                     return True
-                release(zone, name_aside(inode), path)
+                self.unwatched.add_path(release(zone, name_aside(inode), path))
                 return False
             case e.PutFileEffect() | e.MakeNodeEffect():
                 return self._may_take(zone, effect.path, note)
@@ -189,7 +191,7 @@ class Again:
             return False
         if self._may_take(zone, to, note):
             return True
-        release(zone, name, to, self._parked_from.get(inode, to))
+        self.unwatched.add_path(release(zone, name, to, self._parked_from.get(inode, to)))
         return False
 
 

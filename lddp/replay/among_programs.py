@@ -168,4 +168,4 @@ class _Cautious(Rewinding):
         if place is not None and self._seen.get(place[0]):
             above = self._sight_of(place[0]).path
             came_from = above + b"/" + place[1] if above else place[1]
-        release(self._zone, name, thing.homes[0][1], came_from)
+        self._again.unwatched.add_path(release(self._zone, name, thing.homes[0][1], came_from))

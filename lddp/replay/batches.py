@@ -128,6 +128,7 @@ class Batches:
         if type(effect) in _MOVES:
             progress.begin(order)
         if note is not None and note.there is not None and again is not None:
+            again.unwatched = carrier.unwatched
             try:
                 now = again.now(carrier.zone, effect, note)
             except OSError as error:

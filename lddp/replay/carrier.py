@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from lddp.replay.again import release
 from lddp.replay.existing import OnExisting, is_as_wanted
 from lddp.replay.places import name_aside, path_of
 from lddp.replay.touched import follow, parent_of
+from lddp.replay.unwatched import Unwatched
 
 _log = logging.getLogger(__name__)
 DRIFT_LISTED_MAX = 1000
@@ -36,8 +36,7 @@ class Carrier:
         """Files of which the zone has no object, because their bytes were passed over. At their names there is nothing,
         or what was there before them and is nobody's by now; a later PutFileEffect ends that."""
         self.drift: list[bytes] = []
-        self.released: deque[bytes] = deque(maxlen=DRIFT_LISTED_MAX)
-        """Names in the root of what has lost its place to a program: nobody sees there what the node does itself."""
+        self.unwatched = Unwatched()
         self.repeats = False
         """Whether the effect may have been carried out already, by a process that could not say so any more."""
         self.traced = False
@@ -125,8 +124,7 @@ class Carrier:
         if self.is_shared and isinstance(effect, e.MakeDirectoryEffect | e.UnparkEffect):
             is_new = isinstance(effect, e.MakeDirectoryEffect)
             to = release(self.zone, name_aside(effect.inode) if is_new else b"%d" % effect.inode, path_of(effect))
-            if to:
-                self.released.append(to)
+            self.unwatched.add_path(to)
             self.touched.add(b"")
         if self.repeats:
             return
@@ -225,7 +223,7 @@ class Carrier:
         self.touched.add(parent_of(effect.path))
 
     def _set_attributes(self, effect: e.SetAttributesEffect, _: ContentSource | None) -> None:
-        self.zone.set_attributes(effect.path, effect.kind, effect.attributes)
+        self._changed(effect, self.zone.set_attributes(effect.path, effect.kind, effect.attributes))
         if effect.kind is Kind.DIRECTORY and not self.is_shared:
             if len(self.given) >= GIVEN_MAX:
                 self.given.clear()
@@ -233,11 +231,16 @@ class Carrier:
 
     def _write(self, effect: e.WriteEffect, source: ContentSource | None) -> None:
         assert source is not None, "the projector waits for the bytes of a write"
-        self.zone.write(effect.path, effect.offset, source, effect.size, effect.attributes)
+        self._changed(effect, self.zone.write(effect.path, effect.offset, source, effect.size, effect.attributes))
         self.bytes_written += effect.content.size
 
     def _truncate(self, effect: e.TruncateEffect, _: ContentSource | None) -> None:
-        self.zone.truncate(effect.path, effect.size, effect.attributes)
+        self._changed(effect, self.zone.truncate(effect.path, effect.size, effect.attributes))
+
+    def _changed(self, effect: e.Effect, handle: bytes) -> None:
+        """The file has other names, of which the log may not know yet."""
+        if handle and self.is_shared:
+            self.unwatched.add_file(handle, effect.inode)
 
 
 def but_for_time(attributes: Attributes) -> Attributes:

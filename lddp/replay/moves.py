@@ -264,7 +264,7 @@ class Moves:
                 return None
             # Somebody else has made it since the last look. What was noted of the parked one is not true of it.
             if item.rule in self._shared:
-                release(zone, name, effect.path)
+                self._open[item.rule].unwatched.add_path(release(zone, name, effect.path))
             else:
                 zone.remove_parked(name)
             return Note()

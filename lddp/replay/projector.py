@@ -324,12 +324,14 @@ class Projector(Checkpoints):
     async def _rewind_trees(self) -> None:
         """After a power cut: brings back what was moved since the last checkpoint, before anything else is done."""
         loop = asyncio.get_running_loop()
-        for rule, zone in [(rule, self._carriers[rule].zone) for rule in self._boot.rules if rule in self._carriers]:
-            again = self._moves.again.get(rule)
-            bring = rewind if again is None else functools.partial(rewind_among_programs, again=again)
+        for rule, tree in [(rule, self._carriers[rule]) for rule in self._boot.rules if rule in self._carriers]:
+            bring, again = rewind, self._moves.again.get(rule)
+            if again is not None:
+                again.unwatched = tree.unwatched
+                bring = functools.partial(rewind_among_programs, again=again)
             try:
-                await loop.run_in_executor(self._executor, bring, zone, self._read_past(rule))
-                await loop.run_in_executor(None, zone.sync)
+                await loop.run_in_executor(self._executor, bring, tree.zone, self._read_past(rule))
+                await loop.run_in_executor(None, tree.zone.sync)
             except OSError as error:
                 await self._refused(error, "a tree after a power cut")
                 self._wake.set()

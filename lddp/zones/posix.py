@@ -285,37 +285,44 @@ class PosixZone:
 
     # -- changing ---------------------------------------------------------------------------------------------------
 
-    def set_attributes(self, path: bytes, kind: Kind, attributes: Attributes) -> None:
+    def set_attributes(self, path: bytes, kind: Kind, attributes: Attributes) -> bytes:
         self._writable()
         descriptor = self._root.open(path, os.O_PATH)
         try:
             found = os.fstat(descriptor)
             _check_kind(found, kind, path)
             apply_attributes(by_proc(descriptor), found, attributes, path, self.shortfalls)
+            return self._handle_of_several(descriptor)
         finally:
             os.close(descriptor)
 
-    def write(self, path: bytes, offset: int, source: ContentSource, size: int, attributes: Attributes) -> None:
+    def write(self, path: bytes, offset: int, source: ContentSource, size: int, attributes: Attributes) -> bytes:
         self._writable()
         descriptor = self._open_write(path)
         try:
             fill_part(descriptor, offset, source)
-            self._finish_change(descriptor, size, attributes, path)
+            return self._finish_change(descriptor, size, attributes, path)
         finally:
             os.close(descriptor)
 
-    def truncate(self, path: bytes, size: int, attributes: Attributes) -> None:
+    def truncate(self, path: bytes, size: int, attributes: Attributes) -> bytes:
         self._writable()
         descriptor = self._open_write(path)
         try:
-            self._finish_change(descriptor, size, attributes, path)
+            return self._finish_change(descriptor, size, attributes, path)
         finally:
             os.close(descriptor)
 
-    def _finish_change(self, descriptor: int, size: int, attributes: Attributes, path: bytes) -> None:
+    def _finish_change(self, descriptor: int, size: int, attributes: Attributes, path: bytes) -> bytes:
         if os.fstat(descriptor).st_size != size:
             os.ftruncate(descriptor, size)
         apply_attributes(descriptor, os.fstat(descriptor), attributes, path, self.shortfalls)
+        return self._handle_of_several(descriptor)
+
+    def _handle_of_several(self, descriptor: int) -> bytes:
+        found = os.fstat(descriptor)  # after the change: who gives it another name now sees all of that
+        has_several = found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode)
+        return self._looker.status_of(descriptor).handle if has_several else b""
 
     def _open_write(self, path: bytes) -> int:
         """A descriptor of a regular file, also of one that its owner may not write to."""

@@ -413,11 +413,17 @@ class FakeZone:
 
     # -- changing ---------------------------------------------------------------------------------------------------
 
-    def set_attributes(self, path: bytes, kind: Kind, attributes: Attributes) -> None:
+    def set_attributes(self, path: bytes, kind: Kind, attributes: Attributes) -> bytes:
         self._enter("set_attributes", path)
-        self._set(self._of_kind(path, kind), attributes)
+        inode = self._of_kind(path, kind)
+        self._set(inode, attributes)
+        return self._handle_of_several(inode)
 
-    def write(self, path: bytes, offset: int, source: ContentSource, size: int, attributes: Attributes) -> None:
+    def _handle_of_several(self, inode: Inode) -> bytes:
+        has_several = inode.links > 1 and inode.kind is not Kind.DIRECTORY
+        return self._status(inode).handle if has_several else b""
+
+    def write(self, path: bytes, offset: int, source: ContentSource, size: int, attributes: Attributes) -> bytes:
         self._enter("write", path)
         inode = self._of_kind(path, Kind.FILE)
         self._reserve(max(0, size - len(inode.data)), path)
@@ -429,13 +435,15 @@ class FakeZone:
         inode.data[offset : offset + len(piece)] = piece
         self._resize(inode, size)
         self._set(inode, attributes)
+        return self._handle_of_several(inode)
 
-    def truncate(self, path: bytes, size: int, attributes: Attributes) -> None:
+    def truncate(self, path: bytes, size: int, attributes: Attributes) -> bytes:
         self._enter("truncate", path)
         inode = self._of_kind(path, Kind.FILE)
         self._reserve(max(0, size - len(inode.data)), path)
         self._resize(inode, size)
         self._set(inode, attributes)
+        return self._handle_of_several(inode)
 
     def _of_kind(self, path: bytes, kind: Kind) -> Inode:
         inode = self._find(path)

@@ -6,7 +6,11 @@ import os
 
 import pytest
 
+from lddp.core.records import Link, Put
 from lddp.migrate import nameless
+from lddp.migrate.dirty import Work
+from lddp.migrate.rounds import Shipment
+from tests.core.support import content
 from tests.migrate.conftest import root_only
 from tests.migrate.writable import Writable
 
@@ -49,6 +53,27 @@ def test_a_second_name_from_before_it_was_glanced_at(writable: Writable) -> None
     assert writable.inode("e/file").identity
     writable.finish(writable.look("second"))
     assert writable.inode("e/file").number == writable.inode("second").number
+    writable.assert_same()
+
+
+@pytest.mark.parametrize("is_in_the_log", [True, False])
+def test_a_second_name_that_is_met_before_the_first_is_glanced_at(writable: Writable, is_in_the_log: bool) -> None:
+    """It has as many names as the log believes, but others."""
+    writable.do(Put(*writable.head(), b"/data/made", 0o644, 0, 0, content(b"made")))
+    writable.do(Link(*writable.head(), b"/data/made", b"/data/d/link"))
+    (writable.source / "made").write_bytes(b"made")
+    os.utime(writable.source / "made", ns=(1, 1))
+    link(writable, "made", "second")
+    held: list[Shipment] = []
+    work = Work({writable.inode().number: {b"second"}}, set(), set(), {}, {})
+    left = writable.rounds.look(work, writable.ship if is_in_the_log else held.append)
+    assert not writable.inode("made").identity
+    glance_at(writable, "made")
+    for shipment in held:
+        writable.ship(shipment)
+    writable.finish(writable.look("second") if writable.outcomes[-1].void else left)
+    assert writable.inode("made").number == writable.inode("second").number
+    writable.finish(writable.look("d/", "e/", ""))
     writable.assert_same()
 
 

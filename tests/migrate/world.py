@@ -26,6 +26,7 @@ from lddp.replay import outbox
 from lddp.replay.carrier import Carrier
 from lddp.replay.existing import OnExisting
 from lddp.replay.settling import directory_attributes, set_directories
+from lddp.replay.unwatched import Unwatched
 from lddp.zones.attributes import read_xattrs
 from lddp.zones.posix import PosixZone
 from tests.core.support import SOURCE, TARGET, create_rule
@@ -58,6 +59,7 @@ class World:
         with self.environment.read() as tables:
             self.machine = StateMachine(tables)
         self.settling: set[bytes] = set()
+        self.unwatched = Unwatched()
         self.packs: dict[bytes, bytes] = {}
         self.blobs: dict[bytes, bytes] = {}
         self._numbers = itertools.count(1)
@@ -75,6 +77,7 @@ class World:
             lambda gsn: gsn,
             self._token,
             self.settling.__contains__,
+            self.unwatched.take,
         )
 
     def close(self) -> None:

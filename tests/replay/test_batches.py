@@ -12,6 +12,7 @@ from lddp.core import effects as e
 from lddp.core.records import Attributes, Content, Kind
 from lddp.errors import LddpError
 from lddp.ports import NewFile
+from lddp.replay import unwatched as replay_unwatched
 from lddp.replay.batches import Batches, Ready
 from lddp.replay.carrier import Carrier
 from lddp.replay.existing import OnExisting
@@ -33,9 +34,9 @@ class Zone(FakeZone):
         self.asked.append([file.path for file in files])
         return super().put_files(files)
 
-    def set_attributes(self, path: bytes, kind: Kind, attributes: Attributes) -> None:
+    def set_attributes(self, path: bytes, kind: Kind, attributes: Attributes) -> bytes:
         self.asked.append((path, attributes.mode, attributes.mtime_ns))
-        super().set_attributes(path, kind, attributes)
+        return super().set_attributes(path, kind, attributes)
 
 
 class Bench:
@@ -160,5 +161,36 @@ def test_what_lost_its_place_to_a_program_is_told_of(tmp_path: Path) -> None:
     bench.carry((bench.item(e.ParkEffect(inode, b"d/f")), None))
     bench.zone.remove(b"d")
     bench.carry((bench.item(e.UnparkEffect(inode, b"d/f")), None))
-    assert list(bench.carrier.released) == [b"f.lddp-1"]
+    assert bench.carrier.unwatched.take().paths == {b"f.lddp-1"}
     assert bench.zone.status(b"f.lddp-1").kind is Kind.FILE
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_files_with_several_names_are_told_of_where_programs_give_them(tmp_path: Path, is_shared: bool) -> None:
+    bench = Bench(tmp_path, is_shared=is_shared)
+    bench.carry(bench.put(b"d/f"), bench.put(b"d/g"))
+    bench.zone.link(b"d/f", b"other/f")
+    handle, attributes = bench.zone.status(b"d/f").handle, Attributes(0o644, 0, 0, 9)
+    content = Content(bytes(32), 1, inline=b"X")
+    for path, inode in ((b"d/f", 1), (b"d/g", 2)):
+        bench.carry(
+            (bench.item(e.WriteEffect(inode, path, 0, content, 9, attributes)), Bytes(b"X")),
+            (bench.item(e.TruncateEffect(inode + 10, path, 3, attributes)), None),
+            (bench.item(e.SetAttributesEffect(inode + 20, path, Kind.FILE, attributes)), None),
+        )
+    told = {(handle, 1), (handle, 11), (handle, 21)} if is_shared else set()
+    assert bench.carrier.unwatched.take().files == told
+
+
+def test_what_cannot_be_remembered_is_lost_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay_unwatched, "UNWATCHED_MAX", 2)
+    unwatched = replay_unwatched.Unwatched()
+    unwatched.add_path(b"a")
+    unwatched.add_path(b"")
+    unwatched.add_file(b"", 1)
+    unwatched.add_file(b"handle", 1)
+    assert unwatched.take() == ({b"a"}, {(b"handle", 1)}, False)
+    for inode in range(3):
+        unwatched.add_file(b"handle", inode)
+    assert unwatched.take() == (set(), set(), True)
+    assert unwatched.take() == (set(), set(), False)

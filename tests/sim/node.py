@@ -353,7 +353,7 @@ class Node:
             self.store.keep_recent,
             self.random.token,
             self.trees.settling(rule.number),
-            self.trees.released(rule.number),
+            self.trees.unwatched(rule.number),
         )
 
     def _as_of(self, rule: Rule) -> Callable[[int], int]:

@@ -353,6 +353,24 @@ def test_write_and_truncate(zone: AnyZone) -> None:
         zone.truncate(b"", 1, attributes())
 
 
+def test_who_changes_a_file_with_several_names_learns_which_it_is(zone: AnyZone) -> None:
+    """Its other names may be known to nobody."""
+    handle = zone.put_file(b"f", attributes(), Bytes(b"0123")).handle
+    zone.make_directory(b"d", attributes(0o755))
+
+    def changes() -> list[bytes]:
+        return [
+            zone.write(b"f", 0, Bytes(b"A"), 4, attributes()),
+            zone.truncate(b"f", 4, attributes()),
+            zone.set_attributes(b"f", Kind.FILE, attributes(0o600)),
+            zone.set_attributes(b"d", Kind.DIRECTORY, attributes(0o755)),
+        ]
+
+    assert changes() == [b"", b"", b"", b""]
+    zone.link(b"f", b"d/g")
+    assert changes() == [handle, handle, handle, b""]
+
+
 def test_a_file_of_pieces(zone: AnyZone) -> None:
     zone.put_file(b"f", attributes(), Bytes(pieces=[(2, b"ab"), (6, b"c")], size=9))
     assert read(zone, b"f") == b"\0\0ab\0\0c\0\0"
