@@ -146,7 +146,9 @@ class ZoneFilesystem(Protocol):
 
     def xattrs(self, path: bytes) -> tuple[tuple[bytes, bytes], ...]: ...
 
-    def read_link(self, path: bytes) -> bytes: ...
+    def read_link(self, path: bytes) -> tuple[Status, bytes]:
+        """A symlink and its target, both of one object, whatever else comes to the path meanwhile."""
+        ...
 
     def open_read(self, path: bytes) -> int:
         """A descriptor of a regular file, opened without following symlinks and without changing its atime where

@@ -208,6 +208,8 @@ class Looker:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
+            if status.kind is Kind.SYMLINK:
+                raise  # it cannot be had later, as the bytes of a file can
             self.failures.append(Failure(path, error.errno or 0))
             return self._bare(path, name, status, child)
 
@@ -231,17 +233,15 @@ class Looker:
 
     def _symlink(self, path: bytes, name: bytes, status: Status, child: Inode | None) -> ObservedEntry:
         """With its target, which never changes: it must not be another object's that took the name meanwhile."""
-        entry = self._bare(path, name, status, child)
         try:
-            target = self._zone.read_link(path)
+            now, target = self._zone.read_link(path)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
             raise FileNotFoundError(errno.ENOENT, "no symlink any more", path) from None
-        after = self._zone.status(path)
-        if (after.handle, after.ctime_ns) != (status.handle, status.ctime_ns):
+        if now.handle != status.handle:
             raise FileNotFoundError(errno.ENOENT, "another object by now", path)
-        return entry._replace(target=target)
+        return self._bare(path, name, now, child)._replace(target=target)
 
     def _bare(self, path: bytes, name: bytes, status: Status, child: Inode | None) -> ObservedEntry:
         assert status.kind is not None

@@ -160,7 +160,7 @@ class Verifier:
         else:
             xattrs = self._zone.xattrs(path)
             if inode.kind is Kind.SYMLINK:
-                target = self._zone.read_link(path)
+                _, target = self._zone.read_link(path)
                 size = len(target)
             elif inode.kind is Kind.DIRECTORY:
                 self.finding.directories += 1

@@ -115,7 +115,7 @@ def _has_its_names(view: View, zone: ZoneFilesystem, inode: Inode, status: Statu
 
 
 def _has_its_target(zone: ZoneFilesystem, path: bytes, inode: Inode) -> bool:
-    return inode.kind is not Kind.SYMLINK or zone.read_link(path) == inode.target
+    return inode.kind is not Kind.SYMLINK or zone.read_link(path)[1] == inode.target
 
 
 def _is_whole(view: View, zone: ZoneFilesystem, inode: Inode, content: Content, status: Status | None) -> bool:

@@ -90,6 +90,16 @@ class Looker:
         found = os.fstat(descriptor)
         return make_status(found, self._identity(descriptor, b"", syscalls.AT_EMPTY_PATH, found))
 
+    def read_link(self, path: bytes) -> tuple[Status, bytes]:
+        descriptor = self._root.open(path, os.O_PATH)
+        try:
+            status = self.status_of(descriptor)
+            if status.kind is not Kind.SYMLINK:
+                raise failure(errno.EINVAL, path)
+            return status, os.readlink(b"", dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+
     def list(self, path: bytes) -> list[tuple[bytes, Status]]:
         with self.open(path) as directory:
             return directory.list()

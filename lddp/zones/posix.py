@@ -105,14 +105,8 @@ class PosixZone:
         finally:
             os.close(descriptor)
 
-    def read_link(self, path: bytes) -> bytes:
-        descriptor = self._root.open(path, os.O_PATH)
-        try:
-            if not stat.S_ISLNK(os.fstat(descriptor).st_mode):
-                raise failure(errno.EINVAL, path)
-            return os.readlink(b"", dir_fd=descriptor)
-        finally:
-            os.close(descriptor)
+    def read_link(self, path: bytes) -> tuple[Status, bytes]:
+        return self._looker.read_link(path)
 
     def open_read(self, path: bytes) -> int:
         return open_regular(self._root, path)

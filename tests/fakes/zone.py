@@ -250,12 +250,12 @@ class FakeZone:
         self._enter("xattrs", path, changes=False)
         return self._find(path).attributes.xattrs
 
-    def read_link(self, path: bytes) -> bytes:
+    def read_link(self, path: bytes) -> tuple[Status, bytes]:
         self._enter("read_link", path, changes=False)
         inode = self._find(path)
         if inode.kind is not Kind.SYMLINK:
             raise _failure(errno.EINVAL, path)
-        return inode.target
+        return self._status(inode), inode.target
 
     def open_read(self, path: bytes) -> int:
         self._enter("open_read", path, changes=False)

@@ -262,6 +262,30 @@ def test_a_file_that_cannot_be_opened_where_it_is_has_not_moved(
         scanned.looker().open_file(scanned.inode("linked"))
 
 
+@pytest.mark.parametrize("other", [None, "symlink", "file"])
+def test_a_symlink_that_changes_while_it_is_read(
+    scanned: World, monkeypatch: pytest.MonkeyPatch, other: str | None
+) -> None:
+    """Of other attributes no event tells by this name; of another object one does."""
+    new = scanned.source / "new"
+    new.symlink_to("target")
+    read = scanned.source_zone.read_link
+
+    def read_link(path: bytes) -> tuple[ports.Status, bytes]:
+        if other is None:
+            os.utime(new, ns=(9, 9), follow_symlinks=False)
+        else:
+            new.unlink()
+            {"symlink": lambda: new.symlink_to("another"), "file": new.touch}[other]()
+        return read(path)
+
+    monkeypatch.setattr(scanned.source_zone, "read_link", read_link)
+    report = scanned.looker().names(scanned.inode(), {b"new"})
+    told = [(entry.target, entry.attributes.mtime_ns, entry.stamp) for entry in report.entries]
+    assert told == ([(b"target", 9, new.lstat().st_ctime_ns)] if other is None else [])
+    assert not report.absent
+
+
 # -- left out and failed ----------------------------------------------------------------------------------------------
 
 
@@ -331,6 +355,24 @@ def test_a_file_that_cannot_be_read_is_reported_without_its_bytes(
     monkeypatch.undo()
     assert not world.again(left).again
     world.assert_same()
+
+
+def test_a_symlink_that_cannot_be_read_is_not_reported_without_its_target(
+    scanned: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scanned.source / "new").symlink_to("target")
+
+    def read_link(path: bytes) -> tuple[ports.Status, bytes]:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    monkeypatch.setattr(scanned.source_zone, "read_link", read_link)
+    left = scanned.look("new")
+    top = scanned.inode().number
+    assert left.failures == [(top, Failure(b"", errno.EIO))]
+    assert left.again.names == {top: {b"new"}}
+    monkeypatch.undo()
+    assert not scanned.again(left).again
+    scanned.assert_same()
 
 
 @pytest.mark.parametrize("method", ["list", "xattrs"])

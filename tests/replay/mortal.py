@@ -140,7 +140,7 @@ class MortalFiles(PosixZone):
         attributes = Attributes(status.mode, status.uid, status.gid, status.mtime_ns, self.xattrs(path))
         inode = Inode(status.inode, kind, attributes, 0, rdev=status.rdev)
         if kind is Kind.SYMLINK:
-            inode.target = self.read_link(path)
+            _, inode.target = self.read_link(path)
         elif kind is Kind.FILE:
             with open(self.open_read(path), "rb") as file:
                 inode.data = bytearray(file.read())

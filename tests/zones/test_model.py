@@ -61,7 +61,15 @@ def outcome(zone: AnyZone, method: str, arguments: tuple[Any, ...]) -> object:
         result = getattr(zone, method)(*arguments)
     except OSError as error:
         return type(error), error.errno
-    return comparable(result) if isinstance(result, Status) else result
+    match result:
+        case Status():
+            return comparable(result)
+        case (Status() as status, target):
+            return comparable(status), target
+        case bytes():
+            return bool(result)  # a handle, which is the filesystem's own
+        case _:
+            return result
 
 
 def comparable(status: Status) -> tuple[Any, ...]:
@@ -80,7 +88,7 @@ def tree(zone: AnyZone, path: bytes = b"") -> dict[bytes, object]:
         elif status.kind is Kind.FILE:
             extra = read(zone, below)
         elif status.kind is Kind.SYMLINK:
-            extra = zone.read_link(below)
+            _, extra = zone.read_link(below)
         found[below] = (comparable(status), zone.xattrs(below), extra)
     return found
 
