@@ -18,7 +18,6 @@ import threading
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import NamedTuple
 
 from blake3 import blake3
 
@@ -27,6 +26,7 @@ from lddp.content.claims import Claims
 from lddp.content.disk import DiskThreads, GroupSync, open_directory
 from lddp.content.packs import PackShelf, is_hex_name
 from lddp.content.source import BytesSource, FileSource
+from lddp.content.usage import Usage, occupied
 from lddp.content.writer import BlobWriter
 from lddp.core.records import Content
 from lddp.errors import CorruptError, UnavailableError
@@ -42,17 +42,6 @@ PART = ".part"
 BOOT_ID_PATH = "/proc/sys/kernel/random/boot_id"
 
 Fetch = Callable[[Content, int, Sequence[str]], Awaitable[None]]
-
-
-class Usage(NamedTuple):
-    """What a store holds. `*_bytes` of files are the blocks they occupy."""
-
-    memory_bytes: int
-    packs: int
-    pack_file_bytes: int
-    blobs: int
-    blob_bytes: int
-    part_bytes: int
 
 
 class Store:
@@ -74,6 +63,8 @@ class Store:
         self._keeps: Counter[str] = Counter()
         self._claims = Claims()
         self._pushes = Claims()  # of other nodes' uploads
+        self.is_expected: Callable[[Content], bool] = lambda _content: False
+        """Whether an effect that is still to be carried out brings these bytes. Asked by any thread."""
         self._fetch: Fetch | None = None
         self._sent: deque[tuple[bytes, int]] = deque()
         self._sent_bytes = 0
@@ -224,7 +215,11 @@ class Store:
             logger.warning("blob %s has %d bytes, not %d; it is fetched again", name, size, content.size)
             _remove(path)
             return None
-        return FileSource(path, size, lambda: not (self._keeps[name] or name in self._claims))
+        return FileSource(path, size, lambda: not self._is_needed(content, name))
+
+    def _is_needed(self, content: Content, name: str) -> bool:
+        """Whether a blob must stay here."""
+        return name in self._keeps or name in self._claims or self.is_expected(content)
 
     def _slice(self, content: Content) -> BytesSource | None:
         latest, view = self._latest
@@ -313,7 +308,7 @@ class Store:
         name = _name_of(content)
         with self._lock:
             gone = self._claims.give_up(name, upload) or self._pushes.give_up(name, upload)
-            if not gone or is_needed or name in self._keeps or name in self._claims:
+            if not gone or is_needed or self._is_needed(content, name):
                 return
             aside = self._set_aside(name)
         _remove(aside)
@@ -329,12 +324,14 @@ class Store:
             self._pushes.grow_old()
 
     def release(self, content: Content) -> None:
-        """Drops a content, whole or in part, unless an upload of the same bytes is undecided: then that does. A pack
-        stays until `release_pack`."""
+        """Drops a content, whole or in part, unless somebody else needs the same bytes: an undecided upload, who keeps
+        them, an effect that is expected. A pack stays until `release_pack`."""
         name = _name_of(content)
         with self._lock:
             self._pushes.forget(name)
-            aside = self._set_aside(name) if self._claims.let_go(name) else None
+            self._claims.let_go(name)
+            is_free = not self._is_needed(content, name)
+            aside = self._set_aside(name) if is_free else None
         if aside is not None:
             _remove(aside)
             _remove(self._path("suspects", name))
@@ -358,14 +355,14 @@ class Store:
         return self._packs.ids(), [bytes.fromhex(name.removesuffix(CHAINED)) for name in names]
 
     def usage(self) -> Usage:
-        blobs, blob_bytes = _occupied(self._path("blobs"))
+        blobs, blob_bytes = occupied(self._path("blobs"))
         return Usage(
             memory_bytes=self._packs.memory_bytes,
             packs=len(self._packs.ids()),
             pack_file_bytes=self._packs.spilled_bytes(),
             blobs=blobs,
             blob_bytes=blob_bytes,
-            part_bytes=_occupied(self._path("parts"))[1],
+            part_bytes=occupied(self._path("parts"))[1],
         )
 
     def close(self) -> None:
@@ -377,19 +374,6 @@ class Store:
 
 def _name_of(content: Content) -> str:
     return content.digest.hex() + ("" if content.sealed else CHAINED)
-
-
-def _occupied(directory: str) -> tuple[int, int]:
-    """(files, bytes of the blocks they occupy); a file that vanishes meanwhile is not counted."""
-    files = occupied = 0
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            try:
-                occupied += entry.stat(follow_symlinks=False).st_blocks * 512
-            except FileNotFoundError:
-                continue
-            files += 1
-    return files, occupied
 
 
 def _remove(path: str) -> None:

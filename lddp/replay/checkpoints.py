@@ -114,6 +114,11 @@ class Checkpoints:
     def retained(self, retained: Retained) -> None:
         self._moves.retained = retained
 
+    async def _recall_expected(self) -> None:
+        if self.retained is not None:
+            recall, loop = self.retained.expected.recall, asyncio.get_running_loop()
+            await loop.run_in_executor(self._executor, recall, self._environment, self._cursor)
+
     @property
     def projected(self) -> int:
         """GSN up to which every effect has been carried out."""
@@ -186,7 +191,10 @@ class Checkpoints:
         traced = sorted(order for order in self._done if order[0] > through and order not in self._inherited)
         rows = {_TOUCHED: touched, _WITHHELD: withheld, _TRACED: traced}
         snapshot: dict[bytes, bytes] = {key: msgpack.packb(row) for key, row in rows.items()}
-        return through, snapshot if self.retained is None else snapshot | self.retained.snapshot()
+        if self.retained is not None:
+            self.retained.expected.reached(self.projected)
+            snapshot |= self.retained.snapshot()
+        return through, snapshot
 
     def _is_closed(self, rule: int) -> bool:
         """Whether the rule has a tree that cannot be opened, nor synced, yet."""

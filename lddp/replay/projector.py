@@ -87,6 +87,8 @@ class Projector(Checkpoints):
         else:
             self._offered.extend(items)
         self._gsn = gsn
+        if self.retained is not None:
+            self.retained.expected.expect(items)
 
     # -- state ------------------------------------------------------------------------------------------------------
 
@@ -139,6 +141,7 @@ class Projector(Checkpoints):
     async def run(self) -> None:
         """Projects until cancelled."""
         self._recover()
+        await self._recall_expected()
         self._batches.inherit(self._traced, self.retained, self._moves.noted, self._moves.again)
         if not self._boot_is_noted:
             await self._note_boot(self._boot)

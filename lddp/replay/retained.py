@@ -24,6 +24,7 @@ from lddp.core import effects as e
 from lddp.core.records import Content
 from lddp.core.tables import Table, Tables
 from lddp.ports import ZoneFilesystem
+from lddp.replay.expected import Expected, brings
 from lddp.replay.outbox import Item
 
 _log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Retained:
         self._store = store
         self._everywhere = everywhere
         self._sources = sources
+        self.expected = Expected()
         self._lock = threading.Lock()
         """Bases are saved while others are let go."""
         self._contents: dict[_Key, Content] = {}
@@ -78,14 +80,7 @@ class Retained:
             self._keep(Content(digest, size, sealed=sealed))
             self._until[digest, sealed] = rule, gsn
 
-    @staticmethod
-    def concerns(effect: e.Effect) -> bool:
-        """Whether the effect brings bytes that only the nodes' stores hold."""
-        match effect:
-            case e.PutFileEffect(content=content, observed=False) | e.WriteEffect(content=content):
-                return content.inline is None and content.size > 0 and not content.pack
-            case _:
-                return False
+    concerns = staticmethod(brings)
 
     def _keep(self, content: Content) -> _Key:
         key = content.digest, content.sealed
@@ -148,9 +143,9 @@ class Retained:
         with self._lock:
             reached = {rule: self._everywhere(rule) for rule, _ in self._until.values()}
             for key, (rule, gsn) in list(self._until.items()):
-                if gsn <= reached[rule] and key not in self._using:
-                    del self._until[key]
-                    content = self._contents.pop(key)
+                content = self._contents[key]
+                if gsn <= reached[rule] and key not in self._using and not self.expected.has(content):
+                    del self._until[key], self._contents[key]
                     self._store.unkeep(content)
                     self._store.release(content)
 

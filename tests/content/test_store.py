@@ -12,6 +12,7 @@ from blake3 import blake3
 from lddp.content import store as store_module
 from lddp.content.disk import GroupSync, open_directory
 from lddp.content.packs import PACK_BYTES_MAX, PackBuilder
+from lddp.content.source import FileSource
 from lddp.content.store import Store
 from lddp.core.limits import INLINE_BYTES_MAX
 from lddp.core.records import Content
@@ -190,6 +191,27 @@ def test_start_cleans_what_is_unknown_and_keeps_parts(store: Store, tmp_path: Pa
     again.release(blob)
     assert names(again, "parts") == names(again, "blobs") == []
     again.close()
+
+
+@pytest.mark.parametrize("by", ["kept", "expected"])
+def test_what_others_need_is_neither_dropped_nor_taken(store: Store, by: str) -> None:
+    blob = put(store, b"q" * 100)
+    if by == "kept":
+        store.keep(blob)
+    else:
+        store.is_expected = blob.__eq__
+    source = store.open(blob)
+    assert isinstance(source, FileSource)
+    assert source.path_to_take() is None
+    store.release(blob)
+    assert store.open(blob) is not None
+    if by == "kept":
+        store.unkeep(blob)
+    else:
+        store.is_expected = lambda _content: False
+    assert source.path_to_take() is not None
+    store.release(blob)
+    assert store.open(blob) is None
 
 
 def test_blobs_of_another_boot_are_hashed_before_they_are_trusted(store: Store, tmp_path: Path) -> None:

@@ -128,7 +128,6 @@ class Bench:
         self.zone.tears_attributes = not is_shared
         self.model = Zone(TARGET, RULE)
         self.store = Store(directory / "content")
-        self.store.use(self._fetch)
         self.bytes: dict[bytes, bytes] = {}
         self.supplied: set[bytes] = set()
         self.asked: list[bytes] = []
@@ -153,6 +152,9 @@ class Bench:
 
     def _build(self, carriers: dict[int, Carrier] | None = None) -> None:
         """A process starts: nothing is known but what is in the database and in the file of marks."""
+        self.store.close()
+        self.store = Store(self.directory / "content")
+        self.store.use(self._fetch)
         self.progress = Progress(str(self.directory / "progress"))
         self.carrier = WatchedCarrier(self.zone, self.policy, lambda after: self.kill(after), is_shared=self.is_shared)
         self.projector = Projector(

@@ -105,7 +105,8 @@ class Campaign:
         projector.look = self._look
         projector.awaits = lambda rule: rule not in self.carriers
         with self.environment.read() as tables:
-            projector.retained = Retained(self.contents, lambda _rule: projector.durable, tables)
+            projector.retained = retained = Retained(self.contents, lambda _rule: projector.durable, tables)
+        self.contents.is_expected = retained.expected.has
         self.task = asyncio.get_running_loop().create_task(projector.run())
 
     def _transact(self, change: Callable[[Tables], None]) -> asyncio.Future[None]:

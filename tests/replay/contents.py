@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from blake3 import blake3
@@ -28,6 +28,7 @@ class Blob:
 
     def __init__(self, store: Contents, content: Content) -> None:
         self._store = store
+        self._content = content
         self._key = (content.digest, content.sealed)
         self.size = content.size
 
@@ -44,8 +45,7 @@ class Blob:
         return iter([(0, data)])
 
     def take(self) -> None:
-        if not self._store.keeps[self._key]:
-            self._store.blobs.pop(self._key, None)
+        self._store.release(self._content)
 
 
 class Contents:
@@ -56,6 +56,7 @@ class Contents:
         self.blobs: dict[_Key, bytes] = {}
         self.keeps: Counter[_Key] = Counter()
         self.asked: list[Asked] = []
+        self.is_expected: Callable[[Content], bool] = lambda _content: False
 
     def restart(self) -> None:
         self.keeps.clear()
@@ -87,7 +88,9 @@ class Contents:
         self.keeps[content.digest, content.sealed] -= 1
 
     def release(self, content: Content) -> None:
-        self.blobs.pop((content.digest, content.sealed), None)
+        key = content.digest, content.sealed
+        if not self.keeps[key] and not self.is_expected(content):
+            self.blobs.pop(key, None)
 
     def release_pack(self, pack_id: bytes) -> None:
         """There are no packs here."""

@@ -189,7 +189,8 @@ class Machine:
         )
         projector = self.projector
         with self._environment.read() as tables:
-            projector.retained = Retained(self._contents, lambda _rule: projector.durable, tables)
+            projector.retained = retained = Retained(self._contents, lambda _rule: projector.durable, tables)
+        self._contents.is_expected = retained.expected.has
         self._task = asyncio.get_running_loop().create_task(projector.run())
 
     def _transact(self, change: Callable[[Tables], None]) -> asyncio.Future[None]:

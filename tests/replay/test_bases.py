@@ -86,6 +86,7 @@ class Source(Bench):
         super()._build(carriers)
         with self.environment.read() as tables:
             retained = Retained(self.store, lambda _rule: self.everywhere, tables, getattr(self, "here", None))
+        self.store.is_expected = retained.expected.has
         self.projector.retained = retained
         self.retained = retained
 
@@ -130,6 +131,7 @@ async def test_what_a_file_was_stays_until_every_zone_has_it(
     await source.end()
     source.rebuild()
     source.start()
+    await source.settled()
     source.everywhere = source.reported - 1
     source.retained.release_due()
     assert source.held() == DATA

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
+
 from lddp.core import effects as e
-from lddp.core.records import Append, Attributes, Content, OperationId, Put
+from lddp.core.records import Append, Attributes, Content, OperationId, Put, Rename, RenameFlag
+from lddp.replay import expected as expected_module
+from lddp.replay import outbox
+from lddp.replay.expected import Expected
+from lddp.replay.outbox import Item
 from lddp.replay.retained import Retained
 from tests.core.support import SOURCE, content
+from tests.fakes.memory import MemoryKeyValue
 from tests.replay.bench import Bench
 
 HEAD = SOURCE, 1000, b"/data/a"
@@ -21,8 +28,9 @@ class Others:
 def retain(bench: Bench, others: Others) -> Retained:
     """As a node does at its start."""
     with bench.environment.read() as tables:
-        bench.projector.retained = Retained(bench.store, lambda _rule: others.gsn, tables)
-    return bench.projector.retained
+        retained = bench.projector.retained = Retained(bench.store, lambda _rule: others.gsn, tables)
+    bench.store.is_expected = retained.expected.has
+    return retained
 
 
 async def test_a_zone_that_was_away_finds_what_was_changed_in_part_since(bench: Bench) -> None:
@@ -42,6 +50,7 @@ async def test_a_zone_that_was_away_finds_what_was_changed_in_part_since(bench: 
     bench._build()
     retained = retain(bench, others)
     bench.start()
+    await bench.settled()
     others.gsn = bench.gsn - 2
     retained.release_due()
     assert bench.store.open(large) is not None
@@ -62,6 +71,107 @@ async def test_what_is_used_again_is_not_dropped(bench: Bench) -> None:
     others.gsn = first
     retained.release_due()
     assert bench.store.open(large) is not None
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_nobody_takes_the_bytes_of_an_effect_that_is_to_come(bench: Bench, is_restarted: bool) -> None:
+    """It waits behind another one. What was observed has the same bytes."""
+    others = Others()
+    await bench.end()
+    retain(bench, others)
+    bench.start()
+    late, large = bench.late(b"late" * 10_000), bench.hold(b"large" * 10_000)
+    bench.submit(Put(OperationId(b"c", 1), *HEAD, 0o644, 0, 0, late))
+    bench.submit(Rename(OperationId(b"c", 2), *HEAD, b"/data/b", RenameFlag.NONE))
+    bench.submit(Put(OperationId(b"c", 3), *HEAD, 0o644, 0, 0, large))
+    await bench.asked_for(late)
+    if is_restarted:
+        await bench.end()
+        bench.progress.close()
+        bench._build()
+        retain(bench, others)
+        bench.start()
+    attributes = Attributes(0o644, 0, 0, 1)
+    bench.append(e.PutFileEffect(12, b"observed", attributes, large, observed=True))
+    await bench.projector.wait(bench.gsn, 5.0)
+    assert bench.zone.status(b"observed").size == large.size
+    await bench.supply(late)
+    await bench.settled()
+    assert bench.zone.status(b"a").size == large.size
+    assert set(bench.asked) == {late.digest}
+    others.gsn = bench.gsn
+    retained = bench.projector.retained
+    assert retained is not None
+    retained.release_due()
+    assert bench.store.usage().blobs == 0
+
+
+async def test_what_is_let_go_stays_for_an_effect_that_is_to_come(bench: Bench) -> None:
+    """Every zone has what the first one brought."""
+    others = Others()
+    await bench.end()
+    retained = retain(bench, others)
+    bench.start()
+    late, large = bench.late(b"late" * 10_000), bench.hold(b"large" * 10_000)
+    bench.submit(Put(OperationId(b"c", 1), SOURCE, 1000, b"/data/first", 0o644, 0, 0, large))
+    others.gsn = bench.gsn
+    await bench.projector.wait(bench.gsn, 5.0)
+    bench.submit(Put(OperationId(b"c", 2), *HEAD, 0o644, 0, 0, late))
+    bench.submit(Rename(OperationId(b"c", 3), *HEAD, b"/data/b", RenameFlag.NONE))
+    bench.submit(Put(OperationId(b"c", 4), *HEAD, 0o644, 0, 0, large))
+    await bench.asked_for(late)
+    retained.release_due()
+    await bench.supply(late)
+    await bench.settled()
+    assert set(bench.asked) == {late.digest}
+    bench.assert_equal()
+
+
+def puts(*digests: bytes, first_gsn: int = 1) -> list[Item]:
+    attributes = Attributes(0o644, 0, 0, 1)
+    effects = [e.PutFileEffect(1, b"a", attributes, Content(digest, 100_000), False) for digest in digests]
+    return [Item((gsn, 0), 1, effect) for gsn, effect in enumerate(effects, first_gsn)]
+
+
+def digests(count: int) -> list[bytes]:
+    return [bytes([number]) * 32 for number in range(count)]
+
+
+def recalled(*items: Item) -> Expected:
+    environment = MemoryKeyValue()
+    with environment.write() as tables:
+        for item in items:
+            outbox.append(tables, item.order[0], SOURCE, [e.ScopedEffect(1, e.Scope(), item.effect)])
+    found = Expected()
+    assert found.has(Content(bytes(32), 1)), "nobody knows yet what an earlier process had to carry out"
+    found.recall(environment, (1, 0))
+    return found
+
+
+def test_what_is_expected_until_it_is_reached() -> None:
+    first, second, third, fourth = (Content(digest, 100_000) for digest in digests(4))
+    expected = recalled(*puts(first.digest, second.digest))
+    assert not expected.has(first), "before the last checkpoint"
+    expected.expect(puts(third.digest, second.digest, first_gsn=5))
+    has = [(2, [second, third]), (4, [second, third]), (5, [second]), (6, [])]
+    for gsn, contents in has:
+        expected.reached(gsn)
+        assert [content for content in (first, second, third, fourth) if expected.has(content)] == contents
+
+
+def test_while_more_is_expected_than_can_be_remembered_it_may_be_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expected_module, "EXPECTED_MAX", 4)
+    expected = recalled()
+    known = digests(7)
+    expected.expect(puts(*known[:5]))
+    unknown = Content(b"?" * 32, 1)
+    assert expected.has(unknown)
+    expected.expect(puts(*known[5:], first_gsn=8))
+    expected.reached(5)
+    assert not expected.has(unknown)
+    assert expected.has(Content(known[6], 1))
+    expected.reached(9)
+    assert not expected.has(Content(known[6], 1))
 
 
 def test_only_bytes_that_nothing_else_holds_are_kept() -> None:

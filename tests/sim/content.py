@@ -31,6 +31,7 @@ class Blob:
 
     def __init__(self, store: SimulatedStore, content: Content) -> None:
         self._store = store
+        self._content = content
         self.key = (content.digest, content.sealed)
         self.size = content.size
 
@@ -50,8 +51,7 @@ class Blob:
         return iter([(0, self.data())])
 
     def take(self) -> None:
-        if not self._store.keeps[self.key]:
-            self._store.blobs.pop(self.key, None)
+        self._store.release(self._content)
 
 
 class SimulatedStore:
@@ -68,6 +68,7 @@ class SimulatedStore:
         self.peers: dict[str, SimulatedStore] = {}
         self.locate: Locate = lambda _content, _inode: None
         self.doubt: Callable[[int], None] = lambda _inode: None
+        self.is_expected: Callable[[Content], bool] = lambda _content: False
         self.unavailable = 0
         self._recent: list[bytes] = []
         self._process = process
@@ -117,7 +118,9 @@ class SimulatedStore:
         self.keeps[content.digest, content.sealed] -= 1
 
     def release(self, content: Content) -> None:
-        self.blobs.pop((content.digest, content.sealed), None)
+        key = content.digest, content.sealed
+        if not self.keeps[key] and not self.is_expected(content):
+            self.blobs.pop(key, None)
 
     def release_pack(self, pack_id: bytes) -> None:
         self.packs.pop(pack_id, None)

@@ -245,7 +245,8 @@ class Node:
         )
         with self.environment.read() as tables:
             originals = Originals(self.trees, self.gateway.zone, self.store.save, self._doubt_soon)
-            projector.retained = Retained(self.store, self._durable_everywhere, tables, originals)
+            projector.retained = retained = Retained(self.store, self._durable_everywhere, tables, originals)
+        self.store.is_expected = retained.expected.has
         projector.awaits = self.trees.problems.__contains__
         self.gateway.on_effects.append(projector.offer)
         self.gateway.on_applied.append(projector.poke)
