@@ -39,6 +39,11 @@ class Strays:
     def take(self, unwatched: Taken) -> frozenset[bytes]:
         """What this node has done itself and no event tells of; the identities of files that it has changed under names
         that are not in the log. They may be on their way to it with what they had before."""
+        for (identity, directory), names in unwatched.places.items():
+            if not self._is_where_the_log_has_it(identity, directory):
+                number = self._view.by_identity(self._rule.number, identity)
+                looked = self._work.names.setdefault(number, set()) if number else None
+                (self._again.strays.setdefault(identity, set()) if looked is None else looked).update(names)
         for path in unwatched.paths:
             self._look_at(path)
         changed = frozenset(identity for identity, number in unwatched.files if not self._is_named(identity, number))
@@ -48,6 +53,18 @@ class Strays:
             else:
                 self._again.strays.setdefault(identity, set()).add(WHOLE)
         return changed
+
+    def _is_where_the_log_has_it(self, identity: bytes, path: bytes) -> bool:
+        """Whether a directory is the one of this path, as far as the log knows. What is in that is glanced at."""
+        parent, reached = self._view.descend(self._rule.root, path)
+        number = self._view.child(parent, path.rpartition(b"/")[2]) if reached == path else 0
+        inode = self._view.inode(number) if number else None
+        if inode is None or inode.identity:
+            return inode is not None and inode.identity == identity
+        try:
+            return self._zone.status(path).handle == identity
+        except OSError:
+            return False
 
     def _is_named(self, identity: bytes, number: int) -> bool:
         """Whether it was this inode that an operation changed, and the log knows all names of it."""

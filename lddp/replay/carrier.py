@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from lddp.core import effects as e
@@ -65,6 +66,30 @@ class Carrier:
     def carry(self, effect: e.Effect, source: ContentSource | None) -> None:
         """Does what the effect says; a PutFileEffect without a source is passed over. OSError where the filesystem
         refuses for a reason that may go away; a name that is missing is drift, noted, and does not stop the zone."""
+        if not self.is_shared:
+            self._carry(effect, source)
+            return
+        with self._noting_places(getattr(effect, "path", b""), getattr(effect, "to", b"")):
+            self._carry(effect, source)
+
+    @contextmanager
+    def _noting_places(self, *paths: bytes) -> Iterator[None]:
+        """A program may move the directory in which a name is given or taken: it is noted as it was found before, and
+        after. What is in the root is there in any case."""
+        names = [path.rpartition(b"/") for path in paths if b"/" in path]
+
+        def note() -> None:
+            for directory, _, name in names:
+                with suppress(OSError):
+                    self.unwatched.add_place(self.zone.status(directory).handle, directory, name)
+
+        note()
+        try:
+            yield
+        finally:
+            note()
+
+    def _carry(self, effect: e.Effect, source: ContentSource | None) -> None:
         try:
             if self.withheld and effect.inode in self.withheld:
                 self._carry_withheld(effect, source)
@@ -91,7 +116,9 @@ class Carrier:
     def put_plain(self, files: Sequence[tuple[e.PutFileEffect, ContentSource]]) -> int:
         """Puts plain files, in order; how many. The next one is to be carried by itself, which tells why."""
         self.touched.update(parent_of(effect.path) for effect, _ in files)
-        done, _ = self.zone.put_files([NewFile(effect.path, effect.attributes, source) for effect, source in files])
+        new = [NewFile(effect.path, effect.attributes, source) for effect, source in files]
+        with self._noting_places(*(file.path for file in new)) if self.is_shared else nullcontext():
+            done, _ = self.zone.put_files(new)
         self.bytes_written += sum(effect.content.size for effect, _ in files[:done])
         return done
 

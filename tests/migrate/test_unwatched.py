@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lddp.core.records import Kind, Rename, RenameFlag, Write
+from lddp.core.records import Kind, Put, Rename, RenameFlag, Write
 from lddp.migrate.dirty import Work
 from lddp.migrate.observer import Observer
 from lddp.migrate.rounds import Leftover
@@ -113,6 +113,51 @@ def test_a_file_of_which_the_log_has_all_names_is_not_read(writable: Writable) -
     assert not left.again
     assert not left.changed
     assert len(writable.shipments) == shipments
+
+
+def test_a_name_in_another_directory_than_the_log_meant(writable: Writable) -> None:
+    """A program had moved it there, and moved it on before anybody looked: the log has it at its first place."""
+    os.rename(writable.source / "e", writable.source / "aside")
+    os.rename(writable.source / "d", writable.source / "e")
+    handle = writable.identity(b"e")
+    writable.do(Put(*writable.head(), b"/data/e/new", 0o644, 0, 0, content(b"operation's")))
+    (writable.source / "e" / "new").write_bytes(b"operation's")
+    os.rename(writable.source / "e", writable.source / "d")
+    os.rename(writable.source / "aside", writable.source / "e")
+    writable.unwatched.add_place(handle, b"e", b"new")
+    writable.glance((writable.inode("e/new").number, "e/new"))
+    assert writable.has("d/new")
+    writable.finish(writable.look("e/"))
+    writable.assert_same()
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_name_where_the_log_meant_it_is_not_looked_at(writable: Writable, is_known: bool) -> None:
+    if is_known:
+        writable.finish(writable.look("e"))
+    assert bool(writable.inode("e").identity) == is_known
+    writable.unwatched.add_place(writable.identity(b"e"), b"e", b"file")
+    shipments = len(writable.shipments)
+    assert not writable.look().again
+    assert len(writable.shipments) == shipments
+
+
+def test_a_name_in_a_directory_whose_listing_is_on_its_way(writable: Writable) -> None:
+    """The listing may be older."""
+    new = writable.source / "new"
+    new.mkdir()
+    held: list[Any] = []
+    writable.look("new")
+    writable.rounds.scan([writable.inode("new").number], held.append)
+    (new / "f").write_bytes(b"operation's")
+    writable.unwatched.add_place(writable.identity(b"new"), b"e", b"f")
+    left = writable.look()
+    for shipment in held:
+        writable.ship(shipment)
+    writable.finish(left)
+    assert writable.has("new/f")
+    writable.finish(writable.look("new/"))
+    writable.assert_same()
 
 
 def test_a_name_that_no_operation_has_given(writable: Writable) -> None:

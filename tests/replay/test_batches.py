@@ -11,7 +11,7 @@ import pytest
 from lddp.core import effects as e
 from lddp.core.records import Attributes, Content, Kind
 from lddp.errors import LddpError
-from lddp.ports import NewFile
+from lddp.ports import ContentSource, NewFile, Status
 from lddp.replay import unwatched as replay_unwatched
 from lddp.replay.batches import Batches, Ready
 from lddp.replay.carrier import Carrier
@@ -40,8 +40,8 @@ class Zone(FakeZone):
 
 
 class Bench:
-    def __init__(self, directory: Path, *, is_shared: bool = False) -> None:
-        self.zone = Zone()
+    def __init__(self, directory: Path, *, is_shared: bool = False, zone: Zone | None = None) -> None:
+        self.zone = zone or Zone()
         for name in (b"d", b"other"):
             self.zone.make_directory(name, Attributes(0o755, 0, 0, 1))
         self.progress = Progress(str(directory / "progress"))
@@ -187,10 +187,50 @@ def test_what_cannot_be_remembered_is_lost_and_said(monkeypatch: pytest.MonkeyPa
     unwatched = replay_unwatched.Unwatched()
     unwatched.add_path(b"a")
     unwatched.add_path(b"")
-    unwatched.add_file(b"", 1)
-    unwatched.add_file(b"handle", 1)
-    assert unwatched.take() == ({b"a"}, {(b"handle", 1)}, False)
-    for inode in range(3):
+    for _ in range(2):
+        unwatched.add_file(b"handle", 1)
+    assert unwatched.take() == ({}, {b"a"}, {(b"handle", 1)}, False)
+    for inode in range(2):
         unwatched.add_file(b"handle", inode)
-    assert unwatched.take() == (set(), set(), True)
-    assert unwatched.take() == (set(), set(), False)
+    unwatched.add_place(b"handle", b"d", b"f")
+    unwatched.add_path(b"a")
+    assert unwatched.take() == ({}, set(), set(), True)
+    assert unwatched.take() == ({}, set(), set(), False)
+
+
+class Moving(Zone):
+    """A program exchanges two directories right before an effect, or behind it."""
+
+    def __init__(self, *, is_before: bool) -> None:
+        super().__init__()
+        self._is_before = is_before
+        self._is_done = False
+
+    def put_file(self, path: bytes, attributes: Attributes, source: ContentSource, *, look: bool = True) -> Status:
+        if self._is_before:
+            self._move()
+        status = super().put_file(path, attributes, source, look=look)
+        self._move()
+        return status
+
+    def _move(self) -> None:
+        if not self._is_done:
+            self._is_done = True
+            self.exchange(b"d", b"other")
+
+
+@pytest.mark.parametrize("is_before", [False, True])
+@pytest.mark.parametrize("count", [1, 3])
+def test_where_names_are_given_is_told_of(tmp_path: Path, is_before: bool, count: int) -> None:
+    bench = Bench(tmp_path, is_shared=True, zone=Moving(is_before=is_before))
+    first, second = (bench.zone.status(path).handle for path in (b"d", b"other"))
+    names = {b"%d" % number for number in range(count)}
+    bench.carry(*(bench.put(b"d/" + name) for name in sorted(names)), bench.put(b"in the root"))
+    assert bench.carrier.unwatched.take().places == {(first, b"d"): names, (second, b"d"): names}
+
+
+def test_where_names_are_given_is_not_asked_where_no_program_is(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.carry(bench.put(b"d/a"), bench.put(b"d/b"))
+    assert not bench.carrier.unwatched.take().places
+    assert [call for call in bench.zone.calls if call == ("status", b"d")] == []
