@@ -94,6 +94,9 @@ class Gateway:
         self._member: RaftMember | None = None
         self._timer: asyncio.Task[None] | None = None
         self._items: list[outbox.Item] = []
+        self._told_items = 0
+        self.on_new_effects: list[Callable[[list[outbox.Item]], None]] = []
+        """Called after each fold with the effects for this zone, before any outcome of theirs is told."""
         self.on_effects: list[Callable[[list[outbox.Item], int], None]] = []
         """Called after each commit with the effects for this zone that it put into the outbox, and the GSN reached."""
         self.on_applied: list[Callable[[int], None]] = []
@@ -177,6 +180,9 @@ class Gateway:
 
     def folded(self, _first: int, _last: int) -> None:
         """Entries have been folded, if not durably: outcomes asked for early become known."""
+        fresh, self._told_items = self._items[self._told_items :], len(self._items)
+        for expect in self.on_new_effects:
+            expect(fresh)
         early, self._early = self._early, []
         self._tell(early)
         if self._changed:
@@ -201,7 +207,7 @@ class Gateway:
         self.gsn = self.machine.gsn
         done, self._done = self._done, []
         self._tell(done)
-        items, self._items = self._items, []
+        items, self._items, self._told_items = self._items, [], 0
         for offer in self.on_effects:
             offer(items, self.gsn)
         for callback in self.on_applied:

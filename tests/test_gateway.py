@@ -207,6 +207,23 @@ async def test_who_asks_early_hears_once_it_is_folded(node: Node) -> None:
     assert second.result().gsn == 3
 
 
+async def test_new_effects_are_told_before_any_outcome(node: Node) -> None:
+    told: list[tuple[list[int], bool]] = []
+    (first,) = node.gateway.post([node.directory(b"a")], early=True)
+    node.gateway.on_new_effects.append(
+        lambda items: told.append((sorted({item.order[0] for item in items}), first.done()))
+    )
+    node.fold(node.member.queue)
+    node.gateway.folded(2, 2)
+    assert first.done()
+    node.fold([encode(node.directory(b"b"))])
+    node.gateway.folded(3, 3)
+    node.commit()
+    node.fold([encode(node.directory(b"c"))])
+    node.gateway.folded(4, 4)
+    assert told == [([2], False), ([3], True), ([4], True)]
+
+
 async def test_what_is_changed_is_told_when_it_is_folded(node: Node) -> None:
     told: list[tuple[int, set[int]]] = []
     node.gateway.on_changed.append(lambda numbers: told.append((node.gateway.latest_gsn, numbers)))

@@ -189,3 +189,11 @@ def stretches(descriptor: int, offset: int, end: int) -> Iterator[tuple[int, byt
 
 def open_directory(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def remove(path: str) -> None:
+    """Unlinks a file, if it is there."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

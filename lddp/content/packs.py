@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-from lddp.content.disk import GroupSync, write_at
+from lddp.content.disk import GroupSync, remove, write_at
 from lddp.errors import FormatError, LimitError
 
 PACK_ID_BYTES = 16
@@ -72,7 +72,7 @@ class PackShelf:
             if is_hex_name(name, PACK_ID_BYTES):
                 self._spilled[bytes.fromhex(name)] = os.stat(self._path_of(name)).st_size
             else:
-                _remove(self._path_of(name))
+                remove(self._path_of(name))
         self.memory_bytes = 0
 
     def _path_of(self, name: str) -> str:
@@ -101,7 +101,7 @@ class PackShelf:
             if durable:
                 self._syncs.sync(descriptor, directory)
         except BaseException:
-            _remove(temporary)
+            remove(temporary)
             raise
         finally:
             os.close(descriptor)
@@ -137,7 +137,7 @@ class PackShelf:
             self._recent.pop(pack_id, None)
             spilled = self._spilled.pop(pack_id, None) is not None
         if spilled:
-            _remove(self._path_of(pack_id.hex()))
+            remove(self._path_of(pack_id.hex()))
 
     def ids(self) -> list[bytes]:
         with self._lock:
@@ -154,10 +154,3 @@ def check_pack(pack_id: bytes, data: bytes) -> None:
         raise FormatError(f"a pack id has {PACK_ID_BYTES} bytes, not {len(pack_id)}")
     if len(data) > PACK_BYTES_MAX:
         raise LimitError(f"a pack of {len(data)} bytes is beyond the limit of {PACK_BYTES_MAX}; send a smaller one")
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass

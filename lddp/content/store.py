@@ -23,7 +23,7 @@ from blake3 import blake3
 
 from lddp.content.arrival import Arrival
 from lddp.content.claims import Claims
-from lddp.content.disk import DiskThreads, GroupSync, open_directory
+from lddp.content.disk import DiskThreads, GroupSync, open_directory, remove
 from lddp.content.packs import PackShelf, is_hex_name
 from lddp.content.source import BytesSource, FileSource
 from lddp.content.usage import Usage, occupied
@@ -65,6 +65,8 @@ class Store:
         self._pushes = Claims()  # of other nodes' uploads
         self.is_expected: Callable[[Content], bool] = lambda _content: False
         """Whether an effect that is still to be carried out brings these bytes. Asked by any thread."""
+        self._refused: dict[str, Content] = {}
+        """What was to be dropped, and others needed."""
         self._fetch: Fetch | None = None
         self._sent: deque[tuple[bytes, int]] = deque()
         self._sent_bytes = 0
@@ -88,13 +90,13 @@ class Store:
 
     def _clean(self) -> None:
         for name in os.listdir(self._path("incoming")):
-            _remove(self._path("incoming", name))
+            remove(self._path("incoming", name))
         for name in os.listdir(self._path("parts")):
             if not (name.endswith(PART) and is_hex_name(name.removesuffix(PART), DIGEST_BYTES)):
-                _remove(self._path("parts", name))
+                remove(self._path("parts", name))
         for name in os.listdir(self._path("blobs")):
             if not is_hex_name(name.removesuffix(CHAINED), DIGEST_BYTES):
-                _remove(self._path("blobs", name))
+                remove(self._path("blobs", name))
         self._suspect_after_boot()
         self._has_suspects = bool(os.listdir(self._path("suspects")))
 
@@ -111,7 +113,7 @@ class Store:
             pass  # the first start
         for name in os.listdir(self._path("blobs")):
             if name.endswith(CHAINED):
-                _remove(self._path("blobs", name))  # nothing to check it against
+                remove(self._path("blobs", name))  # nothing to check it against
             else:
                 os.rename(self._path("blobs", name), self._path("suspects", name))
         temporary = self._temporary()
@@ -123,7 +125,7 @@ class Store:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             # A full disk is no reason not to start. Without the note this is done again at the next one.
-            _remove(temporary)
+            remove(temporary)
             logger.warning("%s: %s; what is stored here is checked again at the next start", temporary, error.strerror)
 
     # -- writing ----------------------------------------------------------------------------------------------------
@@ -157,6 +159,9 @@ class Store:
             if durable and arrival.offset > SHARED_SYNC_BYTES_MAX:
                 os.fdatasync(arrival.descriptor)
             with self._lock:
+                self._refused.pop(name, None)
+                if pushed and self.is_expected(Content(digest, arrival.offset, sealed=sealed)):
+                    pushed = b""  # its record has been here before
                 for claims, by in ((self._claims, upload), (self._pushes, pushed or None)):
                     claims.come(name, by, self._has(name))
                 os.rename(arrival.path, self._path("blobs", name))
@@ -213,13 +218,14 @@ class Store:
             size = os.stat(path).st_size
         if size != content.size:
             logger.warning("blob %s has %d bytes, not %d; it is fetched again", name, size, content.size)
-            _remove(path)
+            remove(path)
             return None
         return FileSource(path, size, lambda: not self._is_needed(content, name))
 
     def _is_needed(self, content: Content, name: str) -> bool:
         """Whether a blob must stay here."""
-        return name in self._keeps or name in self._claims or self.is_expected(content)
+        is_claimed = name in self._claims or name in self._pushes
+        return is_claimed or name in self._keeps or self.is_expected(content)
 
     def _slice(self, content: Content) -> BytesSource | None:
         latest, view = self._latest
@@ -247,7 +253,7 @@ class Store:
             return False
         if digest.hexdigest() != name:
             logger.warning("blob %s did not survive the machine's stop; it is fetched again", name)
-            _remove(suspect)
+            remove(suspect)
             return False
         os.rename(suspect, self._path("blobs", name))
         return True
@@ -295,6 +301,12 @@ class Store:
             raise UnavailableError("this node has no connection to others yet; retry")
         await self._fetch(content, inode, holders)
 
+    def named(self, content: Content) -> None:
+        """A record names these bytes: if another node pushed them, they are the effects' to let go from now on."""
+        if self._pushes:
+            with self._lock:
+                self._pushes.forget(_name_of(content))
+
     # -- letting go -------------------------------------------------------------------------------------------------
 
     def confirm(self, content: Content, upload: object) -> None:
@@ -308,10 +320,13 @@ class Store:
         name = _name_of(content)
         with self._lock:
             gone = self._claims.give_up(name, upload) or self._pushes.give_up(name, upload)
-            if not gone or is_needed or self._is_needed(content, name):
+            if not gone or is_needed:
+                return
+            if self._is_needed(content, name):
+                self._refused[name] = content
                 return
             aside = self._set_aside(name)
-        _remove(aside)
+        remove(aside)
 
     def undecided(self) -> int:
         """How many blobs uploads claim."""
@@ -325,17 +340,24 @@ class Store:
 
     def release(self, content: Content) -> None:
         """Drops a content, whole or in part, unless somebody else needs the same bytes: an undecided upload, who keeps
-        them, an effect that is expected. A pack stays until `release_pack`."""
+        them, an effect that is expected, which `release_refused` looks at again. A pack stays until `release_pack`."""
         name = _name_of(content)
         with self._lock:
-            self._pushes.forget(name)
             self._claims.let_go(name)
-            is_free = not self._is_needed(content, name)
-            aside = self._set_aside(name) if is_free else None
-        if aside is not None:
-            _remove(aside)
-            _remove(self._path("suspects", name))
-        _remove(self._path("parts", content.digest.hex() + PART))
+            if self._is_needed(content, name):
+                self._refused[name] = content
+                return
+            aside = self._set_aside(name)
+        remove(aside)
+        remove(self._path("suspects", name))
+        remove(self._path("parts", content.digest.hex() + PART))
+
+    def release_refused(self) -> None:
+        """Drops what was to be dropped while somebody needed it, and nobody does any more."""
+        with self._lock:
+            refused, self._refused = self._refused, {}
+        for content in refused.values():
+            self.release(content)
 
     def _set_aside(self, name: str) -> str:
         """Where a blob is now that has to go: the unlinking of a large one takes long, and a later one may come."""
@@ -374,10 +396,3 @@ class Store:
 
 def _name_of(content: Content) -> str:
     return content.digest.hex() + ("" if content.sealed else CHAINED)
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass

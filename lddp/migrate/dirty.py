@@ -13,7 +13,8 @@ STRAYS = 0
 OPERATED = -1
 """These stand for all strays, and for all that operations changed, where inodes are told by number."""
 WHOLE = b"/"
-"""In the place of a name: the directory is to be compared as a whole, or the file to be read."""
+"""In the place of a name: the directory is to be compared as a whole, or the file to be read; with a number behind it,
+unless the file is the inode of that number."""
 
 
 class Work(NamedTuple):

@@ -74,6 +74,14 @@ class Failure(NamedTuple):
     errno: int
 
 
+class Unread(NamedTuple):
+    """A name in a directory that cannot be reported, and why."""
+
+    directory: int
+    name: bytes
+    failure: Failure
+
+
 class Moved(Exception):
     """What the namespace calls by this path is not there: the source has moved it, and its parent must be looked at."""
 
@@ -87,6 +95,8 @@ class Looker:
         self._exclusion = exclusion
         self.pack = pack
         self.failures: list[Failure] = []
+        self.unread: list[Unread] = []
+        self._directory = 0
         self.skipped: set[bytes] = set()
         self.excluded: set[bytes] = set()
         self.unverified: set[int] = set()
@@ -116,6 +126,7 @@ class Looker:
         path, _ = self.open_directory(inode)
         known = dict(self._view.list(inode.number))
         entries: list[ObservedEntry] = []
+        self._directory = inode.number
         with _still_there(inode), self._zone.open_directory(path) as directory:
             for name, status in directory.list():
                 entry = self._entry(path, name, status, known.pop(name, 0), directory)
@@ -152,6 +163,7 @@ class Looker:
     def names(self, inode: Inode, names: set[bytes]) -> DirectoryReport:
         """These names of a directory as they are now, with the directory's own attributes."""
         path, _ = self.open_directory(inode)
+        self._directory = inode.number
         entries: list[ObservedEntry] = []
         absent: list[bytes] = []
         for name in sorted(names - {b""}):
@@ -208,9 +220,10 @@ class Looker:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            if status.kind is Kind.SYMLINK:
-                raise  # it cannot be had later, as the bytes of a file can
             self.failures.append(Failure(path, error.errno or 0))
+            if status.kind is Kind.SYMLINK:
+                self.unread.append(Unread(self._directory, name, self.failures[-1]))
+                return None
             return self._bare(path, name, status, child)
 
     def _observe(

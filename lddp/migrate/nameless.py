@@ -9,6 +9,7 @@ found to have an object which was met so before is looked at then.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection
 from itertools import islice
 
@@ -28,22 +29,29 @@ class Nameless:
     def __init__(self) -> None:
         self._numbers: dict[int, None] = {}
         self._met: set[bytes] = set()
-        """Identities of unknown objects with several names, until the log knows them."""
+        """Identities of unknown objects with several names whose reports are on their way."""
+        self._ended: deque[Collection[bytes]] = deque()
 
     def add(self, view: View, number: int, handle: bytes) -> bool:
         """The source has this object for the inode; whether it may have been met under another name, too."""
         self._numbers[number] = None
         inode = view.inode(number)
         is_known = inode is not None and bool(view.by_identity(inode.rule, handle))
-        return is_known or handle in self._met or len(self._met) > NAMELESS_MAX
+        return is_known or handle in self._met
 
     def meet(self, identities: Collection[bytes]) -> None:
         """Unknown objects with several names are being reported."""
         self._met.update(identities)
 
-    def forget_known(self, view: View, rule: int) -> None:
-        """To be called with the view that is added by then: what the log knows only in a later one is still met."""
-        self._met.difference_update([one for one in tuple(self._met) if view.by_identity(rule, one)])
+    def end(self, identities: Collection[bytes]) -> None:
+        """They are in the log, or never will be."""
+        if identities:
+            self._ended.append(identities)
+
+    def forget_ended(self) -> None:
+        """To be called before the view is opened by which is added."""
+        while self._ended:
+            self._met.difference_update(self._ended.popleft())
 
     def report_surplus(self, view: View, again: Work) -> None:
         """Has the oldest looked at where there are too many."""

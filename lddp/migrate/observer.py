@@ -231,6 +231,7 @@ class Observer:
         for number, failure in left.failures:
             self.failures[number] = failure
         self.dirty.put_back(left.again)
+        self._rounds.ended(left)
         for identity in left.changed:
             self.note_changed(identity)
         if left.lost:

@@ -20,7 +20,7 @@ from lddp.migrate.glance import Glance
 from lddp.migrate.look import PORTION_BYTES, PORTION_ENTRIES, SMALL_BYTES_MAX, Failure, Looker, Moved, Pack, SourceZone
 from lddp.migrate.nameless import Nameless
 from lddp.migrate.options import Exclusion
-from lddp.migrate.strays import Strays
+from lddp.migrate.strays import OwnChanges, Strays
 from lddp.ports import KeyValue
 from lddp.replay.unwatched import Taken
 
@@ -45,6 +45,8 @@ class Leftover(NamedTuple):
     failures: list[tuple[int, Failure]]
     excluded: set[bytes]
     skipped: set[bytes]
+    met: set[bytes]
+    """Unknown objects with several names that it reports. Once that is in the log, `ended` is to be told."""
     changed: frozenset[bytes] = frozenset()
     """Identities of files that this node has changed, also under names that are not in the log."""
     lost: bool = False
@@ -84,9 +86,13 @@ class Rounds:
         self._as_of = as_of
         self._token = token
         self._settling = settling
-        self._unwatched = unwatched
+        self._own_changes = OwnChanges(unwatched)
         self._pace = _Pace()
         self._nameless = Nameless()
+
+    def ended(self, left: Leftover) -> None:
+        """All that a round has reported is in the log."""
+        self._nameless.end(left.met)
 
     def scan(self, numbers: list[int], emit: Emit) -> Leftover:
         """Lists pending directories; `emit` may block, which bounds what is in flight."""
@@ -114,12 +120,12 @@ class Rounds:
                     left.failures.append((number, Failure(view.path(inode), error.errno or 0)))
                     left.postponed.add(number)
             batch.ship()
-            left.large.update(looker.unverified)
-            self._meet(view, unknown, left)
+            self._end(view, looker, unknown, left)
         return left
 
     def look(self, work: Work, emit: Emit) -> Leftover:
         """Looks at names, directories and small files, and reports them together."""
+        self._nameless.forget_ended()  # what they told of is in the view that is opened now
         with self._environment.read() as tables:
             view = View(tables)
             as_of = self._as_of(view.gsn)
@@ -128,11 +134,10 @@ class Rounds:
             left = _leftover(looker)
             names = {number: set(found) for number, found in work.names.items()}
             work = work._replace(names=names, compare=set(work.compare))
-            unwatched = self._unwatched()
+            unwatched = self._own_changes.take(view, as_of)
             strays = Strays(self._zone, view, self._rule, self._exclusion, work, left.again)
             left = left._replace(changed=strays.take(unwatched), lost=unwatched.lost)
             strays.find()
-            self._nameless.forget_known(view, self._rule.number)
             Glance(self._zone, view, self._rule, as_of, self._settling, work, self._nameless).over(left.again)
             left.postponed.update({STRAYS} if left.again.strays else ())
             left.postponed.update({OPERATED} if left.again.operated else ())
@@ -144,8 +149,7 @@ class Rounds:
             unknown = self._unknown(view, looker)
             batch.add_all(reports)
             batch.ship()
-            left.large.update(looker.unverified)
-            self._meet(view, unknown, left)
+            self._end(view, looker, unknown, left)
         return left
 
     # -- parts ------------------------------------------------------------------------------------------------------
@@ -165,8 +169,14 @@ class Rounds:
         self._nameless.meet(unknown)
         return unknown
 
-    def _meet(self, view: View, unknown: set[bytes], left: Leftover) -> None:
+    def _end(self, view: View, looker: Looker, unknown: set[bytes], left: Leftover) -> None:
         """What an operation made may be among the unknown, under another name."""
+        left.large.update(looker.unverified)
+        for number, name, failure in looker.unread:
+            left.failures.append((number, failure))
+            left.postponed.add(number)
+            left.again.names.setdefault(number, set()).add(name)
+        left.met.update(unknown)
         if unknown:
             self._nameless.report_among(view, self._zone, unknown, left.again)
         self._nameless.report_surplus(view, left.again)
@@ -378,7 +388,7 @@ class _Batch:
 
 
 def _leftover(looker: Looker) -> Leftover:
-    return Leftover(Work({}, set(), set(), {}, {}), set(), set(), [], looker.excluded, looker.skipped)
+    return Leftover(Work({}, set(), set(), {}, {}), set(), set(), [], looker.excluded, looker.skipped, set())
 
 
 def _moved(left: Leftover, inode: Inode) -> None:

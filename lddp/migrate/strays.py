@@ -8,6 +8,9 @@ listed as a whole, or reported with its bytes, when its own name is looked at; i
 
 from __future__ import annotations
 
+from collections.abc import Callable, Set
+
+from lddp.core.namespace import Inode
 from lddp.core.records import Kind, Observation
 from lddp.core.rules import Rule
 from lddp.core.view import View
@@ -15,6 +18,23 @@ from lddp.migrate.dirty import WHOLE, Work
 from lddp.migrate.look import SourceZone
 from lddp.migrate.options import Exclusion
 from lddp.replay.unwatched import Taken
+
+
+class OwnChanges:
+    """What this node has done itself and no event tells of, for as long as its observer runs."""
+
+    def __init__(self, unwatched: Callable[[], Taken]) -> None:
+        self._unwatched = unwatched
+        self._late: Set[tuple[bytes, int]] = frozenset()
+
+    def take(self, view: View, as_of: int) -> Taken:
+        """All but files that have not followed the log yet: a report would be void."""
+        taken = self._unwatched()
+        files = self._late | taken.files
+        inodes = {number: view.inode(number) for _, number in files}
+        late = {number for number, inode in inodes.items() if inode is not None and inode.version > as_of}
+        self._late = {(identity, number) for identity, number in files if number in late}
+        return taken._replace(files=files - self._late)
 
 
 class Strays:
@@ -34,7 +54,7 @@ class Strays:
             if number:
                 self._look_into(number, names)
             elif self._look_for(identity):
-                self._again.strays[identity] = names
+                self._again.strays.setdefault(identity, set()).update(names)
 
     def take(self, unwatched: Taken) -> frozenset[bytes]:
         """What this node has done itself and no event tells of; the identities of files that it has changed under names
@@ -46,13 +66,14 @@ class Strays:
                 (self._again.strays.setdefault(identity, set()) if looked is None else looked).update(names)
         for path in unwatched.paths:
             self._look_at(path)
-        changed = frozenset(identity for identity, number in unwatched.files if not self._is_named(identity, number))
-        for identity in changed:
-            if number := self._view.by_identity(self._rule.number, identity):
-                self._again.files.add(number)
-            else:
-                self._again.strays.setdefault(identity, set()).add(WHOLE)
-        return changed
+        changed: set[bytes] = set()
+        for identity, number in unwatched.files:
+            inode = self._view.inode(number)
+            if inode is None or not self._is_named(inode, identity):
+                changed.add(identity)
+                is_it = inode is not None and inode.identity == identity
+                self._again.strays.setdefault(identity, set()).add(WHOLE + b"%d" % number if is_it else WHOLE)
+        return frozenset(changed)
 
     def _is_where_the_log_has_it(self, identity: bytes, path: bytes) -> bool:
         """Whether a directory is the one of this path, as far as the log knows. What is in that is glanced at."""
@@ -66,11 +87,8 @@ class Strays:
         except OSError:
             return False
 
-    def _is_named(self, identity: bytes, number: int) -> bool:
-        """Whether it was this inode that an operation changed, and the log knows all names of it."""
-        inode = self._view.inode(number)
-        if inode is None or inode.identity != identity:
-            return False
+    def _is_named(self, inode: Inode, identity: bytes) -> bool:
+        """Whether the log knows all names of a file: what it changes is the log's to say then."""
         try:
             found = [self._zone.status(path) for path in self._view.paths(inode)]
         except OSError:
@@ -84,13 +102,16 @@ class Strays:
     def _look_into(self, number: int, names: set[bytes]) -> None:
         """It has been reported since it changed: what is in it need not have been."""
         inode = self._view.inode(number)
-        if inode is None or inode.kind is not Kind.DIRECTORY:
-            if inode is not None and WHOLE in names:
-                self._work.files.add(number)
+        if inode is None:
             return
-        if WHOLE in names:
-            self._work.compare.add(number)
-        self._work.names.setdefault(number, set()).update(names - {WHOLE})
+        marks = {name for name in names if name.startswith(WHOLE)}
+        if inode.kind is Kind.DIRECTORY:
+            self._work.compare.update({number} if marks else ())
+            self._work.names.setdefault(number, set()).update(names - marks)
+        elif marks - {WHOLE + b"%d" % number}:
+            self._work.files.update({number} if inode.kind is Kind.FILE else ())
+            for parent, name in self._view.links(inode) if inode.kind is not Kind.FILE else ():
+                self._work.names.setdefault(parent, set()).add(name)
 
     def _look_for(self, identity: bytes) -> bool:
         """Has the name looked at by which the object is to be seen now; False where it is none of ours."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 import msgpack
 
+from lddp.core import effects as e
 from lddp.core.namespace import DENTRY
 from lddp.core.tables import Table, Tables
 from lddp.core.view import View
@@ -17,6 +18,7 @@ from lddp.ports import Clock, ContentStore, KeyValue
 from lddp.replay import outbox
 from lddp.replay.again import read_again
 from lddp.replay.carrier import Carrier
+from lddp.replay.expected import read_expected
 from lddp.replay.lasting import lasting_paths
 from lddp.replay.moves import Moves
 from lddp.replay.notes import (
@@ -57,6 +59,10 @@ def read_projected(tables: Tables) -> tuple[int, int]:
     return (0, 0) if data is None else DENTRY.unpack(data)
 
 
+async def _at_once() -> None:
+    return
+
+
 class Checkpoints:
     """What a projector has done since the last checkpoint, and how it becomes durable."""
 
@@ -91,6 +97,8 @@ class Checkpoints:
         """Effects beyond the last checkpoint before this start that its `touched` knows of."""
         self.awaits: Callable[[int], bool] = lambda _rule: False
         """Whether a rule without a carrier will have one, once its tree can be opened: its effects wait for that."""
+        self.folded_again: Callable[[], Awaitable[None]] = _at_once
+        """Returns when all has been folded again that an earlier process had folded."""
         self._keeps_durable = False
         """Whether the outbox has effects yet that an earlier process made durable and could not forget any more."""
         self._inherited: dict[Order, int] = {}
@@ -115,14 +123,23 @@ class Checkpoints:
         self._moves.retained = retained
 
     async def _recall_expected(self) -> None:
+        """Meanwhile any bytes may be expected."""
         if self.retained is not None:
-            recall, loop = self.retained.expected.recall, asyncio.get_running_loop()
-            await loop.run_in_executor(self._executor, recall, self._environment, self._cursor)
+            loop = asyncio.get_running_loop()
+            found = await loop.run_in_executor(self._executor, read_expected, self._environment, self._cursor)
+            await self.folded_again()
+            self.retained.expected.recalled(found)
 
     @property
     def projected(self) -> int:
         """GSN up to which every effect has been carried out."""
         return min(self._scanned, min(self._waiting)[0] - 1) if self._waiting else self._scanned
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the files and writes that wait, for their bytes or behind something else."""
+        effects = (item.effect for item in self._waiting.values())
+        return sum(effect.content.size for effect in effects if isinstance(effect, e.PutFileEffect | e.WriteEffect))
 
     def _earlier(self, item: Item) -> list[Item]:
         return [waiting for order, waiting in self._waiting.items() if order < item.order]

@@ -87,8 +87,6 @@ class Projector(Checkpoints):
         else:
             self._offered.extend(items)
         self._gsn = gsn
-        if self.retained is not None:
-            self.retained.expected.expect(items)
 
     # -- state ------------------------------------------------------------------------------------------------------
 
@@ -111,12 +109,6 @@ class Projector(Checkpoints):
         with self._environment.read() as tables:
             before = [item for order, item in self._waiting.items() if order[0] < gsn]
             return not is_name_to_come(View(tables), path, before)
-
-    @property
-    def waiting_bytes(self) -> int:
-        """Bytes of the files and writes that wait, for their bytes or behind something else."""
-        effects = (item.effect for item in self._waiting.values())
-        return sum(effect.content.size for effect in effects if isinstance(effect, e.PutFileEffect | e.WriteEffect))
 
     async def wait(self, gsn: int, timeout_s: float, path: bytes = b"") -> None:
         """Until `is_projected`. UnavailableError after the time."""
@@ -141,7 +133,7 @@ class Projector(Checkpoints):
     async def run(self) -> None:
         """Projects until cancelled."""
         self._recover()
-        await self._recall_expected()
+        recalling = asyncio.get_running_loop().create_task(self._recall_expected())
         self._batches.inherit(self._traced, self.retained, self._moves.noted, self._moves.again)
         if not self._boot_is_noted:
             await self._note_boot(self._boot)
@@ -169,6 +161,7 @@ class Projector(Checkpoints):
                         async with asyncio.timeout(CHECKPOINT_S if self._is_dirty() else None):
                             await self._wake.wait()
         finally:
+            recalling.cancel()
             self._fetches.cancel()
             if self._background is not None:
                 self._background.cancel()
@@ -225,6 +218,8 @@ class Projector(Checkpoints):
             self._cursor = items[-1].order
         full = len(items) == BATCH_EFFECTS
         self._scanned = self._cursor[0] - 1 if full else max(gsn, self._scanned)
+        if self.retained is not None and not self._waiting:
+            self.retained.expected.reached(self._scanned)
         return full or retried
 
     def _next_items(self) -> tuple[list[Item], int]:

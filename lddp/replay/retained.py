@@ -43,6 +43,14 @@ class Keeps(Protocol):
 
     def release(self, content: Content) -> None: ...
 
+    def release_refused(self) -> None:
+        """Again what was refused, because somebody needed it."""
+        ...
+
+    def named(self, content: Content) -> None:
+        """A record that names these bytes has been folded."""
+        ...
+
 
 class Sources(Protocol):
     """What is to be known of rules whose source this zone is. Used from the thread that carries effects out."""
@@ -69,7 +77,7 @@ class Retained:
         self._store = store
         self._everywhere = everywhere
         self._sources = sources
-        self.expected = Expected()
+        self.expected = Expected(store.named)
         self._lock = threading.Lock()
         """Bases are saved while others are let go."""
         self._contents: dict[_Key, Content] = {}
@@ -148,6 +156,7 @@ class Retained:
                     del self._until[key], self._contents[key]
                     self._store.unkeep(content)
                     self._store.release(content)
+        self._store.release_refused()
 
     def snapshot(self) -> dict[bytes, bytes]:
         """What a checkpoint writes into the local table."""

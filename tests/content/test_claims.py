@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from lddp.content.claims import UNDECIDED_MAX, Claims
 from lddp.content.source import FileSource
@@ -157,13 +158,40 @@ def test_what_another_node_pushed_stays_where_it_is_of_use(store: Store) -> None
 
 
 def test_effects_let_go_of_what_another_node_pushed(store: Store) -> None:
-    """Nobody tells this node that a record names it; and a later push of the same bytes is a new one."""
+    """Once a record names it; and a later push of the same bytes is a new one."""
     content = push(store, LARGE, b"a")
+    source = store.open(content)
+    assert isinstance(source, FileSource)
+    assert source.path_to_take() is None
     store.release(content)
+    assert store.usage().blobs == 1, "the other node counts on it"
+    store.named(content)
+    assert source.path_to_take() is not None
+    store.release_refused()
     assert store.usage().blobs == 0
     push(store, LARGE, b"b")
     store.take_back(content, b"a", is_needed=False)
     assert store.usage().blobs == 1
+
+
+def test_what_comes_behind_the_record_that_names_it_is_its_effects(store: Store) -> None:
+    content = Content(blake3(LARGE).digest(), len(LARGE))
+    store.is_expected = content.__eq__
+    assert push(store, LARGE, b"a") == content
+    store.release(content)
+    assert store.usage().blobs == 1
+    store.is_expected = lambda _content: False
+    store.release_refused()
+    assert store.usage().blobs == 0
+
+
+def test_what_was_refused_and_has_come_anew_is_not_dropped(store: Store) -> None:
+    content = upload(store, LARGE, "a")
+    store.release(content)
+    arrive(store, LARGE)
+    store.confirm(content, "a")
+    store.release_refused()
+    assert store.open(content) is not None
 
 
 def test_an_upload_that_is_undecided_for_ever_is_forgotten(store: Store) -> None:

@@ -357,19 +357,33 @@ def test_a_file_that_cannot_be_read_is_reported_without_its_bytes(
     world.assert_same()
 
 
+@pytest.mark.parametrize("is_listed", [False, True])
 def test_a_symlink_that_cannot_be_read_is_not_reported_without_its_target(
-    scanned: World, monkeypatch: pytest.MonkeyPatch
+    scanned: World, monkeypatch: pytest.MonkeyPatch, is_listed: bool
 ) -> None:
-    (scanned.source / "new").symlink_to("target")
+    directory = scanned.source / "new"
+    directory.mkdir()
+    scanned.look("new")
+    if is_listed:
+        scanned.scan()
+    (directory / "link").symlink_to("target")
+    (directory / "file").write_bytes(b"beside it")
 
     def read_link(path: bytes) -> tuple[ports.Status, bytes]:
         raise OSError(errno.EIO, os.strerror(errno.EIO), path)
 
     monkeypatch.setattr(scanned.source_zone, "read_link", read_link)
-    left = scanned.look("new")
-    top = scanned.inode().number
-    assert left.failures == [(top, Failure(b"", errno.EIO))]
-    assert left.again.names == {top: {b"new"}}
+    number = scanned.inode("new").number
+    if is_listed:
+        left = scanned.look("new/link", "new/file")
+    else:
+        left = scanned.rounds.scan([number], scanned.ship)
+        scanned.settle()
+    assert scanned.has("new/file")
+    assert not scanned.has("new/link")
+    assert left.failures == [(number, Failure(b"new/link", errno.EIO))]
+    assert left.again.names == {number: {b"link"}}
+    assert left.postponed == {number}
     monkeypatch.undo()
     assert not scanned.again(left).again
     scanned.assert_same()

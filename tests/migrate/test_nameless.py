@@ -82,3 +82,17 @@ def test_too_many_to_be_remembered_are_reported(writable: Writable, monkeypatch:
     glance_at(writable, "e/file")
     assert writable.inode("e/file").identity == writable.identity(b"e/file")
     writable.assert_same()
+
+
+def test_what_is_reported_is_remembered_only_until_that_is_in_the_log(writable: Writable) -> None:
+    (writable.source / "new").write_bytes(b"new")
+    link(writable, "new", "newer")
+    writable.rounds._nameless._met.clear()  # of the fixture's scan
+    left = writable.look("new", "newer")
+    assert left.met == {writable.identity(b"new")}
+    assert writable.rounds._nameless._met == left.met
+    writable.look()
+    assert writable.rounds._nameless._met == left.met, "nobody has said that it is in the log"
+    writable.rounds.ended(left)
+    writable.look()
+    assert writable.rounds._nameless._met == set()

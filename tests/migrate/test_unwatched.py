@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lddp.core.records import Kind, Put, Rename, RenameFlag, Write
-from lddp.migrate.dirty import Work
+from lddp.migrate.dirty import WHOLE, Work
 from lddp.migrate.observer import Observer
 from lddp.migrate.rounds import Leftover
 from lddp.node.system import SystemClock
@@ -113,6 +114,63 @@ def test_a_file_of_which_the_log_has_all_names_is_not_read(writable: Writable) -
     assert not left.again
     assert not left.changed
     assert len(writable.shipments) == shipments
+
+
+def test_a_file_that_has_another_name_elsewhere_is_not_read_for_each_write(writable: Writable, tmp_path: Path) -> None:
+    """As backups of hard links have: of a report by another name the log can tell which file it is."""
+    writable.finish(writable.look("e/file"))
+    os.link(writable.source / "e" / "file", tmp_path / "outside")
+    shipments = len(writable.shipments)
+    writable.unwatched.add_file(writable.identity(b"e/file"), writable.inode("e/file").number)
+    left = writable.look()
+    assert left.changed == {writable.identity(b"e/file")}
+    writable.finish(left)
+    assert len(writable.shipments) == shipments
+
+
+def test_a_file_that_is_still_to_follow_the_log_is_waited_for(writable: Writable) -> None:
+    """What is said of it would be void, again and again, while somebody writes."""
+    os.link(writable.source / "e" / "file", writable.source / UNKNOWN)
+    number = writable.inode("e/file").number
+    writable.do(Write(*writable.head(), b"/data/e/file", 0, content(b"MADE")))
+    writable.unwatched.add_file(writable.identity(b"e/file"), number)
+    writable.as_of = writable.operated - 1
+    left = writable.look()
+    assert not left.again
+    writable.as_of = writable.operated
+    assert writable.look().again.strays == {writable.identity(b"e/file"): {WHOLE}}
+
+
+def test_a_file_that_the_log_takes_for_another_one_by_then_is_read(writable: Writable) -> None:
+    """A report by its other name was on its way when it was found that the log knew it by its first."""
+    writable.finish(writable.look("e/file"))
+    number, identity = writable.inode("e/file").number, writable.identity(b"e/file")
+    os.link(writable.source / "e" / "file", writable.source / UNKNOWN)
+    held: list[Any] = []
+    writable.rounds.look(Work({writable.inode("d").number: {b"second"}}, set(), set(), {}, {}), held.append)
+    writable.do(Write(*writable.head(), b"/data/e/file", 0, content(b"MADE")))
+    with (writable.source / "e" / "file").open("r+b") as file:
+        file.write(b"MADE")
+    writable.unwatched.add_file(identity, number)
+    left = writable.look()
+    assert left.again.strays == {identity: {WHOLE + b"%d" % number}}
+    writable.do(Rename(*writable.head(), b"/data/empty", b"/data/e/file", RenameFlag(0)))
+    os.rename(writable.source / "empty", writable.source / "e" / "file")
+    for shipment in held:
+        writable.ship(shipment)
+    assert writable.inode(UNKNOWN).number != number
+    writable.finish(left)
+    writable.glance((number, "e/file"), (number, "empty"))
+    writable.finish(writable.look("d/"))
+    writable.assert_same()
+
+
+def test_other_objects_with_several_names(writable: Writable) -> None:
+    """They have no bytes to be read: their names are looked at."""
+    writable.finish(writable.look("fifo"))
+    os.chmod(writable.source / "fifo", 0o600)
+    writable.finish(writable.look(strays={writable.identity(b"fifo"): {WHOLE}}))
+    writable.assert_same()
 
 
 def test_a_name_in_another_directory_than_the_log_meant(writable: Writable) -> None:

@@ -59,6 +59,8 @@ class World:
         with self.environment.read() as tables:
             self.machine = StateMachine(tables)
         self.settling: set[bytes] = set()
+        self.as_of = 1 << 62
+        """Up to which GSN the source has followed the log, if not to its end."""
         self.unwatched = Unwatched()
         self.packs: dict[bytes, bytes] = {}
         self.blobs: dict[bytes, bytes] = {}
@@ -74,7 +76,7 @@ class World:
             self.source_zone,
             self.rule,
             self.exclusion,
-            lambda gsn: gsn,
+            lambda gsn: min(gsn, self.as_of),
             self._token,
             self.settling.__contains__,
             self.unwatched.take,

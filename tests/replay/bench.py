@@ -218,6 +218,8 @@ class Bench:
             items = outbox.append(tables, self.machine.gsn, TARGET, effects)
             self.machine.flush()
         self.model.apply_all([with_bytes(effect, self.bytes) for effect in effects])
+        if self.projector.retained is not None:
+            self.projector.retained.expected.expect(items)
         self.projector.offer(items, self.machine.gsn)
         self.projector.poke()
         return outcome
@@ -238,6 +240,8 @@ class Bench:
             scoped = [e.ScopedEffect(RULE, e.Scope(), effect) for effect in effects]
             items = outbox.append(tables, self.machine.gsn, TARGET, scoped)
             self.machine.flush()
+        if self.projector.retained is not None:
+            self.projector.retained.expected.expect(items)
         self.projector.offer(items, self.machine.gsn)
         self.projector.poke()
 

@@ -183,6 +183,8 @@ class Campaign:
         self.happened.append(f"{self.machine.gsn}: {type(record).__name__}")
         self.happened += [f"   {item.order} {brief(item.effect)}" for item in items]
         self.model.apply_all([with_bytes(effect, self.history.data) for effect in effects])
+        assert self.projector.retained is not None
+        self.projector.retained.expected.expect(items)
         self.projector.offer(items, self.machine.gsn)
         self.projector.poke()
 

@@ -45,7 +45,8 @@ class Blob:
         return iter([(0, data)])
 
     def take(self) -> None:
-        self._store.release(self._content)
+        if not self._store.is_needed(self._content):
+            self._store.blobs.pop(self._key, None)
 
 
 class Contents:
@@ -57,6 +58,7 @@ class Contents:
         self.keeps: Counter[_Key] = Counter()
         self.asked: list[Asked] = []
         self.is_expected: Callable[[Content], bool] = lambda _content: False
+        self._refused: list[Content] = []
 
     def restart(self) -> None:
         self.keeps.clear()
@@ -88,9 +90,21 @@ class Contents:
         self.keeps[content.digest, content.sealed] -= 1
 
     def release(self, content: Content) -> None:
-        key = content.digest, content.sealed
-        if not self.keeps[key] and not self.is_expected(content):
-            self.blobs.pop(key, None)
+        if self.is_needed(content):
+            self._refused.append(content)
+        else:
+            self.blobs.pop((content.digest, content.sealed), None)
+
+    def is_needed(self, content: Content) -> bool:
+        return self.keeps[content.digest, content.sealed] > 0 or self.is_expected(content)
+
+    def release_refused(self) -> None:
+        refused, self._refused = self._refused, []
+        for content in refused:
+            self.release(content)
+
+    def named(self, content: Content) -> None:
+        """There are no claims here."""
 
     def release_pack(self, pack_id: bytes) -> None:
         """There are no packs here."""

@@ -215,6 +215,8 @@ class Machine:
             self._machine.flush()
         self._gsn = self._machine.gsn
         self.model.apply_all(list(effects))
+        assert self.projector.retained is not None
+        self.projector.retained.expected.expect(items)
         self.projector.offer(items, self._machine.gsn)
         self.projector.poke()
         return outcome.errno == 0

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+from blake3 import blake3
 
 from lddp.core import effects as e
 from lddp.core.records import Append, Attributes, Content, OperationId, Put, Rename, RenameFlag
 from lddp.replay import expected as expected_module
 from lddp.replay import outbox
-from lddp.replay.expected import Expected
+from lddp.replay.expected import Expected, read_expected
 from lddp.replay.outbox import Item
 from lddp.replay.retained import Retained
 from tests.core.support import SOURCE, content
@@ -144,7 +147,7 @@ def recalled(*items: Item) -> Expected:
             outbox.append(tables, item.order[0], SOURCE, [e.ScopedEffect(1, e.Scope(), item.effect)])
     found = Expected()
     assert found.has(Content(bytes(32), 1)), "nobody knows yet what an earlier process had to carry out"
-    found.recall(environment, (1, 0))
+    found.recalled(read_expected(environment, (1, 0)))
     return found
 
 
@@ -159,19 +162,46 @@ def test_what_is_expected_until_it_is_reached() -> None:
         assert [content for content in (first, second, third, fourth) if expected.has(content)] == contents
 
 
-def test_while_more_is_expected_than_can_be_remembered_it_may_be_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_too_much_to_be_remembered_is_still_expected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(expected_module, "EXPECTED_MAX", 4)
-    expected = recalled()
-    known = digests(7)
-    expected.expect(puts(*known[:5]))
-    unknown = Content(b"?" * 32, 1)
-    assert expected.has(unknown)
-    expected.expect(puts(*known[5:], first_gsn=8))
-    expected.reached(5)
-    assert not expected.has(unknown)
-    assert expected.has(Content(known[6], 1))
-    expected.reached(9)
-    assert not expected.has(Content(known[6], 1))
+    known = [blake3(bytes([number])).digest() for number in range(100)]
+    expected = recalled(*puts(*known[:20]))
+    expected.expect(puts(*known[20:50], first_gsn=21))
+    assert not expected.has(Content(known[0], 1)), "before the last checkpoint"
+    assert [digest for digest in known[1:] if expected.has(Content(digest, 1))] == known[1:50]
+    expected.reached(49)
+    assert expected.has(Content(known[49], 1))
+    expected.reached(50)
+    assert not any(expected.has(Content(digest, 1)) for digest in known)
+
+
+async def test_what_is_expected_after_a_start_is_known_once_all_is_folded_again(bench: Bench) -> None:
+    """What was folded and not durable yet is in no outbox."""
+    await bench.end()
+    bench.progress.close()
+    bench._build()
+    retained, folded = retain(bench, Others()), asyncio.Event()
+
+    async def folded_again() -> None:
+        await folded.wait()
+
+    bench.projector.folded_again = folded_again
+    bench.start()
+    await bench.settled()
+    large = bench.hold(b"large" * 10_000)
+    bench.store.release(large)
+    assert bench.store.open(large) is not None
+    known, recalled = asyncio.Event(), retained.expected.recalled
+
+    def note(found: dict[bytes, int]) -> None:
+        recalled(found)
+        known.set()
+
+    retained.expected.recalled = note  # type: ignore[method-assign]
+    folded.set()
+    await known.wait()
+    retained.release_due()
+    assert bench.store.open(large) is None
 
 
 def test_only_bytes_that_nothing_else_holds_are_kept() -> None:

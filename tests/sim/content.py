@@ -51,7 +51,8 @@ class Blob:
         return iter([(0, self.data())])
 
     def take(self) -> None:
-        self._store.release(self._content)
+        if not self._store.is_needed(self._content):
+            self._store.blobs.pop(self.key, None)
 
 
 class SimulatedStore:
@@ -69,6 +70,7 @@ class SimulatedStore:
         self.locate: Locate = lambda _content, _inode: None
         self.doubt: Callable[[int], None] = lambda _inode: None
         self.is_expected: Callable[[Content], bool] = lambda _content: False
+        self._refused: list[Content] = []
         self.unavailable = 0
         self._recent: list[bytes] = []
         self._process = process
@@ -118,9 +120,21 @@ class SimulatedStore:
         self.keeps[content.digest, content.sealed] -= 1
 
     def release(self, content: Content) -> None:
-        key = content.digest, content.sealed
-        if not self.keeps[key] and not self.is_expected(content):
-            self.blobs.pop(key, None)
+        if self.is_needed(content):
+            self._refused.append(content)
+        else:
+            self.blobs.pop((content.digest, content.sealed), None)
+
+    def is_needed(self, content: Content) -> bool:
+        return self.keeps[content.digest, content.sealed] > 0 or self.is_expected(content)
+
+    def release_refused(self) -> None:
+        refused, self._refused = self._refused, []
+        for content in refused:
+            self.release(content)
+
+    def named(self, content: Content) -> None:
+        """There are no claims here."""
 
     def release_pack(self, pack_id: bytes) -> None:
         self.packs.pop(pack_id, None)

@@ -248,6 +248,8 @@ class Node:
             projector.retained = retained = Retained(self.store, self._durable_everywhere, tables, originals)
         self.store.is_expected = retained.expected.has
         projector.awaits = self.trees.problems.__contains__
+        projector.folded_again = self.gateway.settled
+        self.gateway.on_new_effects.append(retained.expected.expect)
         self.gateway.on_effects.append(projector.offer)
         self.gateway.on_applied.append(projector.poke)
         return projector
