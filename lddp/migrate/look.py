@@ -74,14 +74,6 @@ class Failure(NamedTuple):
     errno: int
 
 
-class Unread(NamedTuple):
-    """A name in a directory that cannot be reported, and why."""
-
-    directory: int
-    name: bytes
-    failure: Failure
-
-
 class Moved(Exception):
     """What the namespace calls by this path is not there: the source has moved it, and its parent must be looked at."""
 
@@ -95,8 +87,9 @@ class Looker:
         self._exclusion = exclusion
         self.pack = pack
         self.failures: list[Failure] = []
-        self.unread: list[Unread] = []
-        self._directory = 0
+        self.unread: list[tuple[int, bytes, Failure]] = []
+        """Directories and names of what cannot be reported, and why."""
+        self._directory = self._rule = 0
         self.skipped: set[bytes] = set()
         self.excluded: set[bytes] = set()
         self.unverified: set[int] = set()
@@ -126,7 +119,7 @@ class Looker:
         path, _ = self.open_directory(inode)
         known = dict(self._view.list(inode.number))
         entries: list[ObservedEntry] = []
-        self._directory = inode.number
+        self._directory, self._rule = inode.number, inode.rule
         with _still_there(inode), self._zone.open_directory(path) as directory:
             for name, status in directory.list():
                 entry = self._entry(path, name, status, known.pop(name, 0), directory)
@@ -163,7 +156,7 @@ class Looker:
     def names(self, inode: Inode, names: set[bytes]) -> DirectoryReport:
         """These names of a directory as they are now, with the directory's own attributes."""
         path, _ = self.open_directory(inode)
-        self._directory = inode.number
+        self._directory, self._rule = inode.number, inode.rule
         entries: list[ObservedEntry] = []
         absent: list[bytes] = []
         for name in sorted(names - {b""}):
@@ -222,7 +215,7 @@ class Looker:
         except OSError as error:
             self.failures.append(Failure(path, error.errno or 0))
             if status.kind is Kind.SYMLINK:
-                self.unread.append(Unread(self._directory, name, self.failures[-1]))
+                self.unread.append((self._directory, name, self.failures[-1]))
                 return None
             return self._bare(path, name, status, child)
 
@@ -233,16 +226,23 @@ class Looker:
             case Kind.FILE if status.size <= SMALL_BYTES_MAX and self.pack.takes(status.size):
                 return self._small_file(path, name, status, child, directory)
             case Kind.FILE:
-                entry = self._bare(path, name, status, child)
-                same = child is not None and child.content is not None and not child.pending
-                if child is not None and same and (child.size, child.mtime_ns) == (status.size, status.mtime_ns):
-                    self.unverified.add(child.number)
-                    return entry._replace(stamp=child.stamp)
+                entry, known = self._bare(path, name, status, child), self._known(status, child)
+                same = known is not None and known.content is not None and not known.pending
+                if known is not None and same and (known.size, known.mtime_ns) == (status.size, status.mtime_ns):
+                    self.unverified.add(known.number)
+                    return entry._replace(stamp=known.stamp)
                 return entry
             case Kind.SYMLINK:
                 return self._symlink(path, name, status, child)
             case _:
                 return self._bare(path, name, status, child)
+
+    def _known(self, status: Status, child: Inode | None) -> Inode | None:
+        """What the log has of an object, whatever its names are there."""
+        if child is not None and child.identity in (b"", status.handle):
+            return child
+        number = self._view.by_identity(self._rule, status.handle)
+        return self._view.inode(number) if number else None
 
     def _symlink(self, path: bytes, name: bytes, status: Status, child: Inode | None) -> ObservedEntry:
         """With its target, which never changes: it must not be another object's that took the name meanwhile."""

@@ -216,3 +216,24 @@ def test_directories_that_share_a_pack_do_not_outgrow_it(world: World) -> None:
     assert sent(world) == 56 * 255_000
     assert max(map(len, world.packs.values())) <= PACK_BYTES_MAX
     world.assert_same()
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_large_file_under_another_name_that_was_written_and_given_its_time_back(
+    scanned: World, is_replaced: bool
+) -> None:
+    """Nobody watched: only its change time tells, and that the log has it under its first name."""
+    large, other = scanned.source / "d" / "deep" / "large", scanned.source / "d" / "small"
+    before = large.stat()
+    with large.open("r+b") as file:
+        file.write(b"written")
+    os.utime(large, ns=(before.st_atime_ns, before.st_mtime_ns))
+    to = other if is_replaced else scanned.source / "d" / "moved"
+    os.rename(large, to)
+    number = scanned.inode("d/deep/large").number
+    left = scanned.look(compare=("d", "d/deep"))
+    assert scanned.inode("d/" + to.name).number == number
+    assert left.large == {number}
+    scanned.read_large(number)
+    scanned.look("d/", "d/deep/")
+    scanned.assert_same()
