@@ -154,14 +154,15 @@ class Store:
         pushed: bytes = b"",
     ) -> None:
         """A whole and verified arrival becomes a blob, and is closed. `upload`: see `writer`, `pushed` for a node's."""
-        name = _name_of(Content(digest, arrival.offset, sealed=sealed))
+        content = Content(digest, arrival.offset, sealed=sealed)
+        name = _name_of(content)
         try:
             if durable and arrival.offset > SHARED_SYNC_BYTES_MAX:
                 os.fdatasync(arrival.descriptor)
             with self._lock:
                 self._refused.pop(name, None)
-                if pushed and self.is_expected(Content(digest, arrival.offset, sealed=sealed)):
-                    pushed = b""  # its record has been here before
+                if name in self._keeps or self.is_expected(content):
+                    pushed = b""  # its record has been here before: nobody will say that it is named
                 for claims, by in ((self._claims, upload), (self._pushes, pushed or None)):
                     claims.come(name, by, self._has(name))
                 os.rename(arrival.path, self._path("blobs", name))
