@@ -127,7 +127,7 @@ WRITING = """
 import json, os, sys
 page, pages = int(sys.argv[1]), int(sys.argv[2])
 written = []
-while len(written) < pages and not os.path.exists('stop'):
+while len(written) < pages and not (len(set(written)) > 1 and os.path.exists('stop')):
     fd = os.open('f', os.O_RDWR)
     place = len(written)
     os.pwrite(fd, b'%08d' % place, place * page)
@@ -136,6 +136,8 @@ while len(written) < pages and not os.path.exists('stop'):
         os.setxattr(fd, 'user.%d.%d' % (place, part), b'')
     written.append(os.fstat(fd).st_ino)
     os.close(fd)
+    if len(written) == 1:
+        print('writing', flush=True)
 print(json.dumps(written))
 """
 REPLACING = """
@@ -156,6 +158,8 @@ async def test_a_change_is_in_the_file_that_was_open_however_often_its_name_is_t
     await here.sh(f"truncate -s {BIG} f $(seq -f other-%g 0 19)")
     await two.agreed()
     writing = await here.start(sys.executable, "-c", WRITING, str(PAGE), str(PAGES))
+    assert writing.stdout is not None
+    assert await asyncio.wait_for(writing.stdout.readline(), PATIENCE_S) == b"writing\n"
     await there.run(sys.executable, "-c", REPLACING, str(TIMES))
     code, out, err = await here.result(writing)
     assert code == 0, err
