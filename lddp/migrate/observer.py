@@ -33,7 +33,7 @@ from lddp.migrate.rounds import Leftover, Rounds, Shipment
 from lddp.migrate.strays import directories_in, taken_for_others
 from lddp.ports import KeyValue
 from lddp.replay.existing import digest_of
-from lddp.replay.unwatched import Taken
+from lddp.replay.unwatched import Source, Unwatched
 from lddp.zones.attributes import read_xattrs
 
 _log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Observer:
         keep_pack: Callable[[bytes, bytes], None],
         token: Callable[[int], bytes] = os.urandom,
         settling: Callable[[bytes], bool] = lambda _path: False,
-        unwatched: Callable[[], Taken] = Taken,
+        unwatched: Source | None = None,
     ) -> None:
         self._gateway = gateway
         self._environment = environment
@@ -96,7 +96,8 @@ class Observer:
         self._as_of = as_of
         self._executor = executor
         self._keep_pack = keep_pack
-        self._rounds = Rounds(environment, zone, rule, exclusion, as_of, token, settling, unwatched)
+        self._unwatched = unwatched or Unwatched()
+        self._rounds = Rounds(environment, zone, rule, exclusion, as_of, token, settling, self._unwatched)
         self.backlog = Backlog(environment, rule, gateway.clock.monotonic)
         self.dirty = self.backlog.dirty
         self.counters = Counters()
@@ -122,6 +123,7 @@ class Observer:
                 group.create_task(self._dirty_lane())
         finally:
             self._stopping.set()
+            self._unwatched.end()
             self._gateway.on_applied.remove(self._applied)
 
     def _applied(self, _gsn: int) -> None:

@@ -22,7 +22,7 @@ from lddp.migrate.nameless import Nameless
 from lddp.migrate.options import Exclusion
 from lddp.migrate.strays import OwnChanges, Strays
 from lddp.ports import KeyValue
-from lddp.replay.unwatched import Taken
+from lddp.replay.unwatched import Source, Unwatched
 
 FIRST_ENTRIES = 256
 
@@ -77,7 +77,7 @@ class Rounds:
         as_of: Callable[[int], int],
         token: Callable[[int], bytes],
         settling: Callable[[bytes], bool] = lambda _path: False,
-        unwatched: Callable[[], Taken] = Taken,
+        unwatched: Source | None = None,
     ) -> None:
         self._environment = environment
         self._zone = zone
@@ -86,7 +86,7 @@ class Rounds:
         self._as_of = as_of
         self._token = token
         self._settling = settling
-        self._own_changes = OwnChanges(unwatched)
+        self._own_changes = OwnChanges(unwatched or Unwatched())
         self._pace = _Pace()
         self._nameless = Nameless()
 

@@ -8,7 +8,7 @@ listed as a whole, or reported with its bytes, when its own name is looked at; i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Set
 
 from lddp.core.namespace import Inode
 from lddp.core.records import Kind, Observation
@@ -17,19 +17,20 @@ from lddp.core.view import View
 from lddp.migrate.dirty import WHOLE, Work
 from lddp.migrate.look import SourceZone
 from lddp.migrate.options import Exclusion
-from lddp.replay.unwatched import Taken
+from lddp.replay.unwatched import Source, Taken
 
 
 class OwnChanges:
     """What this node has done itself and no event tells of, for as long as its observer runs."""
 
-    def __init__(self, unwatched: Callable[[], Taken]) -> None:
+    def __init__(self, unwatched: Source) -> None:
         self._unwatched = unwatched
+        unwatched.take()  # what was done before is found by a look at everything
         self._late: Set[tuple[bytes, int]] = frozenset()
 
     def take(self, view: View, as_of: int) -> Taken:
         """All but files that have not followed the log yet: a report would be void."""
-        taken = self._unwatched()
+        taken = self._unwatched.take()
         files = self._late | taken.files
         inodes = {number: view.inode(number) for _, number in files}
         late = {number for number, inode in inodes.items() if inode is not None and inode.version > as_of}

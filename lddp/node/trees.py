@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lddp.core.records import Content, Kind
@@ -20,6 +20,22 @@ from lddp.zones.posix import PosixZone
 from lddp.zones.workers import Workers
 
 _log = logging.getLogger(__name__)
+
+
+class UnwatchedOfRule:
+    """Implements `lddp.replay.unwatched.Source` for the carrier that a rule has, if any."""
+
+    def __init__(self, carriers: Mapping[int, Carrier], rule: int) -> None:
+        self._carriers = carriers
+        self._rule = rule
+
+    def take(self) -> Taken:
+        carrier = self._carriers.get(self._rule)
+        return Taken() if carrier is None else carrier.unwatched.take()
+
+    def end(self) -> None:
+        if self._rule in self._carriers:
+            self._carriers[self._rule].unwatched.end()
 
 
 class Trees:
@@ -107,14 +123,9 @@ class Trees:
 
         return settling
 
-    def unwatched(self, rule: int) -> Callable[[], Taken]:
+    def unwatched(self, rule: int) -> UnwatchedOfRule:
         """What this node has done in a rule's tree that nobody would look at: each is given once."""
-
-        def unwatched() -> Taken:
-            carrier = self.carriers.get(rule)
-            return Taken() if carrier is None else carrier.unwatched.take()
-
-        return unwatched
+        return UnwatchedOfRule(self.carriers, rule)
 
     def locate(self, content: Content, number: int) -> int | None:
         """An open descriptor of the file that is believed to hold these bytes, for another node that lacks them."""

@@ -66,7 +66,7 @@ class Carrier:
     def carry(self, effect: e.Effect, source: ContentSource | None) -> None:
         """Does what the effect says; a PutFileEffect without a source is passed over. OSError where the filesystem
         refuses for a reason that may go away; a name that is missing is drift, noted, and does not stop the zone."""
-        if not self.is_shared:
+        if not (self.is_shared and self.unwatched.is_on):
             self._carry(effect, source)
             return
         with self._noting_places(getattr(effect, "path", b""), getattr(effect, "to", b"")):
@@ -117,7 +117,11 @@ class Carrier:
         """Puts plain files, in order; how many. The next one is to be carried by itself, which tells why."""
         self.touched.update(parent_of(effect.path) for effect, _ in files)
         new = [NewFile(effect.path, effect.attributes, source) for effect, source in files]
-        with self._noting_places(*(file.path for file in new)) if self.is_shared else nullcontext():
+        with (
+            self._noting_places(*(file.path for file in new))
+            if self.is_shared and self.unwatched.is_on
+            else nullcontext()
+        ):
             done, _ = self.zone.put_files(new)
         self.bytes_written += sum(effect.content.size for effect, _ in files[:done])
         return done

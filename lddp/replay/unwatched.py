@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from threading import Lock
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 T = TypeVar("T")
 UNWATCHED_MAX = 100_000
@@ -28,11 +28,25 @@ class Taken(NamedTuple):
     lost: bool = False
 
 
+class Source(Protocol):
+    """What an observer has of this."""
+
+    def take(self) -> Taken:
+        """All that was added since this was called last. Nothing is before it was called for the first time."""
+        ...
+
+    def end(self) -> None:
+        """Nobody is going to take anything any more."""
+        ...
+
+
 class Unwatched:
     """Of one tree. Used from any thread."""
 
     def __init__(self) -> None:
         self._lock = Lock()
+        self.is_on = False
+        """Whether anybody observes the tree."""
         self._forget()
 
     def _forget(self) -> None:
@@ -58,7 +72,7 @@ class Unwatched:
             self._add(self._files, (handle, inode))
 
     def _add(self, known: set[T], new: T) -> None:
-        if new not in known and not self._lost:
+        if self.is_on and new not in known and not self._lost:
             known.add(new)
             self._count += 1
             if self._count > UNWATCHED_MAX:
@@ -66,8 +80,13 @@ class Unwatched:
                 self._lost = True
 
     def take(self) -> Taken:
-        """All that was added since this was called last."""
         with self._lock:
             taken = Taken(self._places, self._paths, self._files, self._lost)
             self._forget()
+            self.is_on = True
         return taken
+
+    def end(self) -> None:
+        with self._lock:
+            self._forget()
+            self.is_on = False

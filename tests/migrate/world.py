@@ -79,7 +79,7 @@ class World:
             lambda gsn: min(gsn, self.as_of),
             self._token,
             self.settling.__contains__,
-            self.unwatched.take,
+            self.unwatched,
         )
 
     def close(self) -> None:

@@ -46,6 +46,7 @@ class Bench:
             self.zone.make_directory(name, Attributes(0o755, 0, 0, 1))
         self.progress = Progress(str(directory / "progress"))
         self.carrier = Carrier(self.zone, OnExisting.OVERWRITE, is_shared=is_shared)
+        self.carrier.unwatched.take()  # somebody observes it
         self.batches = Batches({RULE: self.carrier}, self.progress, 0)
         self._gsn = 0
 
@@ -185,6 +186,8 @@ def test_files_with_several_names_are_told_of_where_programs_give_them(tmp_path:
 def test_what_cannot_be_remembered_is_lost_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay_unwatched, "UNWATCHED_MAX", 2)
     unwatched = replay_unwatched.Unwatched()
+    unwatched.add_path(b"before anybody asked")
+    assert unwatched.take() == ({}, set(), set(), False)
     unwatched.add_path(b"a")
     unwatched.add_path(b"")
     for _ in range(2):
@@ -195,6 +198,9 @@ def test_what_cannot_be_remembered_is_lost_and_said(monkeypatch: pytest.MonkeyPa
     unwatched.add_place(b"handle", b"d", b"f")
     unwatched.add_path(b"a")
     assert unwatched.take() == ({}, set(), set(), True)
+    assert unwatched.take() == ({}, set(), set(), False)
+    unwatched.end()
+    unwatched.add_path(b"after the last one has asked")
     assert unwatched.take() == ({}, set(), set(), False)
 
 
@@ -229,8 +235,10 @@ def test_where_names_are_given_is_told_of(tmp_path: Path, is_before: bool, count
     assert bench.carrier.unwatched.take().places == {(first, b"d"): names, (second, b"d"): names}
 
 
-def test_where_names_are_given_is_not_asked_where_no_program_is(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_where_names_are_given_is_not_asked_where_nobody_would_look(tmp_path: Path, is_shared: bool) -> None:
+    bench = Bench(tmp_path, is_shared=is_shared)
+    bench.carrier.unwatched.end()
     bench.carry(bench.put(b"d/a"), bench.put(b"d/b"))
     assert not bench.carrier.unwatched.take().places
     assert [call for call in bench.zone.calls if call == ("status", b"d")] == []
