@@ -46,6 +46,8 @@ class Committer:
         while True:
             inode, path = self._files.inode(file.number)
             if inode is None:
+                if await self._orders.until_certain(file.number):
+                    continue  # what has taken its last name may be refused, and it has that again
                 file.end_stream()
                 file.dirty = Dirty(file.size)  # nobody can ever see it but who has it open
                 return

@@ -46,6 +46,10 @@ class Promises(Protocol):
 
     def is_own(self, inode: Inode, seen: int) -> bool: ...
 
+    async def until_certain(self, number: int) -> bool:
+        """Waits where what was promised of an inode is queued, and may be refused yet; whether there was any."""
+        ...
+
 
 class Orders:
     """Submits records and waits for them. `moves` is passed by every change, and alone by what moves directories: the
@@ -91,6 +95,17 @@ class Orders:
     async def now(self, records: Sequence[Record]) -> list[Outcome]:
         """All outcomes, once the records are durable on a majority and this node's namespace shows them."""
         return [outcome for _, outcome in await self.answers(records)]
+
+    async def in_time(self, record: Record) -> list[Outcome]:
+        """As `now`. OSError(EIO) after the time of a soft mount."""
+        try:
+            return await asyncio.wait_for(self.now([record]), self._patience.soft_s)
+        except TimeoutError:
+            raise refused(errno.EIO) from None
+
+    async def until_certain(self, number: int) -> bool:
+        """As `Promises.until_certain`."""
+        return self._promises is not None and await self._promises.until_certain(number)
 
     async def answers(self, records: Sequence[Record]) -> list[tuple[int, Outcome]]:
         """As `now`, with the GSNs."""

@@ -102,18 +102,11 @@ class Pipeline:
             outcome = self._ask(record)
             if outcome.errno == errno.EAGAIN:
                 # Not known here: what is below a directory of the source that is not listed yet.
+                assert isinstance(record, r.Operation)
                 await self.barrier()
-                (outcome,) = await self._now(record)
+                (outcome,) = await self.orders.in_time(meaning(record, self.speculation.aliases.to_real))
             outcomes.append(outcome)
         return outcomes
-
-    async def _now(self, record: Record) -> list[Outcome]:
-        assert isinstance(record, r.Operation)
-        asked = meaning(record, self.speculation.aliases.to_real)
-        try:
-            return await asyncio.wait_for(self.orders.now([asked]), self._patience.soft_s)
-        except TimeoutError:
-            raise refused(errno.EIO) from None
 
     def _ask(self, record: Record) -> Outcome:
         assert not isinstance(record, r.Guarded | r.Observation | r.Control), "a mount asks for operations"
@@ -155,6 +148,12 @@ class Pipeline:
         node has failed, and after the time of a soft mount; what is queued stays so then."""
         if self._queue:
             await self._until(self._queue[-1].number)
+
+    async def until_certain(self, number: int) -> bool:
+        found = any(number in queued.touched or number in queued.concerned for queued in self._queue)
+        if found:
+            await self.barrier()
+        return found
 
     async def _until(self, number: int) -> None:
         if self._is_broken:

@@ -382,6 +382,38 @@ async def test_what_a_refused_rename_would_have_replaced_is_told_of(kernel: Kern
     assert {there.node, mine.node} <= pipeline(kernel).contested
 
 
+@pytest.mark.parametrize("call", ["fsync", "flush"])
+async def test_bytes_of_what_a_refused_rename_would_have_replaced(
+    kernel: Kernel, ground: MachineGround, call: str
+) -> None:
+    """Nobody else could have seen them, had it been done."""
+    for name in (b"mine", b"there"):
+        await write(kernel, name, b"before")
+    await kernel.tree.barrier()
+    file = await kernel.open((await kernel.lookup(b"there")).inode, os.O_RDWR)
+    gate = hold(ground)
+    await file.write(0, b"written")
+    await kernel.rename(b"mine", b"there")
+    elsewhere(ground, r.Unlink, b"/data/mine")
+    told = asyncio.create_task(refusal(getattr(file, call)()))
+    gate.set()
+    await told
+    await file.close()
+    await kernel.tree.barrier()
+    assert ground.content(b"/data/there") == b"written"
+
+
+async def test_bytes_of_what_is_removed_are_nobodys(kernel: Kernel, ground: MachineGround) -> None:
+    file = await write(kernel, b"f", b"before")
+    file = await kernel.open(file.node, os.O_RDWR)
+    await file.write(0, b"written")
+    await kernel.unlink(b"f")
+    await file.close()
+    await kernel.tree.barrier()
+    assert ground.entry(b"/data/f") is None
+    assert [kind for kind, _ in ordered(ground)] == ["CreateFile", "Unlink"]
+
+
 async def test_bytes_are_kept_until_their_record_is_ordered(kernel: Kernel, ground: MachineGround) -> None:
     gate = hold(ground)
     await write(kernel, b"f", b"x")
