@@ -396,6 +396,7 @@ async def test_bytes_of_what_a_refused_rename_would_have_replaced(
     await kernel.rename(b"mine", b"there")
     elsewhere(ground, r.Unlink, b"/data/mine")
     told = asyncio.create_task(refusal(getattr(file, call)()))
+    await until(lambda: bool(pipeline(kernel)._waiting))
     gate.set()
     await told
     await file.close()
