@@ -394,9 +394,9 @@ async def test_bytes_of_what_a_refused_rename_would_have_replaced(
     gate = hold(ground)
     await file.write(0, b"written")
     await kernel.rename(b"mine", b"there")
-    elsewhere(ground, r.Unlink, b"/data/mine")
     told = asyncio.create_task(refusal(getattr(file, call)()))
     await until(lambda: bool(pipeline(kernel)._waiting))
+    elsewhere(ground, r.Unlink, b"/data/mine")
     gate.set()
     await told
     await file.close()
