@@ -194,6 +194,7 @@ class Data:
                 return
             _log.error("what was written to inode %d is lost: %s", file.number, error.strerror)
             self._tree.files.abandon(file)
+            self._tree.inodes.pages_are_lost(file.number)
         self._let_go(file)
 
     async def close(self) -> None:

@@ -421,6 +421,25 @@ async def test_what_could_not_be_committed_after_the_last_close_is_there_for_who
     await kernel.filesystem.close()
 
 
+async def test_the_kernel_does_not_keep_what_was_lost(ground: MachineGround) -> None:
+    """It went through its pages, and the file is as empty as it was made."""
+    kernel = Kernel(ground, Patience(soft_s=1e-9))
+    file = await kernel.create(b"f")
+    await file.write(0, b"bytes")
+    ground.failure = UnavailableError("nobody leads")
+    await file.release()
+    await until(lambda: kernel.tree.files.get(file.node) is None)
+    ground.failure = None
+    again = await kernel.open(file.node)
+    assert not again.keeps_cache
+    assert await again.read() == b""
+    await again.close()
+    third = await kernel.open(file.node)
+    assert third.keeps_cache
+    await third.close()
+    await kernel.filesystem.close()
+
+
 def unreachable(ground: MachineGround, times: int) -> list[int]:
     """So many uploads find too few zones; what they have left."""
     left = [times]
