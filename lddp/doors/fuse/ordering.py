@@ -192,10 +192,10 @@ class Orders:
             self.own.discard(self._own.popleft())
 
     def is_own(self, inode: Inode, seen: int) -> bool:
-        """Whether this mount has asked for what changed an inode last, since GSN `seen`."""
+        """Whether this mount has asked for all that may have changed an inode since GSN `seen`."""
         if self._promises is not None:
             return self._promises.is_own(inode, seen)
-        return inode.version > seen and inode.version in self.own
+        return inode.version > seen and all(gsn in self.own for gsn in range(seen + 1, inode.version + 1))
 
     def told(self, numbers: set[int]) -> None:
         """The kernel knows how these inodes are."""

@@ -170,6 +170,7 @@ class Pipeline:
         """Called after each fold, with the inodes that it has touched."""
         before, self._gsn = self._gsn, self.ground.applied()
         if not self._queue:
+            self._contest(set(map(self.speculation.aliases.to_shown, numbers)))
             return  # the namespace is shown as it is
         self._folds.append((before, self._gsn, set(numbers)))
         self._is_moved = True

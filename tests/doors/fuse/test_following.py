@@ -209,3 +209,23 @@ async def test_a_name_that_another_zone_changed_while_it_was_moved(kernel: Kerne
         await told.elsewhere(r.Rename, b"/data/three", b"/data/two", r.RenameFlag.NONE)
     await exchanging
     assert name(1, b"one") in await told.next()
+
+
+async def test_what_another_zone_has_put_right_before_an_own_change_is_told(
+    told: Told, kernel: Kernel, ground: MachineGround
+) -> None:
+    """Both are found in one look; who changed the file last is not all there is to know."""
+    file = await kernel.create(b"f")
+    await file.write(0, b"mine")
+    await file.close()
+    await told.settled()
+    while not told.is_silent:
+        await told.next()
+    reader = await kernel.open(file.node)
+    assert await reader.read() == b"mine"
+    put_elsewhere(ground, b"/data/f", b"theirs")
+    await kernel.rename(b"f", b"g")
+    await told.settled()
+    assert bytes_of(file.node) in await told.next()
+    assert await reader.read() == b"theirs"
+    await reader.close()
