@@ -7,8 +7,8 @@ elsewhere (a node that pushed them here counts this one among those who have the
 sweep, lets them go.
 
 What other nodes push here for their clients is kept apart in the same way, by the names of those uploads: where the
-record of one is refused its node says so. These claims keep nobody from dropping the bytes: once a record names them,
-they are its effects' to let go.
+record of one is refused its node says so. These claims end as soon as any record names the bytes: its effects let them
+go then.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from lddp.core import effects as e
@@ -66,17 +66,22 @@ class Carrier:
     def carry(self, effect: e.Effect, source: ContentSource | None) -> None:
         """Does what the effect says; a PutFileEffect without a source is passed over. OSError where the filesystem
         refuses for a reason that may go away; a name that is missing is drift, noted, and does not stop the zone."""
-        if not (self.is_shared and self.unwatched.is_on):
+        if self._is_noted:
+            with self._noting_places(getattr(effect, "path", b""), getattr(effect, "to", b"")):
+                self._carry(effect, source)
+        else:
             self._carry(effect, source)
-            return
-        with self._noting_places(getattr(effect, "path", b""), getattr(effect, "to", b"")):
-            self._carry(effect, source)
+
+    @property
+    def _is_noted(self) -> bool:
+        """Whether somebody looks for what programs have done meanwhile."""
+        return self.is_shared and self.unwatched.is_on
 
     @contextmanager
     def _noting_places(self, *paths: bytes) -> Iterator[None]:
         """A program may move the directory in which a name is given or taken: it is noted as it was found before, and
         after. What is in the root is there in any case."""
-        names = [path.rpartition(b"/") for path in paths if b"/" in path]
+        names = [path.rpartition(b"/") for path in paths if b"/" in path] if self._is_noted else []
 
         def note() -> None:
             for directory, _, name in names:
@@ -117,11 +122,7 @@ class Carrier:
         """Puts plain files, in order; how many. The next one is to be carried by itself, which tells why."""
         self.touched.update(parent_of(effect.path) for effect, _ in files)
         new = [NewFile(effect.path, effect.attributes, source) for effect, source in files]
-        with (
-            self._noting_places(*(file.path for file in new))
-            if self.is_shared and self.unwatched.is_on
-            else nullcontext()
-        ):
+        with self._noting_places(*(file.path for file in new)):
             done, _ = self.zone.put_files(new)
         self.bytes_written += sum(effect.content.size for effect, _ in files[:done])
         return done

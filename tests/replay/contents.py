@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from blake3 import blake3
 
 from lddp.core.records import Content
 from lddp.errors import UnavailableError
+from tests.fakes.blobs import Blobs
 from tests.fakes.zone import Bytes
-
-_Key = tuple[bytes, bool]
 
 
 class Asked(NamedTuple):
@@ -49,19 +47,16 @@ class Blob:
             self._store.blobs.pop(self._key, None)
 
 
-class Contents:
+class Contents(Blobs):
     """Implements `ports.ContentStore`, and what `Retained` uses of a store. `asked` are the fetches under way. The
     blobs outlive a process; what it keeps and fetches does not."""
 
     def __init__(self) -> None:
-        self.blobs: dict[_Key, bytes] = {}
-        self.keeps: Counter[_Key] = Counter()
+        super().__init__({})
         self.asked: list[Asked] = []
-        self.is_expected: Callable[[Content], bool] = lambda _content: False
-        self._refused: list[Content] = []
 
     def restart(self) -> None:
-        self.keeps.clear()
+        self.forget()
         self.asked.clear()
 
     def open(self, content: Content) -> Bytes | Blob | None:
@@ -81,30 +76,6 @@ class Contents:
                 self.asked.remove(asked)
         assert blake3(data).digest() == content.digest
         self.blobs[content.digest, content.sealed] = data
-
-    def keep(self, content: Content) -> None:
-        self.keeps[content.digest, content.sealed] += 1
-
-    def unkeep(self, content: Content) -> None:
-        assert self.keeps[content.digest, content.sealed] > 0
-        self.keeps[content.digest, content.sealed] -= 1
-
-    def release(self, content: Content) -> None:
-        if self.is_needed(content):
-            self._refused.append(content)
-        else:
-            self.blobs.pop((content.digest, content.sealed), None)
-
-    def is_needed(self, content: Content) -> bool:
-        return self.keeps[content.digest, content.sealed] > 0 or self.is_expected(content)
-
-    def release_refused(self) -> None:
-        refused, self._refused = self._refused, []
-        for content in refused:
-            self.release(content)
-
-    def named(self, content: Content) -> None:
-        """There are no claims here."""
 
     def release_pack(self, pack_id: bytes) -> None:
         """There are no packs here."""

@@ -7,7 +7,6 @@ the zone's own file, which may have other bytes by now, and then it fails.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from blake3 import blake3
@@ -16,11 +15,11 @@ from lddp.content.push import Pushed
 from lddp.content.source import BytesSource
 from lddp.core.records import Content
 from lddp.errors import UnavailableError
+from tests.fakes.blobs import Blobs, Key
 from tests.sim.files import Descriptors
 from tests.sim.loop import Process
 from tests.sim.network import Network
 
-_Key = tuple[bytes, bool]
 RECENT_BYTES_MAX = 4096
 """So little that a peer that was away does not find all of them."""
 Locate = Callable[[Content, int], int | None]
@@ -55,22 +54,19 @@ class Blob:
             self._store.blobs.pop(self.key, None)
 
 
-class SimulatedStore:
+class SimulatedStore(Blobs):
     """Implements `ports.ContentStore` and what else production uses of the store, for one process. `blobs` are on the
     node's disk and outlive it."""
 
     def __init__(
-        self, name: str, blobs: dict[_Key, bytes], process: Process, network: Network, descriptors: Descriptors
+        self, name: str, blobs: dict[Key, bytes], process: Process, network: Network, descriptors: Descriptors
     ) -> None:
+        super().__init__(blobs)
         self.name = name
-        self.blobs = blobs
         self.packs: dict[bytes, bytes] = {}
-        self.keeps: Counter[_Key] = Counter()
         self.peers: dict[str, SimulatedStore] = {}
         self.locate: Locate = lambda _content, _inode: None
         self.doubt: Callable[[int], None] = lambda _inode: None
-        self.is_expected: Callable[[Content], bool] = lambda _content: False
-        self._refused: list[Content] = []
         self.unavailable = 0
         self._recent: list[bytes] = []
         self._process = process
@@ -111,30 +107,6 @@ class SimulatedStore:
         self._recent.append(pack_id)
         while sum(len(self.packs.get(one, b"")) for one in self._recent) > RECENT_BYTES_MAX:
             self.packs.pop(self._recent.pop(0), None)
-
-    def keep(self, content: Content) -> None:
-        self.keeps[content.digest, content.sealed] += 1
-
-    def unkeep(self, content: Content) -> None:
-        assert self.keeps[content.digest, content.sealed] > 0, "unkeep without keep"
-        self.keeps[content.digest, content.sealed] -= 1
-
-    def release(self, content: Content) -> None:
-        if self.is_needed(content):
-            self._refused.append(content)
-        else:
-            self.blobs.pop((content.digest, content.sealed), None)
-
-    def is_needed(self, content: Content) -> bool:
-        return self.keeps[content.digest, content.sealed] > 0 or self.is_expected(content)
-
-    def release_refused(self) -> None:
-        refused, self._refused = self._refused, []
-        for content in refused:
-            self.release(content)
-
-    def named(self, content: Content) -> None:
-        """There are no claims here."""
 
     def release_pack(self, pack_id: bytes) -> None:
         self.packs.pop(pack_id, None)
