@@ -86,12 +86,23 @@ class Status(NamedTuple):
     handle: bytes
 
 
+class Takeable(Protocol):
+    """A file of a content's bytes that may become the zone's."""
+
+    path: str
+
+    def moving(self) -> AbstractContextManager[bool]:
+        """Around the move alone. True where the file may still be moved: nobody needs it, and no other comes to be
+        there, until the end."""
+        ...
+
+
 class ContentSource(Protocol):
     """Bytes of one content at this node, ready to be put in place."""
 
     size: int
 
-    def path_to_take(self) -> str | None:
+    def to_take(self) -> Takeable | None:
         """A file on the zone's own filesystem that holds exactly these bytes and may be moved away, or None."""
         ...
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator
+from typing import Self
 
 from blake3 import blake3
 
@@ -36,7 +39,7 @@ class BytesSource:
             self.check()
         return self._data
 
-    def path_to_take(self) -> str | None:
+    def to_take(self) -> None:
         return None
 
     def open_to_clone(self) -> int | None:
@@ -50,20 +53,28 @@ class BytesSource:
 class FileSource:
     """A blob: its bytes were hashed while they arrived, and nobody else writes to the store."""
 
-    __slots__ = ("_may_take", "_path", "size")
+    __slots__ = ("_lock", "_may_take", "path", "size")
 
-    def __init__(self, path: str, size: int, may_take: Callable[[], bool]) -> None:
-        self._path = path
+    def __init__(self, path: str, size: int, may_take: Callable[[], bool], lock: threading.Lock) -> None:
+        """`may_take` is asked with the `lock` that is held while blobs come, and without."""
+        self.path = path
         self._may_take = may_take
+        self._lock = lock
         self.size = size
 
-    def path_to_take(self) -> str | None:
-        return self._path if self._may_take() else None
+    def to_take(self) -> Self | None:
+        return self if self._may_take() else None
+
+    @contextlib.contextmanager
+    def moving(self) -> Iterator[bool]:
+        """`Takeable`. Nobody brings the same bytes meanwhile, and is told that they are here."""
+        with self._lock:
+            yield self._may_take()
 
     def descriptor(self) -> int:
         """Open for reading; the caller closes it."""
         try:
-            return os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise UnavailableError("the content was taken or released meanwhile; fetch it again") from None
 
@@ -78,7 +89,7 @@ class FileSource:
         descriptor = self.descriptor()
         try:
             if os.fstat(descriptor).st_size != self.size:
-                raise CorruptError(f"{self._path} does not have {self.size} bytes; fetch it again from another node")
+                raise CorruptError(f"{self.path} does not have {self.size} bytes; fetch it again from another node")
             yield from stretches(descriptor, 0, self.size)
         finally:
             os.close(descriptor)

@@ -221,7 +221,7 @@ class Store:
             logger.warning("blob %s has %d bytes, not %d; it is fetched again", name, size, content.size)
             remove(path)
             return None
-        return FileSource(path, size, lambda: not self._is_needed(content, name))
+        return FileSource(path, size, lambda: not self._is_needed(content, name), self._lock)
 
     def _is_needed(self, content: Content, name: str) -> bool:
         """Whether a blob must stay here."""

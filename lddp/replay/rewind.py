@@ -60,7 +60,7 @@ class _Empty:
 
     size = 0
 
-    def path_to_take(self) -> str | None:
+    def to_take(self) -> None:
         return None
 
     def open_to_clone(self) -> int | None:

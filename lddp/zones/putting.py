@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 
 from lddp.core.records import Attributes
-from lddp.ports import ContentSource, Status
+from lddp.ports import ContentSource, Status, Takeable
 from lddp.zones.attributes import Shortfalls, apply_attributes
 from lddp.zones.filling import fill_new
 from lddp.zones.looking import Looker
@@ -28,7 +28,7 @@ class InMemory:
         self._data = data
         self.size = len(data)
 
-    def path_to_take(self) -> str | None:
+    def to_take(self) -> None:
         return None
 
     def open_to_clone(self) -> int | None:
@@ -50,9 +50,9 @@ class Putter:
 
     def put(self, path: bytes, attributes: Attributes, source: ContentSource, look: bool) -> Status | None:
         """`ZoneFilesystem.put_file`."""
-        taken = source.path_to_take()
+        taken = source.to_take()
         if taken is not None:
-            status = self._take(path, attributes, os.fsencode(taken), source.size)
+            status = self._take(path, attributes, taken, source.size)
             if status is not None:
                 return status
         temporary = self._staging.new_name()
@@ -93,10 +93,11 @@ class Putter:
         apply_attributes(descriptor, found, attributes, path, self._shortfalls, has_xattrs=False)
         return False
 
-    def _take(self, path: bytes, attributes: Attributes, taken: bytes, size: int) -> Status | None:
+    def _take(self, path: bytes, attributes: Attributes, taken: Takeable, size: int) -> Status | None:
         """Moves a file into place; None if it is not one that can be moved, or not there any more."""
+        from_path = os.fsencode(taken.path)
         try:
-            descriptor = os.open(taken, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(from_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         try:
@@ -105,16 +106,32 @@ class Putter:
             movable = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_dev == self._staging.device
             if not movable or found.st_size != size:
                 return None
+            is_moved = False
             try:
                 apply_attributes(descriptor, found, attributes, path, self._shortfalls)
-                with self._root.place(path) as place:
-                    self._staging.move(AT_FDCWD, taken, place.fd, place.name)
+                with self._root.place(path) as place, taken.moving() as may_move:
+                    if may_move and _is_at(from_path, found):
+                        aside = self._staging.replace(AT_FDCWD, from_path, place.fd, place.name)
+                        is_moved = True
+                if not is_moved:
+                    return None
             except OSError as error:
-                # As it was, so that it can be read and taken another time.
-                os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
                 if error.errno == errno.EXDEV:  # the same filesystem, but mounted twice
                     return None
                 raise
+            finally:
+                if not is_moved:  # as it was, so that it can be read and taken another time
+                    os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
+            if aside is not None:
+                self._staging.discard(aside)
             return self._looker.status_of(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _is_at(path: bytes, file: os.stat_result) -> bool:
+    """Whether the name is still this file's: another one of the same bytes may have come there since."""
+    try:
+        return os.path.samestat(os.lstat(path), file)
+    except FileNotFoundError:
+        return False

@@ -76,9 +76,15 @@ class Staging:
 
     def move(self, directory: int, name: bytes, to_directory: int, to_name: bytes) -> None:
         """Renames, with whatever is in the way, a full directory included, taken away first and removed after."""
+        aside = self.replace(directory, name, to_directory, to_name)
+        if aside is not None:
+            self.discard(aside)
+
+    def replace(self, directory: int, name: bytes, to_directory: int, to_name: bytes) -> bytes | None:
+        """As `move`, but returns the temporary name of what the caller has yet to discard, which may take long."""
         try:
             _rename(directory, name, to_directory, to_name)
-            return
+            return None
         except OSError as error:
             if error.errno not in _IN_THE_WAY:
                 raise
@@ -90,7 +96,7 @@ class Staging:
         except BaseException:
             _rename(self.temporary, aside, to_directory, to_name)
             raise
-        self.discard(aside)
+        return aside
 
     def put(self, temporary: bytes, directory: int, name: bytes) -> None:
         """Moves a finished temporary object that is not a directory into place, atomically also over a directory."""

@@ -137,7 +137,7 @@ class Worker:
         described = []
         for path, attributes, source in files:
             size = source.size
-            if end + size > start + REQUEST_BYTES or source.path_to_take() is not None:
+            if end + size > start + REQUEST_BYTES or source.to_take() is not None:
                 break
             data = _whole(source)
             if data is None:

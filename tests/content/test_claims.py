@@ -116,7 +116,7 @@ def test_what_is_released_stays_for_an_upload_that_is_undecided(store: Store) ->
         content = upload(store, LARGE, "a")
         source = store.open(content)
         assert isinstance(source, FileSource)
-        assert source.path_to_take() is None, "nor does a zone take it for its file"
+        assert source.to_take() is None, "nor does a zone take it for its file"
         store.release(content)
         assert store.open(content, share=False) is not None
         if is_refused:
@@ -162,11 +162,11 @@ def test_effects_let_go_of_what_another_node_pushed(store: Store) -> None:
     content = push(store, LARGE, b"a")
     source = store.open(content)
     assert isinstance(source, FileSource)
-    assert source.path_to_take() is None
+    assert source.to_take() is None
     store.release(content)
     assert store.usage().blobs == 1, "the other node counts on it"
     store.named(content)
-    assert source.path_to_take() is not None
+    assert source.to_take() is not None
     store.release_refused()
     assert store.usage().blobs == 0
     push(store, LARGE, b"b")

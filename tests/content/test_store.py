@@ -106,13 +106,13 @@ def test_a_kept_blob_is_not_to_be_taken(store: Store) -> None:
     assert source is not None
     store.keep(content)
     store.keep(content)
-    assert source.path_to_take() is None
+    assert source.to_take() is None
     store.unkeep(content)
-    assert source.path_to_take() is None
+    assert source.to_take() is None
     store.unkeep(content)
-    path = source.path_to_take()
-    assert path is not None
-    os.rename(path, os.path.join(store.directory, "taken"))
+    taken = source.to_take()
+    assert taken is not None
+    os.rename(taken.path, os.path.join(store.directory, "taken"))
     assert store.open(content) is None
     with pytest.raises(UnavailableError):
         list(source.chunks())
@@ -202,14 +202,14 @@ def test_what_others_need_is_neither_dropped_nor_taken(store: Store, by: str) ->
         store.is_expected = blob.__eq__
     source = store.open(blob)
     assert isinstance(source, FileSource)
-    assert source.path_to_take() is None
+    assert source.to_take() is None
     store.release(blob)
     assert store.open(blob) is not None
     if by == "kept":
         store.unkeep(blob)
     else:
         store.is_expected = lambda _content: False
-    assert source.path_to_take() is not None
+    assert source.to_take() is not None
     store.release(blob)
     assert store.open(blob) is None
 

@@ -12,6 +12,7 @@ import pytest
 
 from lddp.content import give
 from lddp.content.frames import Connection, Type
+from lddp.content.source import FileSource
 from lddp.core.records import Content
 from lddp.errors import FormatError, LimitError, UnavailableError
 
@@ -158,8 +159,8 @@ async def test_sparse_files_stay_sparse(world: World, handover: bool) -> None:
     assert peers == {"b"}
     source = b.store.open(Content(digest, size))
     assert source is not None
-    taken = source.path_to_take()
-    assert taken is not None
+    assert isinstance(source, FileSource)
+    taken = source.path
     assert os.stat(taken).st_blocks * 512 < MIB and os.stat(taken).st_size == size
     assert b.traffic["client"].received < MIB
     assert os.pread(os.open(taken, os.O_RDONLY), 21, 600 * MIB) == b"end of the first hole"
@@ -167,7 +168,7 @@ async def test_sparse_files_stay_sparse(world: World, handover: bool) -> None:
         c = await world.node("c")
         await c.store.fetch(Content(digest, size), 1, ["b"])
         source = c.store.open(Content(digest, size))
-        assert source is not None and os.stat(source.path_to_take() or "").st_blocks * 512 < MIB
+        assert isinstance(source, FileSource) and os.stat(source.path).st_blocks * 512 < MIB
         assert c.traffic["b"].pulled < MIB
 
 
@@ -480,8 +481,8 @@ async def test_a_blob_taken_while_it_is_found_is_not_here(world: World, monkeypa
     a, b = await world.node("a"), await world.node("b")
     content = put(b.store, os.urandom(50_000))
     source = b.store.open(content)
-    assert source is not None
-    path = Path(source.path_to_take() or "")
+    assert isinstance(source, FileSource)
+    path = Path(source.path)
     monkeypatch.setattr(b.store, "open", lambda _: path.rename(world.directory / "x") and source)
     with pytest.raises(UnavailableError):
         await a.store.fetch(content, 1, ["b"])

@@ -10,7 +10,7 @@ from typing import Self
 
 from lddp.core.records import Attributes, Kind, Xattrs
 from lddp.errors import LddpError
-from lddp.ports import ContentSource, NewFile, Status
+from lddp.ports import ContentSource, NewFile, Status, Takeable
 from lddp.zones.attributes import Shortfalls
 
 
@@ -21,7 +21,7 @@ class Bytes:
         self.pieces = [(0, data)] if pieces is None else pieces
         self.size = size if size >= 0 else max((at + len(piece) for at, piece in self.pieces), default=0)
 
-    def path_to_take(self) -> str | None:
+    def to_take(self) -> Takeable | None:
         return None
 
     def open_to_clone(self) -> int | None:

@@ -30,7 +30,7 @@ class Blob:
         self._key = (content.digest, content.sealed)
         self.size = content.size
 
-    def path_to_take(self) -> str | None:
+    def to_take(self) -> None:
         return None
 
     def open_to_clone(self) -> int | None:

@@ -46,7 +46,7 @@ async def test_a_zone_that_was_away_finds_what_was_changed_in_part_since(bench: 
     bench.assert_equal()
     held = bench.store.open(large)
     assert held is not None, "the file holds other bytes now; the others have to ask the store"
-    assert held.path_to_take() is None
+    assert held.to_take() is None
 
     await bench.end()
     bench.progress.close()

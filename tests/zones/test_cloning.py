@@ -38,7 +38,7 @@ class Place:
 
     def source(self) -> ContentSource:
         source = self.store.open(self.content)
-        assert source is not None and source.path_to_take() is None
+        assert source is not None and source.to_take() is None
         return source
 
     def used(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lddp.core.records import Kind
+from lddp.ports import Takeable
 from lddp.zones import syscalls
 from lddp.zones.filling import data_extents
 from lddp.zones.looking import identity
@@ -23,11 +25,15 @@ class Taken(Bytes):
 
     def __init__(self, path: Path, data: bytes) -> None:
         super().__init__(data)
-        self.path = path
+        self.path = str(path)
         path.write_bytes(data)
 
-    def path_to_take(self) -> str | None:
-        return str(self.path)
+    def to_take(self) -> Takeable:
+        return self
+
+    @contextlib.contextmanager
+    def moving(self) -> Iterator[bool]:
+        yield True
 
 
 class Broken(Bytes):
@@ -100,10 +106,10 @@ def test_taking_a_file(posix: PosixZone, tmp_path: Path) -> None:
             posix.put_file(b"d/f", attributes(), Bytes(b""))
         content = Taken(tmp_path / "content", b"data")
         os.setxattr(content.path, b"user.stray", b"1")
-        inode = content.path.stat().st_ino
+        inode = os.stat(content.path).st_ino
         status = posix.put_file(target, attributes(0o6711, 5), content)
         assert (status.inode, status.mode, status.mtime_ns) == (inode, 0o6711, 5)
-        assert not content.path.exists()
+        assert not os.path.exists(content.path)
         assert read(posix, target) == b"data"
         assert posix.xattrs(target) == ()
 
@@ -112,7 +118,7 @@ def test_a_file_with_two_names_is_copied(posix: PosixZone, tmp_path: Path) -> No
     content = Taken(tmp_path / "content", b"data")
     os.link(content.path, tmp_path / "second")
     status = posix.put_file(b"f", attributes(), content)
-    assert (status.links, content.path.read_bytes()) == (1, b"data")
+    assert (status.links, Path(content.path).read_bytes()) == (1, b"data")
 
 
 @root_only
@@ -120,8 +126,8 @@ def test_what_cannot_be_put_is_not_lost(posix: PosixZone, tmp_path: Path) -> Non
     content = Taken(tmp_path / "content", b"data")
     with pytest.raises(FileNotFoundError):
         posix.put_file(b"none/f", attributes(0o000), content)
-    assert content.path.read_bytes() == b"data"
-    assert content.path.stat().st_mode & 0o777 != 0
+    assert Path(content.path).read_bytes() == b"data"
+    assert os.stat(content.path).st_mode & 0o777 != 0
 
 
 def test_a_broken_source_leaves_nothing(posix: PosixZone) -> None:

@@ -1,0 +1,106 @@
+"""A blob that becomes the zone's file, while somebody brings the same bytes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lddp.content.source import FileSource
+from lddp.content.store import Store
+from lddp.core.records import Content
+from lddp.errors import UnavailableError
+from lddp.ports import Takeable
+from lddp.zones.posix import PosixZone
+from tests.zones.conftest import attributes, read
+
+DATA = bytes(range(256)) * 100
+
+
+class Meanwhile:
+    """A content's source, and the file to take of it. Something happens right before the move."""
+
+    def __init__(self, source: FileSource, happens: Callable[[], object]) -> None:
+        self._source = source
+        self._happens = happens
+        self.path = source.path
+        self.size = source.size
+        self.open_to_clone = source.open_to_clone
+        self.chunks = source.chunks
+
+    def to_take(self) -> Takeable:
+        assert self._source.to_take() is not None
+        return self
+
+    @contextlib.contextmanager
+    def moving(self) -> Iterator[bool]:
+        self._happens()
+        with self._source.moving() as may_move:
+            yield may_move
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(tmp_path / "content")
+    yield made
+    made.close()
+
+
+def arrive(store: Store) -> Content:
+    """As from another node."""
+    arrival = store.arrival()
+    arrival.write([DATA])
+    digest = arrival.seal()
+    store.publish(arrival, digest)
+    return Content(digest, len(DATA))
+
+
+def upload(store: Store) -> None:
+    with store.writer("client") as writer:
+        writer.write(DATA)
+        writer.commit(sync=False)
+
+
+def put(posix: PosixZone, store: Store, happens: Callable[[Content], object]) -> Content:
+    content = arrive(store)
+    source = store.open(content)
+    assert isinstance(source, FileSource)
+    status = posix.put_file(b"f", attributes(0o641, 5), Meanwhile(source, lambda: happens(content)))
+    assert (read(posix, b"f"), status.mode, status.mtime_ns) == (DATA, 0o641, 5)
+    return content
+
+
+def test_nobody_else_needs_it(posix: PosixZone, store: Store) -> None:
+    assert store.open(put(posix, store, lambda _: None)) is None
+
+
+def test_an_upload_of_the_same_bytes_keeps_its_copy(posix: PosixZone, store: Store) -> None:
+    content = put(posix, store, lambda _: upload(store))
+    store.release(content)
+    found = store.open(content)
+    assert found is not None, "no other node may have what the client was promised"
+    assert b"".join(bytes(piece) for _, piece in found.chunks()) == DATA
+
+
+def test_who_keeps_it_has_it(posix: PosixZone, store: Store) -> None:
+    content = put(posix, store, store.keep)
+    blob = Path(store.directory, "blobs", content.digest.hex())
+    assert blob.stat().st_mode & 0o777 == 0o600, "as it was"
+    store.unkeep(content)
+    source = store.open(content)
+    assert source is not None
+    inode = blob.stat().st_ino
+    assert posix.put_file(b"g", attributes(), source).inode == inode
+
+
+def test_the_file_that_was_given_its_attributes_is_the_one_that_is_moved(posix: PosixZone, store: Store) -> None:
+    """The same bytes come once more, and lie where it lay."""
+    assert store.open(put(posix, store, lambda _: arrive(store))) is not None
+
+
+def test_what_is_dropped_meanwhile_is_fetched_again(posix: PosixZone, store: Store) -> None:
+    with pytest.raises(UnavailableError):
+        put(posix, store, store.release)
+    assert posix.list(b"") == []
