@@ -7,12 +7,13 @@ import errno
 import os
 import stat
 import struct
+from collections.abc import Sequence
 
 import pytest
 
 from lddp.core import records as r
 from lddp.core.records import Content, OperationId, Put
-from lddp.doors.fuse import committing, protocol
+from lddp.doors.fuse import committing, protocol, wire
 from lddp.doors.fuse.ground import Patience
 from lddp.doors.fuse.protocol import Opcode, SetAttribute
 from lddp.errors import OutcomeUnknownError, UnavailableError
@@ -437,6 +438,29 @@ async def test_the_kernel_does_not_keep_what_was_lost(ground: MachineGround) -> 
     third = await kernel.open(file.node)
     assert third.keeps_cache
     await third.close()
+    await kernel.filesystem.close()
+
+
+@pytest.mark.parametrize("valid", [S.MTIME, S.SIZE])
+async def test_the_kernel_is_told_where_a_part_may_be_done(ground: MachineGround, valid: SetAttribute) -> None:
+    """Who writes has the time or the size that was chosen, and the call failed."""
+    kernel = Kernel(ground, Patience(soft_s=1e-9))
+    told: list[tuple[bytes, ...]] = []
+
+    async def tell(notices: list[Sequence[bytes]]) -> None:
+        told.extend(tuple(notice) for notice in notices)
+
+    kernel.tree.tell = tell
+    file = await kernel.create(b"f")
+    await file.write(0, b"bytes")
+    before = await kernel.stat(file.node)
+    ground.failure = UnavailableError("nobody leads")
+    assert await number(kernel.setattr(file.node, valid, mtime_ns=5, size=2)) == errno.EIO
+    after = await kernel.stat(file.node)
+    assert (before.size, before.mtime_ns) != (after.size, after.mtime_ns)
+    assert told == [tuple(wire.inode_notice(file.node, -1))]
+    ground.failure = None
+    await file.close()
     await kernel.filesystem.close()
 
 
