@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
-from lddp.core.records import Content, OperationId, Record
-from lddp.errors import LddpError, UnavailableError
+from lddp.core.records import OperationId, Record
+from lddp.errors import LddpError, OutcomeUnknownError, UnavailableError
 from lddp.gateway import NO_ZONE, Applied
 from tests.sim.checks import Call
 from tests.sim.loop import Process
 from tests.sim.node import Machine, Node
+from tests.sim.uploads import Upload, abort_all, use_all
 from tests.sim.visible import check_acknowledged
 from tests.sim.world import World
 
-QUORUM_ZONES_MIN = 3
 ON_THE_WAY_S = (0.0001, 0.003)
 Make = Callable[[OperationId, int], tuple[Record, dict[bytes, bytes]]]
 """(id, zone) -> a record, and the bytes by digest of contents that are not in it."""
@@ -95,31 +96,31 @@ class Client:
     async def _serve(
         self, node: Node, record: Record, contents: dict[bytes, bytes], answer: asyncio.Future[Applied]
     ) -> None:
+        uploads: list[Upload] = []
         try:
-            for data in contents.values():
-                await self._upload(node, data)
-            applied = await node.submit(record, self.patience_s * 0.9)
+            try:
+                for data in contents.values():
+                    await self._upload(node, data, uploads)
+                applied = await node.submit(record, self.patience_s * 0.9, partial(use_all, uploads))
+            except OutcomeUnknownError:
+                raise  # the record may come yet, and need the bytes
+            except LddpError:
+                await abort_all(uploads)
+                raise
+            if applied.outcome.errno:
+                await abort_all(uploads)
             check_acknowledged(node, record, applied)
         except LddpError as error:
             self._tell(node.process, answer.set_exception, answer, error)
         else:
             self._tell(node.process, answer.set_result, answer, applied)
 
-    async def _upload(self, node: Node, data: bytes) -> None:
-        """As `node.uploads`: with three or more zones a majority has the bytes first."""
-        content: Content = node.store.add(data)
+    async def _upload(self, node: Node, data: bytes, uploads: list[Upload]) -> None:
         rule = node.trees.rules.get(self._rule)
         if rule is None:
             raise UnavailableError("this node does not know the rule yet")
-        zones = len(rule.members)
-        enough = zones // 2 if zones >= QUORUM_ZONES_MIN else 0
-        peers = node.peers_of(rule)
-        self.random.shuffle(peers)
-        if self.random.random() < 0.5:
-            del peers[enough:]  # the others were slow, and pull it
-        taken = await node.pusher.push_blob(content, data, peers)
-        if len(taken) < enough:
-            raise UnavailableError(f"{len(taken)} other zones took the bytes, {enough} are needed")
+        uploads.append(upload := Upload(node, rule, data))
+        await upload.spread(self.random)
 
     async def _barrier(self, node: Node, answer: asyncio.Future[int]) -> None:
         try:

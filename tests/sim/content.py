@@ -15,7 +15,7 @@ from lddp.content.push import Pushed
 from lddp.content.source import BytesSource
 from lddp.core.records import Content
 from lddp.errors import UnavailableError
-from tests.fakes.blobs import Blobs, Key
+from tests.fakes.blobs import Blobs, Key, key_of
 from tests.sim.files import Descriptors
 from tests.sim.loop import Process
 from tests.sim.network import Network
@@ -31,7 +31,7 @@ class Blob:
     def __init__(self, store: SimulatedStore, content: Content) -> None:
         self._store = store
         self._content = content
-        self.key = (content.digest, content.sealed)
+        self.key = key_of(content)
         self.size = content.size
 
     def to_take(self) -> None:
@@ -67,6 +67,8 @@ class SimulatedStore(Blobs):
         self.peers: dict[str, SimulatedStore] = {}
         self.locate: Locate = lambda _content, _inode: None
         self.doubt: Callable[[int], None] = lambda _inode: None
+        self.is_named: Callable[[bytes], bool] = lambda _digest: False
+        """Whether effects that are still to be carried out name it."""
         self.unavailable = 0
         self._recent: list[bytes] = []
         self._process = process
@@ -75,7 +77,7 @@ class SimulatedStore(Blobs):
 
     # -- at this node -----------------------------------------------------------------------------------------------
 
-    def open(self, content: Content) -> BytesSource | Blob | None:
+    def open(self, content: Content, *, share: bool = True) -> BytesSource | Blob | None:
         if content.inline is not None:
             return BytesSource(content, content.inline)
         if not content.size and content.sealed:
@@ -83,13 +85,15 @@ class SimulatedStore(Blobs):
         pack = self.packs.get(content.pack) if content.pack else None
         if pack is not None:
             return BytesSource(content, pack[content.offset : content.offset + content.size])
-        return Blob(self, content) if (content.digest, content.sealed) in self.blobs else None
+        if share:
+            self.share(content)
+        return Blob(self, content) if key_of(content) in self.blobs else None
 
-    def add(self, data: bytes) -> Content:
+    def add(self, data: bytes, upload: object) -> Content:
         """Bytes of a client, as a blob."""
         content = Content(blake3(data).digest(), len(data))
         self._process.point()
-        self.blobs[content.digest, True] = data
+        self.publish(content, data, upload=upload)
         return content
 
     def save(self, content: Content, descriptor: int) -> bool:
@@ -99,7 +103,7 @@ class SimulatedStore(Blobs):
             if blake3(data).digest() != content.digest:
                 return False
             self._process.point()
-            self.blobs[content.digest, True] = data
+            self.publish(content, data)
         return True
 
     def keep_recent(self, pack_id: bytes, data: bytes) -> None:
@@ -118,10 +122,14 @@ class SimulatedStore(Blobs):
         self.packs.setdefault(pack_id, data)
         return True
 
-    def take_blob(self, content: Content, data: bytes) -> bool:
+    def take_blob(self, content: Content, data: bytes, upload: bytes = b"") -> bool:
         self._process.point()
-        self.blobs[content.digest, content.sealed] = data
+        self.publish(content, data, pushed=upload)
         return True
+
+    def take_back_pushed(self, digest: bytes, upload: bytes) -> None:
+        """As `content.take` with a FORGET."""
+        self.take_back(Content(digest, 0), upload, is_needed=self.is_named(digest))
 
     def give(self, content: Content, inode: int) -> bytes | None:
         """From the store, or from the file that is believed to hold the bytes."""
@@ -171,6 +179,9 @@ class SimulatedPusher:
         self._store = store
         self._network = network
         self._descriptors = descriptors
+        self._behind: dict[asyncio.Task[bool], tuple[str, bytes]] = {}
+        """Peers and uploads of the pushes that go on when enough have the bytes."""
+        self._forgetting: set[asyncio.Task[None]] = set()
 
     async def push_pack(
         self, pack_id: bytes, data: bytes, _durable: bool, to: Sequence[str], *, enough: int | None = None
@@ -200,17 +211,50 @@ class SimulatedPusher:
             return Pushed(content.digest, found, set())
         return Pushed(content.digest, size, await self.push_blob(content, data, to))
 
-    async def push_blob(self, content: Content, data: bytes, to: Sequence[str]) -> set[str]:
-        return await self._push(to, lambda peer: peer.take_blob(content, data), len(data))
+    async def push_blob(
+        self, content: Content, data: bytes, to: Sequence[str], *, enough: int | None = None, upload: bytes = b""
+    ) -> set[str]:
+        return await self._push(to, lambda peer: peer.take_blob(content, data, upload), len(data), enough, upload)
 
-    async def _push(self, to: Sequence[str], take: Callable[[SimulatedStore], bool], size: int) -> set[str]:
-        """The peers that have it now."""
+    async def _push(
+        self,
+        to: Sequence[str],
+        take: Callable[[SimulatedStore], bool],
+        size: int,
+        enough: int | None = None,
+        upload: bytes = b"",
+    ) -> set[str]:
+        """The peers that have it, when `enough` of them or all have answered. As in production, the others' go on."""
+        tasks = {asyncio.create_task(self._request(name, take, size)): name for name in to}
+        pending, have = set(tasks), set[str]()
+        while pending and (enough is None or len(have) < enough):
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            have |= {tasks[task] for task in done if task.result()}
+        for task in tasks:
+            if task in pending:
+                self._behind[task] = tasks[task], upload
+                task.add_done_callback(self._behind.pop)
+        return have
 
-        async def push(name: str) -> bool:
-            try:
-                return await self._network.request(self._store.name, name, lambda: take(self._store.peers[name]), size)
-            except UnavailableError:
-                return False
+    async def _request(self, name: str, take: Callable[[SimulatedStore], bool], size: int) -> bool:
+        try:
+            return await self._network.request(self._store.name, name, lambda: take(self._store.peers[name]), size)
+        except UnavailableError:
+            return False
 
-        taken = await asyncio.gather(*(push(name) for name in to))
-        return {name for name, came in zip(to, taken, strict=True) if came}
+    def forget(self, digest: bytes, upload: bytes, peers: Sequence[str]) -> None:
+        """As `Pusher.forget`."""
+        task = asyncio.create_task(self._forget(digest, upload, peers))
+        self._forgetting.add(task)
+        task.add_done_callback(self._forgetting.discard)
+
+    async def _forget(self, digest: bytes, upload: bytes, peers: Sequence[str]) -> None:
+        def forget(peer: SimulatedStore) -> bool:
+            peer.take_back_pushed(digest, upload)
+            return True
+
+        behind = [task for task, (_, other) in self._behind.items() if other == upload]
+        if behind:
+            await asyncio.wait(behind)
+        for peer in peers:
+            await self._request(peer, forget, 0)

@@ -14,12 +14,12 @@ from lddp.access import ContentWriter
 from lddp.core.records import Content, OperationId, Outcome, Record
 from lddp.core.rules import Rule
 from lddp.doors.fuse import copying
-from lddp.errors import ElsewhereError, UnavailableError
+from lddp.errors import ElsewhereError
 from lddp.gateway import Applied
 from lddp.node.mounts import NodeGround
 from lddp.node.reading import Reader, Seen
-from lddp.node.uploads import QUORUM_ZONES_MIN
 from tests.sim.checks import Call
+from tests.sim.uploads import Upload
 
 if TYPE_CHECKING:
     from tests.sim.node import Node
@@ -58,8 +58,7 @@ class Uploading(NamedTuple):
 
 
 class SimulatedUpload:
-    """Implements `lddp.access.ContentWriter` over the simulated store and pusher, as durable as `lddp.node.uploads`.
-    What no record will name stays in the store: nothing is swept."""
+    """Implements `lddp.access.ContentWriter`."""
 
     def __init__(self, node: Node, rule: Rule, uploading: Uploading, contents: dict[bytes, bytes]) -> None:
         self._node = node
@@ -68,6 +67,7 @@ class SimulatedUpload:
         self._contents = contents
         self._data = b""
         self._content: Content | None = None
+        self._upload: Upload | None = None
 
     async def write(self, data: bytes) -> None:
         self._data += data
@@ -79,33 +79,27 @@ class SimulatedUpload:
         if self._content is None:
             data = self._data
             self._contents[blake3(data).digest()] = data
-            is_small = len(data) <= self._uploading.inline_max
-            self._content = Content(blake3(data).digest(), len(data), data) if is_small else self._node.store.add(data)
+            if len(data) <= self._uploading.inline_max:
+                self._content = Content(blake3(data).digest(), len(data), data)
+            else:
+                self._upload = Upload(self._node, self._rule, data)
+                self._content = self._upload.content
         return self._content
 
     async def commit(self) -> Content:
         content = await self.seal()
-        if content.inline is None:
-            await self._spread(content)
+        if self._upload is not None:
+            await asyncio.sleep(self._node.process.random.uniform(0.0, self._uploading.slow_s))
+            await self._upload.spread(self._node.process.random)
         return content
 
-    async def _spread(self, content: Content) -> None:
-        node, zones = self._node, len(self._rule.members)
-        enough = zones // 2 if zones >= QUORUM_ZONES_MIN else 0
-        peers = node.peers_of(self._rule)
-        node.process.random.shuffle(peers)
-        await asyncio.sleep(node.process.random.uniform(0.0, self._uploading.slow_s))
-        if node.process.random.random() < 0.5:
-            del peers[enough:]  # the others were slow, and pull it
-        taken = await node.pusher.push_blob(content, self._data, peers)
-        if len(taken) < enough:
-            raise UnavailableError(f"{len(taken)} other zones took the bytes, {enough} are needed")
-
     async def abort(self) -> None:
-        """See the class."""
+        if self._upload is not None:
+            await self._upload.abort()
 
     def used(self) -> None:
-        """See the class."""
+        if self._upload is not None:
+            self._upload.used()
 
 
 class SimulatedGround(NodeGround):

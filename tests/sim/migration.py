@@ -31,6 +31,7 @@ from lddp.errors import UnavailableError
 from lddp.gateway import NO_ZONE
 from tests.fakes.tables import DictTables
 from tests.fakes.zone import FakeZone
+from tests.sim.alike import is_alike
 from tests.sim.checks import Violation, check_equal, difference, namespace_rows, walk, zone_rows
 from tests.sim.clients import Client
 from tests.sim.faults import Faults
@@ -77,7 +78,8 @@ class Migration:
         source = next(machine for machine in world.machines.values() if machine.zone == SOURCE)
         self.source = source
         self.tree = SourceTree(world.loop, source.files.setdefault(rule, FakeZone()))
-        self.writer = Writer(self.tree, random, entries_max=random.choice([12, 40]), maps=random.random() < 0.25)
+        entries_max, maps = random.choice([12, 40]), random.random() < 0.25
+        self.writer = Writer(self.tree, random, entries_max, maps=maps, alike=is_alike(world.seed))
         self.writer.populate(random.choice([0, 10, 30]))
         self.is_writing = True
         self.asked = False

@@ -9,12 +9,12 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from lddp.consensus.config import RaftConfig
 from lddp.consensus.core import Role
 from lddp.consensus.member import RaftMember
 from lddp.core.records import Record
@@ -31,6 +31,7 @@ from lddp.node.migration import MigrationDriver
 from lddp.node.originals import Originals
 from lddp.node.survey import Surveyor
 from lddp.node.trees import Trees
+from lddp.node.uploads import is_needed
 from lddp.replay.awaited import name_of_changed
 from lddp.replay.carrier import Carrier
 from lddp.replay.existing import OnExisting
@@ -201,6 +202,7 @@ class Node:
         self.nodes_by_zone = {m.zone: m.name for m in world.machines.values() if m.zone != NO_ZONE and m is not machine}
         self.store = SimulatedStore(self.name, machine.blobs, process, world.network, world.descriptors)
         self.store.locate, self.store.doubt = self.trees.locate, self._doubt_soon
+        self.store.is_named = partial(is_needed, self.environment)
         self.store.peers = world.stores
         world.stores[self.name] = self.store
         self.pusher = SimulatedPusher(self.store, world.network, world.descriptors)
@@ -371,10 +373,12 @@ class Node:
 
     # -- what doors do ----------------------------------------------------------------------------------------------
 
-    async def submit(self, record: Record, timeout_s: float) -> Applied:
-        """As `node.backend`: the outcome once it is visible in this zone."""
+    async def submit(self, record: Record, timeout_s: float, decided: Callable[[], None] = lambda: None) -> Applied:
+        """As `node.backend`: the outcome once it is visible in this zone. `decided`: once it is known to be good."""
         deadline = self.clock.monotonic() + timeout_s
         applied = await self.gateway.submit(record, timeout_s)
+        if not applied.outcome.errno:
+            decided()
         if self.projector is not None and not applied.outcome.errno:
             try:
                 left_s = max(0.0, deadline - self.clock.monotonic())
@@ -385,14 +389,3 @@ class Node:
 
 
 _ADDRESS = SimpleNamespace(address=SimpleNamespace(path=""))
-
-
-def raft_config(name: str, names: Sequence[str], **settings: Any) -> RaftConfig:
-    return RaftConfig(
-        fold_delay_s=0.02,  # what the seeds of the past were found with
-        node=name,
-        address="unix:/simulated",
-        peers={other: "unix:/simulated" for other in names if other != name},
-        ecosystem="simulated",
-        **settings,
-    )

@@ -41,6 +41,7 @@ from lddp.core.view import View
 from lddp.gateway import NO_ZONE
 from tests.core.model import Model, RuleModel, Verdict
 from tests.core.model import Node as ModelNode
+from tests.sim.alike import is_alike, some_of_the_same
 from tests.sim.checks import Row, Violation, check_equal, difference, namespace_rows, zone_rows
 from tests.sim.clients import Client
 from tests.sim.faults import Faults
@@ -67,8 +68,11 @@ class Maker:
         path: bytes = PATH,
         existing: Callable[[], list[bytes]] = list,
         seen: Callable[[bytes, Random], int] = lambda _path, _random: 0,
+        *,
+        alike: bool = False,
     ) -> None:
         self.random = random
+        self._alike = alike
         self.contents = contents
         self._root = path
         self._existing = existing
@@ -95,7 +99,7 @@ class Maker:
             return Content(blake3(data).digest(), len(data), data)
         # Bytes that nobody else has, and now and then some that others have too.
         self._fresh += random.random() < 0.9
-        data = b"%d " % self._fresh * random.randrange(2, 40)
+        data = some_of_the_same(random) if self._alike else b"%d " % self._fresh * random.randrange(2, 40)
         self.contents[blake3(data).digest()] = data
         return Content(blake3(data).digest(), len(data))
 
@@ -204,7 +208,8 @@ class Operations:
         await client.send(record, {}, next(m for m in self.world.machines.values() if m.zone != NO_ZONE))
 
     def _maker(self, random: Random) -> Maker:
-        return Maker(random, self.contents, self._path, self._existing, self._seen)
+        alike = is_alike(self.world.seed)
+        return Maker(random, self.contents, self._path, self._existing, self._seen, alike=alike)
 
     async def _drive(self, client: Client) -> None:
         maker = self._maker(client.random)

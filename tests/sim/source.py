@@ -14,6 +14,7 @@ from lddp.core.records import Attributes, Kind
 from lddp.doors.watch.events import Batch, Event, Flag, Overflow
 from lddp.errors import UnavailableError
 from tests.fakes.zone import Bytes, FakeZone, Inode
+from tests.sim.alike import some_of_the_same
 from tests.sim.checks import walk
 from tests.sim.loop import EPOCH_S, Process, SimulatedLoop
 
@@ -244,8 +245,9 @@ class SourceTree:
 class Writer:
     """A program that changes the source's tree at random. `steps` counts what it did."""
 
-    def __init__(self, tree: SourceTree, random: Random, entries_max: int, *, maps: bool) -> None:
+    def __init__(self, tree: SourceTree, random: Random, entries_max: int, *, maps: bool, alike: bool) -> None:
         self.tree = tree
+        self._alike = alike
         self.maps = maps
         """Whether it also stores through mappings: what nobody is told of such a store, no time gives away."""
         self.random = random
@@ -255,6 +257,8 @@ class Writer:
 
     def _data(self) -> bytes:
         """Mostly like no other file's."""
+        if self._alike:
+            return some_of_the_same(self.random)
         self._fresh += self.random.random() < 0.9
         size = self.random.choice(SIZES)
         return (b"%d " % self._fresh * size)[:size]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import logging
 import shutil
 import tempfile
@@ -32,7 +33,7 @@ from tests.sim.content import SimulatedStore
 from tests.sim.files import Descriptors
 from tests.sim.loop import Process, SimulatedLoop
 from tests.sim.network import Network
-from tests.sim.node import Machine, raft_config
+from tests.sim.node import Machine
 from tests.sim.quorums import Quorums
 
 MARKS_MAX = 10_240
@@ -74,6 +75,7 @@ class World:
         self.checks = Checks(self.loop)
         self.processes: list[Process] = [self.loop.outside]
         self.stores: dict[str, SimulatedStore] = {}
+        self.uploads = itertools.count()
         self.machines: dict[str, Machine] = {}
         self._quorums = Quorums(self.machines, self.checks.fail)
         self.began = self.loop.now
@@ -136,9 +138,12 @@ class World:
 
     def raft_config(self, name: str) -> RaftConfig:
         settings = self.settings
-        return raft_config(
-            name,
-            list(self.machines),
+        return RaftConfig(
+            fold_delay_s=0.02,  # what the seeds of the past were found with
+            node=name,
+            address="unix:/simulated",
+            peers={other: "unix:/simulated" for other in self.machines if other != name},
+            ecosystem="simulated",
             heartbeat_s=settings.heartbeat_s,
             election_timeout_min_s=settings.election_timeout_min_s,
             election_timeout_max_s=settings.election_timeout_max_s,

@@ -140,7 +140,7 @@ ANSWER_MUTANTS = (
     ),
     Mutant("votes counted twice", "elections", 32, 200, MAJORITY, _votes_counted_twice),
     Mutant("votes of any term", "elections", 45, 200, "a node stops by itself", _votes_of_any_term),
-    Mutant("what is above what waits does not wait", "power", 10, 100, VISIBLE, _directories_above_ignored),
+    Mutant("what is above what waits does not wait", "power", 505, 100, VISIBLE, _directories_above_ignored),
     Mutant(
         "the outbox forgets one record too many",
         "power",
