@@ -134,12 +134,15 @@ class Projector(Checkpoints):
         """Projects until cancelled."""
         self._recover()
         recalling = asyncio.get_running_loop().create_task(self._recall_expected())
+        recalling.add_done_callback(lambda _: self.poke())
         self._batches.inherit(self._traced, self.retained, self._moves.noted, self._moves.again)
         if not self._boot_is_noted:
             await self._note_boot(self._boot)
         try:
             while True:
                 self._wake.clear()
+                if recalling.done():
+                    recalling.result()  # what it could not read ends this node, and not only its memory
                 busy = await self._step()
                 await self._tell()
                 late = self._clock.monotonic() - self._checkpointed > CHECKPOINT_S

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 
 import pytest
 from blake3 import blake3
@@ -213,3 +214,18 @@ def test_only_bytes_that_nothing_else_holds_are_kept() -> None:
     assert not Retained.concerns(put._replace(observed=True))
     assert not Retained.concerns(put._replace(content=content(b"inline")))
     assert not Retained.concerns(put._replace(content=large._replace(pack=b"p")))
+
+
+async def test_a_start_that_cannot_read_what_was_expected_ends(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or nothing would ever be dropped, and nobody would know why."""
+
+    def fails(_environment: object, _after: object) -> dict[bytes, int]:
+        raise OSError(errno.EIO, "the database")
+
+    monkeypatch.setattr("lddp.replay.checkpoints.read_expected", fails)
+    retain(bench, Others())
+    bench.start()
+    assert bench.task is not None
+    with pytest.raises(OSError, match="the database"):
+        async with asyncio.timeout(30):
+            await bench.task
