@@ -237,8 +237,9 @@ class ZoneFilesystem(Protocol):
 class ContentStore(Protocol):
     """The contents that this node holds apart from its zone's files, and the way to get others."""
 
-    def open(self, content: Content) -> ContentSource | None:
-        """The bytes if they are here, else None. Never blocks on the network."""
+    def open(self, content: Content, *, waits: bool = True) -> ContentSource | None:
+        """The bytes if they are here, else None. Never blocks on the network; unless it `waits`, nor until a large file
+        has been read: what has to be checked before it is believed is not here then, until it is fetched."""
         ...
 
     async def fetch(self, content: Content, inode: int, holders: Sequence[str]) -> None:

@@ -9,29 +9,39 @@ sweep, lets them go.
 What other nodes push here for their clients is kept apart in the same way, by the names of those uploads: where the
 record of one is refused its node says so. These claims end as soon as any record names the bytes: its effects let them
 go then.
+
+An upload may wait for its record for as long as there is no majority, so its claim stays while there is an object that
+will say what becomes of it. What nobody can tell any more ends after some looks of the sweep.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 
 UNDECIDED_MAX = 10_000
 """Blobs. Beyond that the oldest are not claimed any more."""
+LOOKS = 2
+"""Of the sweep, that the claim of an upload of this node survives whose object is gone."""
+PUSHED_LOOKS = 14
+"""That one of another node survives, which says nothing while it waits: a week."""
 
 
 class _Claim:
     __slots__ = ("shared", "uploads")
 
     def __init__(self, shared: bool) -> None:
-        self.uploads: dict[object, bool] = {}
-        """Whether each was undecided at the last sweep already."""
+        self.uploads: dict[object, int] = {}
+        """How many looks found each undecided, and without an object."""
         self.shared = shared
 
 
 class Claims:
-    """By the names of blobs. The store holds its lock around every call."""
+    """By the names of blobs. The store holds its lock around every call. Uploads are objects, which are referred to
+    weakly, or have names."""
 
-    def __init__(self) -> None:
+    def __init__(self, looks: int = LOOKS) -> None:
+        self._looks = looks
         self._claims: OrderedDict[str, _Claim] = OrderedDict()
 
     def __contains__(self, name: str) -> bool:
@@ -50,7 +60,7 @@ class Claims:
             self._claims[name] = _Claim(shared=is_present)
             while len(self._claims) > UNDECIDED_MAX:
                 self._claims.popitem(last=False)
-        self._claims[name].uploads[upload] = False
+        self._claims[name].uploads[_key(upload)] = 0
 
     def share(self, name: str) -> None:
         """Somebody else may rely on this blob from now on."""
@@ -70,9 +80,9 @@ class Claims:
     def _end(self, name: str, upload: object) -> bool:
         """True where it was the last one."""
         claim = self._claims.get(name)
-        if claim is None or upload not in claim.uploads:
+        if claim is None or _key(upload) not in claim.uploads:
             return False
-        del claim.uploads[upload]
+        del claim.uploads[_key(upload)]
         if not claim.uploads:
             del self._claims[name]
         return not claim.uploads
@@ -88,8 +98,17 @@ class Claims:
         self._claims.pop(name, None)
 
     def grow_old(self) -> None:
-        """Forgets the uploads that were undecided at the last call too: nobody will ever know what became of them."""
+        """A look of the sweep. Forgets uploads of which nobody will ever know what became of them."""
         for name, claim in list(self._claims.items()):
-            claim.uploads = {upload: True for upload, old in claim.uploads.items() if not old}
+            for upload, looks in list(claim.uploads.items()):
+                if isinstance(upload, weakref.ref) and upload() is not None:
+                    continue
+                claim.uploads[upload] = looks + 1
+                if looks + 1 >= self._looks:
+                    del claim.uploads[upload]
             if not claim.uploads:
                 del self._claims[name]
+
+
+def _key(upload: object) -> object:
+    return upload if isinstance(upload, bytes | str) else weakref.ref(upload)

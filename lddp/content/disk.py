@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import errno
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
 
 STEP_BYTES = 1024 * 1024
 """How much one read or write moves: large enough that a thread's hand-over costs little, small enough to share."""
@@ -38,8 +41,17 @@ class DiskThreads:
         """Runs `work` in a thread; see `finished`."""
         return await finished(asyncio.wrap_future(self._executor.submit(work, *args, **kwargs)))
 
+    def begin(self, work: Callable[Parameters, object], *args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        """Has `work` done in a thread, without waiting for it. What it fails with is logged."""
+        self._executor.submit(work, *args, **kwargs).add_done_callback(_log_failure)
+
     def close(self) -> None:
         self._executor.shutdown(wait=True)
+
+
+def _log_failure(work: Future[object]) -> None:
+    if (error := work.exception()) is not None:
+        logger.error("disk work in the background failed", exc_info=error)
 
 
 async def finished(work: asyncio.Future[Result]) -> Result:
@@ -84,7 +96,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class GroupSync:
-    """Makes files durable; who asks while a sync runs shares the next one.
+    """Makes files and directories durable; who asks while a sync runs shares the next one.
 
     A round syncs the data of each file and then each directory once, whatever the number of files.
     """
@@ -95,8 +107,9 @@ class GroupSync:
         self._running = False
         self.rounds = 0
 
-    def sync(self, descriptor: int, directory: int) -> None:
-        """Blocks until the file's data and the directory's entries are durable. Raises what the kernel reports."""
+    def sync(self, descriptor: int | None, directory: int | None) -> None:
+        """Blocks until the file's data and the directory's entries are durable, as far as given. Raises what the kernel
+        reports: then it has dropped what it could not write, and another sync would not tell."""
         request = _SyncRequest(descriptor, directory)
         with self._changed:
             self._waiting.append(request)
@@ -113,8 +126,9 @@ class GroupSync:
     def _round(self, batch: list[_SyncRequest]) -> None:
         try:
             for request in batch:
-                request.attempt(os.fdatasync, request.descriptor)
-            for directory in {request.directory for request in batch}:
+                if request.descriptor is not None:
+                    request.attempt(os.fdatasync, request.descriptor)
+            for directory in {request.directory for request in batch if request.directory is not None}:
                 concerned = [request for request in batch if request.directory == directory]
                 concerned[0].attempt(os.fsync, directory)
                 for request in concerned[1:]:
@@ -131,7 +145,7 @@ class GroupSync:
 class _SyncRequest:
     __slots__ = ("descriptor", "directory", "done", "error")
 
-    def __init__(self, descriptor: int, directory: int) -> None:
+    def __init__(self, descriptor: int | None, directory: int | None) -> None:
         self.descriptor = descriptor
         self.directory = directory
         self.done = False

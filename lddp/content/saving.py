@@ -10,7 +10,7 @@ def save(store: Store, content: Content, descriptor: int) -> bool:
     """Copies an open file into the store, synced, if its bytes are the content's and not there yet; whether they are
     there. OSError where there is no room. Blocking."""
     assert content.sealed and not content.pack, "a file whose bytes have a digest"
-    if store.open(content) is not None:
+    if store.sync(content):
         return True
     arrival = store.arrival(durable=True)
     try:

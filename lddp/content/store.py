@@ -11,7 +11,6 @@ boot                    the kernel's boot id when the store was last opened
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import threading
@@ -19,13 +18,12 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from blake3 import blake3
-
 from lddp.content.arrival import Arrival
-from lddp.content.claims import Claims
+from lddp.content.claims import PUSHED_LOOKS, Claims
 from lddp.content.disk import DiskThreads, GroupSync, open_directory, remove
 from lddp.content.packs import PackShelf, is_hex_name
 from lddp.content.source import BytesSource, FileSource
+from lddp.content.suspects import Suspects, suspect_after_boot
 from lddp.content.usage import Usage, occupied
 from lddp.content.writer import BlobWriter
 from lddp.core.records import Content
@@ -35,11 +33,11 @@ logger = logging.getLogger(__name__)
 
 MEMORY_BYTES_MAX = 128 * 1024 * 1024
 DIGEST_BYTES = 32
+LARGE_BYTES = 4 * 1024 * 1024
 SHARED_SYNC_BYTES_MAX = 16 * 1024 * 1024
 """What is larger is written back before it joins a round of syncs, because others wait for that round."""
 CHAINED = "-chained"
 PART = ".part"
-BOOT_ID_PATH = "/proc/sys/kernel/random/boot_id"
 
 Fetch = Callable[[Content, int, Sequence[str]], Awaitable[None]]
 
@@ -62,7 +60,7 @@ class Store:
         self._lock = threading.Lock()
         self._keeps: Counter[str] = Counter()
         self._claims = Claims()
-        self._pushes = Claims()  # of other nodes' uploads
+        self._pushes = Claims(PUSHED_LOOKS)  # of other nodes' uploads
         self.is_expected: Callable[[Content], bool] = lambda _content: False
         """Whether an effect that is still to be carried out brings these bytes. Asked by any thread."""
         self._refused: dict[str, Content] = {}
@@ -78,6 +76,7 @@ class Store:
         self._blobs_directory = open_directory(self._path("blobs"))
         self._packs_directory = open_directory(self._path("packs"))
         self._clean()
+        self._suspects = Suspects(self._path("suspects"), self._path("blobs"), self._lock)
         self._packs = PackShelf(self._path("packs"), self._temporary, self._syncs, memory_bytes_max)
 
     # -- files ------------------------------------------------------------------------------------------------------
@@ -97,36 +96,7 @@ class Store:
         for name in os.listdir(self._path("blobs")):
             if not is_hex_name(name.removesuffix(CHAINED), DIGEST_BYTES):
                 remove(self._path("blobs", name))
-        self._suspect_after_boot()
-        self._has_suspects = bool(os.listdir(self._path("suspects")))
-
-    def _suspect_after_boot(self) -> None:
-        """Pages that were written but not synced are lost when the machine stops, so no blob of another boot is
-        trusted. The note of this boot comes last: whenever this stops half-way, it is done again."""
-        with open(BOOT_ID_PATH, "rb") as file:
-            now = file.read()
-        try:
-            with open(self._path("boot"), "rb") as file:
-                if file.read() == now:
-                    return
-        except FileNotFoundError:
-            pass  # the first start
-        for name in os.listdir(self._path("blobs")):
-            if name.endswith(CHAINED):
-                remove(self._path("blobs", name))  # nothing to check it against
-            else:
-                os.rename(self._path("blobs", name), self._path("suspects", name))
-        temporary = self._temporary()
-        try:
-            with open(temporary, "wb") as file:
-                file.write(now)
-            os.rename(temporary, self._path("boot"))
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            # A full disk is no reason not to start. Without the note this is done again at the next one.
-            remove(temporary)
-            logger.warning("%s: %s; what is stored here is checked again at the next start", temporary, error.strerror)
+        suspect_after_boot(self.directory, CHAINED)
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -155,19 +125,26 @@ class Store:
     ) -> None:
         """A whole and verified arrival becomes a blob, and is closed. `upload`: see `writer`, `pushed` for a node's."""
         content = Content(digest, arrival.offset, sealed=sealed)
-        name = _name_of(content)
+        name, path = _name_of(content), self._path("blobs", _name_of(content))
         try:
             if durable and arrival.offset > SHARED_SYNC_BYTES_MAX:
                 os.fdatasync(arrival.descriptor)
+            elif durable:
+                self._syncs.sync(arrival.descriptor, None)  # before anybody believes it
+            self._suspects.settle(name)
             with self._lock:
                 self._refused.pop(name, None)
                 if name in self._keeps or self.is_expected(content):
                     pushed = b""  # its record has been here before: nobody will say that it is named
+                is_there = os.path.exists(path)
                 for claims, by in ((self._claims, upload), (self._pushes, pushed or None)):
-                    claims.come(name, by, self._has(name))
-                os.rename(arrival.path, self._path("blobs", name))
+                    claims.come(name, by, is_there)
+                if is_there and not durable and os.stat(path).st_size == arrival.offset:
+                    os.unlink(arrival.path)  # the one that is there may have been synced
+                else:
+                    os.rename(arrival.path, path)
             if durable:
-                self._syncs.sync(arrival.descriptor, self._blobs_directory)
+                self._syncs.sync(None, self._blobs_directory)
         except BaseException:
             with self._lock:
                 self._claims.give_up(name, upload)
@@ -176,8 +153,20 @@ class Store:
         finally:
             arrival.close()
 
-    def _has(self, name: str) -> bool:
-        return any(os.path.exists(self._path(below, name)) for below in ("blobs", "suspects"))
+    def sync(self, content: Content) -> bool:
+        """Whether the bytes are here, durably. Blocking."""
+        source = self.open(content)
+        if not isinstance(source, FileSource):
+            return source is not None
+        try:
+            descriptor = source.descriptor()
+        except UnavailableError:
+            return False
+        try:
+            self._syncs.sync(descriptor, self._blobs_directory)
+        finally:
+            os.close(descriptor)
+        return True
 
     async def add_pack(self, pack_id: bytes, data: bytes, durable: bool = False) -> None:
         """Keeps a pack; on disk when memory is full or, synced, when `durable`."""
@@ -197,8 +186,9 @@ class Store:
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
-    def open(self, content: Content, *, share: bool = True) -> BytesSource | FileSource | None:
-        """The bytes if they are here, else None. `share`: because somebody else than their upload needs them."""
+    def open(self, content: Content, *, share: bool = True, waits: bool = True) -> BytesSource | FileSource | None:
+        """The bytes if they are here, else None. `share`: because somebody else than their upload needs them. Unless it
+        `waits`, what has to be hashed before is not here."""
         if content.inline is not None:
             return BytesSource(content, content.inline)
         if not content.size and content.sealed:
@@ -211,15 +201,19 @@ class Store:
             with self._lock:
                 self._claims.share(name)
                 self._pushes.share(name)
-        try:
-            size = os.stat(path).st_size
-        except FileNotFoundError:
-            if not (self._has_suspects and self._clear_suspect(name)):
+        if name in self._suspects:
+            if not waits:
                 return None
-            size = os.stat(path).st_size
-        if size != content.size:
-            logger.warning("blob %s has %d bytes, not %d; it is fetched again", name, size, content.size)
-            remove(path)
+            self._suspects.settle(name)
+        size = _size_of(path)
+        if size >= 0 and size != content.size:
+            with self._lock:  # unless another one has come
+                size = _size_of(path)
+                if size >= 0 and size != content.size:
+                    logger.warning("blob %s has %d bytes, not %d; it is fetched again", name, size, content.size)
+                    os.unlink(path)
+                    size = -1
+        if size < 0:
             return None
         return FileSource(path, size, lambda: not self._is_needed(content, name), self._lock)
 
@@ -243,21 +237,6 @@ class Store:
             logger.warning("pack %s at %d: %s", content.pack.hex(), content.offset, error)
             return None
         return source
-
-    def _clear_suspect(self, name: str) -> bool:
-        """Hashes a blob of an earlier boot; True when it was whole, and is a blob again."""
-        suspect = self._path("suspects", name)
-        digest = blake3()
-        try:
-            digest.update_mmap(suspect)
-        except FileNotFoundError:
-            return False
-        if digest.hexdigest() != name:
-            logger.warning("blob %s did not survive the machine's stop; it is fetched again", name)
-            remove(suspect)
-            return False
-        os.rename(suspect, self._path("blobs", name))
-        return True
 
     def held_as(self, content: Content, *, share: bool = True) -> bytes | memoryview | int | None:
         """The bytes in memory, or an open descriptor of the blob that the caller closes, or None. As `open`."""
@@ -349,8 +328,10 @@ class Store:
                 self._refused[name] = content
                 return
             aside = self._set_aside(name)
-        remove(aside)
-        remove(self._path("suspects", name))
+        if content.size < LARGE_BYTES:
+            remove(aside)
+        else:
+            self.disk.begin(remove, aside)  # which takes long, and this may be called in the event loop
         remove(self._path("parts", content.digest.hex() + PART))
 
     def release_refused(self) -> None:
@@ -363,8 +344,9 @@ class Store:
     def _set_aside(self, name: str) -> str:
         """Where a blob is now that has to go: the unlinking of a large one takes long, and a later one may come."""
         aside = self._temporary()
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(self._path("blobs", name), aside)
+        if not self._suspects.set_aside(name, aside):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(self._path("blobs", name), aside)
         return aside
 
     def release_pack(self, pack_id: bytes) -> None:
@@ -373,8 +355,12 @@ class Store:
         self._packs.release(pack_id)
 
     def held(self) -> tuple[list[bytes], list[bytes]]:
-        """(pack ids, digests of blobs) of all that is here, for the sweep of what nobody needs any more."""
-        names = os.listdir(self._path("blobs")) + os.listdir(self._path("suspects"))
+        """(pack ids, digests of what is here whole or in part and no upload claims), for the sweep of what nobody needs
+        any more."""
+        names = {*os.listdir(self._path("blobs")), *os.listdir(self._path("suspects"))}
+        with self._lock:
+            names = {name for name in names if name not in self._claims and name not in self._pushes}
+        names |= {name.removesuffix(PART) for name in os.listdir(self._path("parts"))}
         return self._packs.ids(), [bytes.fromhex(name.removesuffix(CHAINED)) for name in names]
 
     def usage(self) -> Usage:
@@ -393,6 +379,14 @@ class Store:
             self.disk.close()
         os.close(self._blobs_directory)
         os.close(self._packs_directory)
+
+
+def _size_of(path: str) -> int:
+    """-1 where there is no such file."""
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return -1
 
 
 def _name_of(content: Content) -> str:

@@ -262,7 +262,7 @@ class Projector(Checkpoints):
                 continue
             source: ContentSource | None = None
             if isinstance(effect, e.PutFileEffect | e.WriteEffect):
-                source = self._store.open(effect.content)
+                source = self._store.open(effect.content, waits=False)
                 if source is not None and self.retained is not None and self.retained.concerns(effect):
                     self.retained.hold(item)
                 if source is None and not is_unneeded(item):

@@ -82,11 +82,10 @@ class Retained:
         """Bases are saved while others are let go."""
         self._contents: dict[_Key, Content] = {}
         self._using: dict[_Key, set[tuple[int, int]]] = {}
-        self._until: dict[_Key, tuple[int, int]] = {}
-        """Rule and GSN of the latest effect that was carried out with it."""
+        self._until: dict[_Key, dict[int, int]] = {}
+        """By rule, the GSN of the latest effect that was carried out with it."""
         for digest, size, sealed, rule, gsn in msgpack.unpackb(tables.get(Table.LOCAL, _RETAINED) or b"\x90"):
-            self._keep(Content(digest, size, sealed=sealed))
-            self._until[digest, sealed] = rule, gsn
+            self._keep_until(Content(digest, size, sealed=sealed), rule, gsn)
 
     concerns = staticmethod(brings)
 
@@ -99,7 +98,8 @@ class Retained:
 
     def _keep_until(self, content: Content, rule: int, gsn: int) -> _Key:
         key = self._keep(content)
-        self._until[key] = rule, max(gsn, self._until.get(key, (0, 0))[1])
+        until = self._until.setdefault(key, {})
+        until[rule] = max(gsn, until.get(rule, 0))
         return key
 
     def hold(self, item: Item) -> None:
@@ -149,10 +149,11 @@ class Retained:
     def release_due(self) -> None:
         """Drops what every zone has by now."""
         with self._lock:
-            reached = {rule: self._everywhere(rule) for rule, _ in self._until.values()}
-            for key, (rule, gsn) in list(self._until.items()):
+            reached = {rule: self._everywhere(rule) for until in self._until.values() for rule in until}
+            for key, until in list(self._until.items()):
                 content = self._contents[key]
-                if gsn <= reached[rule] and key not in self._using and not self.expected.has(content):
+                is_everywhere = all(gsn <= reached[rule] for rule, gsn in until.items())
+                if is_everywhere and key not in self._using and not self.expected.has(content):
                     del self._until[key], self._contents[key]
                     self._store.unkeep(content)
                     self._store.release(content)
@@ -162,7 +163,8 @@ class Retained:
         """What a checkpoint writes into the local table."""
         with self._lock:
             rows = [
-                (self._contents[key].digest, self._contents[key].size, self._contents[key].sealed, *until)
+                (self._contents[key].digest, self._contents[key].size, self._contents[key].sealed, rule, gsn)
                 for key, until in self._until.items()
+                for rule, gsn in until.items()
             ]
         return {_RETAINED: bytes(msgpack.packb(rows))}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from lddp.content.claims import UNDECIDED_MAX, Claims
+from lddp.content.claims import LOOKS, PUSHED_LOOKS, UNDECIDED_MAX, Claims
 from lddp.content.source import FileSource
 from lddp.content.store import Store
 from lddp.core.records import Content
@@ -200,6 +200,38 @@ def test_what_was_refused_and_has_come_anew_is_not_dropped(store: Store) -> None
     store.confirm(content, "a")
     store.release_refused()
     assert store.open(content) is not None
+
+
+class Waiting:
+    """An upload that will say what became of it."""
+
+
+def test_an_upload_that_waits_for_its_record_is_not_forgotten(store: Store) -> None:
+    waiting = Waiting()
+    with store.writer(waiting) as writer:
+        writer.write(LARGE)
+        content = writer.commit(sync=False)
+    del writer
+    for _ in range(5):
+        store.forget_undecided()
+        store.release(content)
+    assert store.open(content, share=False) is not None
+    del waiting
+    for _ in range(LOOKS):
+        store.forget_undecided()
+    store.release_refused()
+    assert store.open(content) is None
+
+
+def test_what_another_node_pushed_and_says_nothing_of_ends_late(store: Store) -> None:
+    content = push(store, LARGE, b"a")
+    for _ in range(PUSHED_LOOKS - 1):
+        store.forget_undecided()
+        store.release(content)
+        assert store.open(content, share=False) is not None
+    store.forget_undecided()
+    store.release(content)
+    assert store.open(content) is None
 
 
 def test_an_upload_that_is_undecided_for_ever_is_forgotten(store: Store) -> None:

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from random import Random
 
-from lddp.content import store as store_module
+from lddp.content import suspects
 from lddp.content.disk import GroupSync
 from lddp.content.store import SHARED_SYNC_BYTES_MAX, Store
 from lddp.core.records import Content
@@ -35,7 +35,7 @@ def lost(*, durable: bool) -> int:
     pieces = [chance.randbytes(size) for size in SIZES]
     with tempfile.TemporaryDirectory(prefix="lddp-crash-") as name, Volume(Path(name)) as disk:
         boot = Path(name) / "boot"
-        store_module.BOOT_ID_PATH = str(boot)
+        suspects.BOOT_ID_PATH = str(boot)
         boot.write_text("first\n")
         first = Store(disk.mounted / "content")
         disk.write_back()  # the store is older than its contents

@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from lddp.content import store
+from lddp.content import suspects
 from lddp.core.codec import encode
 from lddp.core.records import Observation, ObservedEntry, Record
 from lddp.replay import progress
@@ -129,7 +129,7 @@ def _become(boot: Path) -> None:
     """The machine has another boot id from here on, in this process."""
     identity = boot.read_bytes().strip().ljust(36)[:36]
     progress.boot_id = lambda: identity
-    store.BOOT_ID_PATH = str(boot)
+    suspects.BOOT_ID_PATH = str(boot)
 
 
 class _Work(NamedTuple):

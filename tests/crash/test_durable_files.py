@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from lddp.content import store as store_module
+from lddp.content import suspects
 from lddp.content.store import Store
 from lddp.core.records import Content
 from lddp.errors import CorruptError
@@ -44,7 +44,7 @@ def test_a_content_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Mon
     chance = Random(seed)
     boot = tmp_path / "boot_id"
     boot.write_text("first\n")
-    monkeypatch.setattr(store_module, "BOOT_ID_PATH", str(boot))
+    monkeypatch.setattr(suspects, "BOOT_ID_PATH", str(boot))
     first = Store(tmp_path / "content")
     whole, broken, chained = (chance.randbytes(BLOB_BYTES) for _ in range(3))
     contents = [hold(first, whole), hold(first, broken), hold(first, chained, sealed=False)]

@@ -69,3 +69,31 @@ async def test_what_is_needed_in_between_is_suspected_anew(store: Store) -> None
     assert store.open(content) is not None
     assert sweep.look() == 1
     assert store.open(content) is None
+
+
+async def test_what_an_upload_waits_with_is_not_suspected(store: Store) -> None:
+    """There may be no majority for days, and its record comes all the same."""
+    sweep = Sweep(MemoryKeyValue(), store)
+    with store.writer("client") as writer:
+        writer.write(b"waits" * 10_000)
+        content = writer.commit(sync=False)
+    assert sweep.look() == sweep.look() == 0, "the claim of one that cannot say any more has just ended"
+    assert store.open(content) is not None
+    assert sweep.look() == 1
+
+
+async def test_what_came_of_a_pull_that_nobody_wants_any_more_goes(store: Store) -> None:
+    keyvalue = MemoryKeyValue()
+    sweep = Sweep(keyvalue, store)
+    for number in range(2):
+        data = b"%d" % number * 40_000
+        content = Content(blake3(data).digest(), len(data))
+        part = store.part(content)
+        part.write([data[:10_000]])
+        part.close()
+        if number:
+            need(keyvalue, 7, content)
+    before = store.usage().part_bytes
+    assert sweep.look() == 0
+    assert sweep.look() == 1
+    assert 0 < store.usage().part_bytes < before

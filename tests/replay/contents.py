@@ -59,7 +59,7 @@ class Contents(Blobs):
         self.forget()
         self.asked.clear()
 
-    def open(self, content: Content) -> Bytes | Blob | None:
+    def open(self, content: Content, *, waits: bool = True) -> Bytes | Blob | None:
         if content.inline is not None:
             return Bytes(content.inline)
         if not content.size and content.sealed:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
+from pathlib import Path
 
 import pytest
 from blake3 import blake3
 
+from lddp.content.store import Store
+from lddp.content.suspects import Suspects
 from lddp.core import effects as e
 from lddp.core.records import Append, Attributes, Content, OperationId, Put, Rename, RenameFlag
+from lddp.core.tables import Table
 from lddp.replay import expected as expected_module
 from lddp.replay import outbox
 from lddp.replay.expected import Expected, read_expected
 from lddp.replay.outbox import Item
 from lddp.replay.retained import Retained
+from tests.content.world import put
 from tests.core.support import SOURCE, content
 from tests.fakes.memory import MemoryKeyValue
 from tests.replay.bench import Bench
@@ -229,3 +235,58 @@ async def test_a_start_that_cannot_read_what_was_expected_ends(bench: Bench, mon
     with pytest.raises(OSError, match="the database"):
         async with asyncio.timeout(30):
             await bench.task
+
+
+async def test_bytes_that_two_rules_have_stay_until_the_zones_of_both_have_them(tmp_path: Path) -> None:
+    """A zone of rule 1 is away. Those of rule 2 get the same bytes later, and are all there. Also after a restart."""
+    everywhere = {1: 50, 2: 200}
+    environment = MemoryKeyValue()
+    store = Store(tmp_path / "content")
+    large = put(store, b"large" * 10_000)
+    for is_restarted in (False, True):
+        with environment.read() as tables:
+            retained = Retained(store, everywhere.__getitem__, tables)
+        retained.expected.recalled({})
+        if not is_restarted:
+            for rule, gsn in ((1, 100), (2, 120)):
+                effect = e.PutFileEffect(gsn << 16, b"f", Attributes(0o644, 0, 0, 1), large, False)
+                retained.hold(Item((gsn, 0), rule, effect))
+                retained.used(Item((gsn, 0), rule, effect))
+            with environment.write() as tables:
+                for key, value in retained.snapshot().items():
+                    tables.put(Table.LOCAL, key, value)
+        retained.release_due()
+        assert store.open(large) is not None, "the zone of rule 1 is still to ask for them"
+        store.close()
+        store = Store(tmp_path / "content")
+    with environment.read() as tables:
+        retained = Retained(store, everywhere.__getitem__, tables)
+    retained.expected.recalled({})
+    everywhere[1] = 100
+    retained.release_due()
+    assert store.open(large) is None
+    store.close()
+
+
+async def test_what_is_of_another_boot_is_hashed_beside_the_loop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large files take longer than other nodes wait for a sign of life."""
+    large = bench.hold(b"large" * 10_000)
+    bench.progress.close()
+    (bench.directory / "content" / "boot").write_text("another boot")
+    bench._build()
+    threads = []
+
+    is_whole = Suspects._is_whole
+
+    def looks(self: Suspects, name: str) -> bool:
+        threads.append(threading.current_thread())
+        return is_whole(self, name)
+
+    monkeypatch.setattr(Suspects, "_is_whole", looks)
+    bench.start()
+    bench.submit(Put(OperationId(b"c", 1), *HEAD, 0o644, 0, 0, large))
+    await bench.asked_for(large)
+    await bench.supply(large)
+    await bench.settled()
+    bench.assert_equal()
+    assert threads and threading.main_thread() not in threads

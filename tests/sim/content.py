@@ -77,7 +77,7 @@ class SimulatedStore(Blobs):
 
     # -- at this node -----------------------------------------------------------------------------------------------
 
-    def open(self, content: Content, *, share: bool = True) -> BytesSource | Blob | None:
+    def open(self, content: Content, *, share: bool = True, waits: bool = True) -> BytesSource | Blob | None:
         if content.inline is not None:
             return BytesSource(content, content.inline)
         if not content.size and content.sealed:

@@ -1,0 +1,110 @@
+"""What a store has once said is durable stays so, and what could not be made so is not believed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lddp.content.saving import save
+from lddp.content.store import Store
+from lddp.core.records import Content
+
+from .world import content_of, put, read
+
+DATA = os.urandom(200_000)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(tmp_path / "s")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Inodes of the files that were synced."""
+    inodes: set[int] = set()
+    honest = os.fdatasync
+
+    def fdatasync(descriptor: int) -> None:
+        honest(descriptor)
+        inodes.add(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    return inodes
+
+
+def blob(store: Store, content: Content) -> str:
+    return os.path.join(store.directory, "blobs", content.digest.hex())
+
+
+def upload(store: Store, data: bytes = DATA, by: str = "client") -> Content:
+    with store.writer(by) as writer:
+        writer.write(data)
+        return writer.commit(sync=True)
+
+
+def test_equal_bytes_that_are_not_synced_do_not_replace_those_that_are(store: Store, synced: set[int]) -> None:
+    """A push or a pull of the same bytes comes after an upload was acknowledged as durable."""
+    content = upload(store)
+    assert os.stat(blob(store, content)).st_ino in synced
+    put(store, DATA)
+    assert os.stat(blob(store, content)).st_ino in synced
+
+
+def test_equal_bytes_of_a_later_boot_do_not_replace_a_suspect_that_is_whole(
+    store: Store, synced: set[int], tmp_path: Path
+) -> None:
+    content = upload(store)
+    (tmp_path / "s" / "boot").write_text("another boot")
+    second = Store(tmp_path / "s")
+    put(second, DATA)  # not durable
+    second.close()
+    if os.stat(blob(second, content)).st_ino not in synced:  # a power cut: its pages were never written
+        Path(blob(second, content)).write_bytes(bytes(len(DATA)))
+    (tmp_path / "s" / "boot").write_text("one more boot")
+    third = Store(tmp_path / "s")
+    try:
+        assert read(third, content) == DATA
+    finally:
+        third.close()
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_what_could_not_be_synced_is_not_believed(
+    store: Store, synced: set[int], monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    """After a failed sync the kernel has dropped what it could not write: nobody knows what the disk has."""
+    content = content_of(DATA)
+    if is_there:
+        upload(store)
+    broken = []
+
+    def fdatasync(descriptor: int) -> None:
+        broken.append(os.fstat(descriptor).st_ino)
+        raise OSError(errno.EIO, "bad disk")
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    with pytest.raises(OSError, match="bad disk"):
+        upload(store, by="another client")
+    if is_there:
+        assert os.stat(blob(store, content)).st_ino in synced
+    else:
+        assert store.open(content) is None
+
+
+def test_what_is_saved_is_synced(store: Store, synced: set[int], tmp_path: Path) -> None:
+    """Equal bytes came from another node before, and were not."""
+    content = put(store, DATA)
+    (tmp_path / "file").write_bytes(DATA)
+    descriptor = os.open(tmp_path / "file", os.O_RDONLY)
+    try:
+        assert save(store, content, descriptor)
+    finally:
+        os.close(descriptor)
+    assert os.stat(blob(store, content)).st_ino in synced
