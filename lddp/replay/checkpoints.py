@@ -14,6 +14,7 @@ from lddp.core import effects as e
 from lddp.core.namespace import DENTRY
 from lddp.core.tables import Table, Tables
 from lddp.core.view import View
+from lddp.errors import StorageError, errno_name
 from lddp.ports import Clock, ContentStore, KeyValue
 from lddp.replay import outbox
 from lddp.replay.again import read_again
@@ -22,6 +23,7 @@ from lddp.replay.expected import read_expected
 from lddp.replay.lasting import lasting_paths
 from lddp.replay.moves import Moves
 from lddp.replay.notes import (
+    LOST,
     Boot,
     forget_notes,
     forget_orders,
@@ -227,7 +229,8 @@ class Checkpoints:
 
     async def _sync_through(self, through: int, snapshot: dict[bytes, bytes]) -> int:
         """Everything carried out up to GSN `through` becomes durable and leaves the outbox."""
-        await asyncio.get_running_loop().run_in_executor(None, self._sync)
+        for rule, carrier in list(self._carriers.items()):
+            await self._sync(rule, carrier)
 
         def note(tables: Tables) -> None:
             forget_notes(tables, through)
@@ -343,9 +346,17 @@ class Checkpoints:
             self._carriers[rule].touched |= traces.touched
             self._carriers[rule].withheld |= traces.withheld
 
-    def _sync(self) -> None:
-        for carrier in list(self._carriers.values()):
-            carrier.zone.sync()
+    async def _sync(self, rule: int, carrier: Carrier) -> None:
+        """Makes a tree durable. StorageError where it cannot be: the kernel has dropped what it could not write, and
+        says so once, so another try would tell nothing. All since the last checkpoint is carried out again by the next
+        process, as after a power cut."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, carrier.zone.sync)
+        except OSError as error:
+            await self._transact(functools.partial(note_boot, boot=LOST))
+            reason = f"{errno_name(error.errno or 0)}: {error.strerror or error}"
+            message = f"the filesystem of rule {rule} did not write all that it had taken ({reason})"
+            raise StorageError(f"{message}; mend it and start this node again: it does that once more") from error
 
     async def _settle_directories(self) -> bool:
         """Gives every directory whose entries were changed the modification time that the namespace says. False where

@@ -155,6 +155,12 @@ class Progress:
         _WORD.pack_into(self._map, _ACTIVE_AT, other)
         self._active = other
 
+    def forget(self) -> None:
+        """No mark that was found counts: as after another boot."""
+        self.survived = False
+        self.begun = set()
+        self.reset(set())
+
     def _remake(self, keep: set[Order]) -> None:
         for order in sorted(self.begun):
             self.begin(order)

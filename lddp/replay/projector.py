@@ -332,7 +332,7 @@ class Projector(Checkpoints):
                 bring = functools.partial(rewind_among_programs, again=again)
             try:
                 await loop.run_in_executor(self._executor, bring, tree.zone, self._read_past(rule))
-                await loop.run_in_executor(None, tree.zone.sync)
+                await self._sync(rule, tree)
             except OSError as error:
                 await self._refused(error, "a tree after a power cut")
                 self._wake.set()

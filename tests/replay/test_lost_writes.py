@@ -1,0 +1,52 @@
+"""A filesystem that says of what it took that it could not write it: it says so once."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+import pytest
+
+from lddp.core import effects as e
+from lddp.core.records import OperationId, Put, Rename, RenameFlag
+from lddp.errors import StorageError
+from tests.core.support import SOURCE
+from tests.replay.bench import PATIENCE_S, Bench
+
+HEAD = SOURCE, 1000, b"/data/a"
+
+
+def failing_once(sync: Callable[[], None]) -> Callable[[], None]:
+    failures = [OSError(errno.EIO, os.strerror(errno.EIO))]
+
+    def fails() -> None:
+        if failures:
+            raise failures.pop()
+        sync()
+
+    return fails
+
+
+async def test_the_node_ends_and_carries_it_out_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    await bench.settled()
+    durable = bench.projector.durable
+    bench.projector.poke()
+    large = bench.hold(b"large" * 10_000)
+    bench.submit(Put(OperationId(b"c", 1), *HEAD, 0o644, 0, 0, large))
+    bench.submit(Rename(OperationId(b"c", 2), *HEAD, b"/data/b", RenameFlag.NONE))
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    monkeypatch.setattr(bench.zone, "sync", failing_once(bench.zone.sync))
+    bench.time.now += 1000.0
+    bench.projector.poke()
+    assert bench.task is not None
+    with pytest.raises(StorageError, match="EIO"):
+        await bench.task
+    assert bench.projector.durable == durable
+    bench.task = None
+
+    await bench.restart()
+    await bench.supply(large)
+    await bench.settled()
+    assert [effect.path for effect in bench.carrier.carried if isinstance(effect, e.PutFileEffect)] == [b"a"]
+    bench.assert_equal()
