@@ -132,7 +132,9 @@ class Faults:
 
     def refuse_changes(self) -> None:
         """A zone's filesystem is full, or broken: only its own projection stops."""
-        self._machine().zone_error = self.random.choice([errno.ENOSPC, errno.EIO])
+        machine = self._machine()
+        machine.zone_error = self.random.choice([errno.ENOSPC, errno.EIO])
+        machine.is_spared = machine.name in self.spared
 
     def take_changes(self) -> None:
         for machine in self.world.machines.values():
@@ -232,7 +234,9 @@ class Faults:
         self.take_changes()
         for machine in self.world.machines.values():
             machine.sync_s = self.world.settings.sync_s
-            if machine.node is not None and machine.node.failed:
+            if machine.node is not None and machine.node.has_lost_writes:
+                machine.end_without_writes(machine.node)
+            elif machine.node is not None and machine.node.failed:
                 machine.kill()
             elif machine.node is not None:
                 machine.node.environment.error = 0

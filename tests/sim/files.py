@@ -168,7 +168,7 @@ class OpenedDirectory:
 class ZoneAccess:
     """Implements `ports.ZoneFilesystem` for one process over files that outlive it. Between any two calls the process
     may be killed; before each look `before_look` runs, so that others can change the files meanwhile, and before each
-    change `before_change`, which may refuse it."""
+    change `before_change`, which may refuse it, as `before_sync` each sync."""
 
     gives_owners = True
 
@@ -181,6 +181,7 @@ class ZoneAccess:
         observe_only: bool = False,
         before_look: Callable[[], None] = lambda: None,
         before_change: Callable[[], None] = lambda: None,
+        before_sync: Callable[[], None] = lambda: None,
         sync_s: tuple[float, float] = (0.0, 0.01),
         taken: dict[tuple[bytes, bool], bytes] | None = None,
     ) -> None:
@@ -191,6 +192,7 @@ class ZoneAccess:
         self._observe_only = observe_only
         self.before_look = before_look
         self._before_change = before_change
+        self._before_sync = before_sync
         self._sync_s = sync_s
         self._taken = {} if taken is None else taken
         for name in _READS:
@@ -261,7 +263,7 @@ class ZoneAccess:
 
     def sync(self) -> None:
         self._process.point()
-        self._before_change()
+        self._before_sync()
         self.files.sync()
         self._taken.clear()
         self._process.spend(self._process.random.uniform(*self._sync_s))

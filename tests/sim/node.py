@@ -21,7 +21,7 @@ from lddp.core.records import Record
 from lddp.core.rules import Rule
 from lddp.core.tables import Tables
 from lddp.core.view import View
-from lddp.errors import OutcomeUnknownError, UnavailableError
+from lddp.errors import OutcomeUnknownError, StorageError, UnavailableError
 from lddp.gateway import NO_ZONE, Applied, Gateway
 from lddp.migrate.observer import Observer
 from lddp.migrate.options import Exclusion, MigrationOptions
@@ -30,11 +30,8 @@ from lddp.node.gossip import Gossip
 from lddp.node.migration import MigrationDriver
 from lddp.node.originals import Originals
 from lddp.node.survey import Surveyor
-from lddp.node.trees import Trees
 from lddp.node.uploads import is_needed
 from lddp.replay.awaited import name_of_changed
-from lddp.replay.carrier import Carrier
-from lddp.replay.existing import OnExisting
 from lddp.replay.progress import Progress
 from lddp.replay.projector import Projector
 from lddp.replay.retained import Retained
@@ -43,14 +40,16 @@ from tests.fakes.power import PowerZone
 from tests.fakes.zone import FakeZone
 from tests.sim.content import SimulatedPusher, SimulatedStore
 from tests.sim.disk import SimulatedKeyValue
-from tests.sim.files import ZoneAccess
 from tests.sim.loop import Process, ProcessClock, ProcessRandom, SimulatedExecutor
+from tests.sim.trees import SimulatedTrees
 
 if TYPE_CHECKING:
     from tests.sim.world import World
 
 ENDING_S = 0.1
-"""How long a node takes to end that cannot write its database."""
+"""How long a node takes to end that cannot write its database, or whose zone could not write its files."""
+SUPERVISED_S = 1.0
+"""How long after the latter it is started again."""
 
 
 class Machine:
@@ -75,6 +74,8 @@ class Machine:
         """How often it has lost its power."""
         self.zone_error = 0
         """The errno with which its filesystem refuses every change."""
+        self.is_spared = False
+        """It is not killed, nor made to end."""
         self.shown = 0
         """The highest GSN that a mount here has answered with."""
 
@@ -123,6 +124,22 @@ class Machine:
             self.world.count(f"change refused with {errno.errorcode[self.zone_error]}")
             raise OSError(self.zone_error, os.strerror(self.zone_error))
 
+    def refuse_sync(self) -> None:
+        """Called before each sync of a zone. One that is refused ends the node; what was not synced may be lost."""
+        node = self.node
+        if self.zone_error and node is not None and not self.is_spared:
+            self.world.count(f"sync refused with {errno.errorcode[self.zone_error]}")
+            node.has_lost_writes = True
+            raise OSError(self.zone_error, os.strerror(self.zone_error))
+
+    def end_without_writes(self, node: Node) -> None:
+        """It has been told of a sync that was refused."""
+        if self.node is node:
+            self.kill()
+            self._cut_zones(node.process.random)
+            loop = self.world.loop
+            loop.at(loop.now + SUPERVISED_S, loop.outside, lambda: self.up or self.start())
+
     def _tear(self, path: Path, random: Random) -> None:
         """Pages of a mapped file reach the disk in any order, or not at all."""
         if path.exists() and random.random() < 0.5:
@@ -153,33 +170,6 @@ class Machine:
         node.environment.on_error = refused
 
 
-class SimulatedTrees(Trees):
-    """Opens fake zones in the place of directories."""
-
-    def __init__(self, node: Node) -> None:
-        super().__init__(node.environment, node.machine.zone, Path(node.machine.directory))
-        self._node = node
-
-    def _open(self, rule: Rule, _local_path: bytes, observe_only: bool) -> None:
-        node = self._node
-        world, number = node.world, rule.number
-        zone = ZoneAccess(
-            node.machine.zone_files(number),
-            node.process,
-            world.descriptors,
-            observe_only=observe_only,
-            before_look=lambda: world.interfere(node.machine.zone, number),
-            before_change=node.machine.refuse_change,
-            taken=node.machine.taken.setdefault(number, {}),
-        )
-        self.zones[number] = zone  # type: ignore[assignment]
-        if not observe_only:
-            options = MigrationOptions.from_bytes(rule.options)
-            is_shared = rule.source == node.machine.zone
-            carrier = Carrier(zone, OnExisting(options.on_existing), is_shared=is_shared)  # type: ignore[arg-type]
-            self.carriers[number] = carrier
-
-
 class Node:
     """One process."""
 
@@ -188,6 +178,7 @@ class Node:
         self.machine, self.process, self.world = machine, process, world
         self.name = machine.name
         self.witness = machine.zone == NO_ZONE
+        self.has_lost_writes = False
         self.clock, self.random = ProcessClock(process), ProcessRandom(process)
         self.environment = SimulatedKeyValue(machine.stored, process, machine.sync_s)
         self.gateway = Gateway(self.environment, machine.zone, self.clock, self.random, self.witness)
@@ -322,6 +313,10 @@ class Node:
         if self.failed:
             return  # the node is ending
         if not task.cancelled() and (error := task.exception()) is not None and not self.process.dead:
+            if self.has_lost_writes and isinstance(error, StorageError):
+                loop = self.world.loop
+                loop.at(self.process.now() + ENDING_S, loop.outside, self.machine.end_without_writes, self)
+                return
             self.world.checks.fail(f"a part of {self.name} failed: {error!r}", error)
 
     def _refresh(self, _gsn: int) -> None:
