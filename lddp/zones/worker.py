@@ -1,8 +1,9 @@
 """Processes that put small files into place for a node.
 
 Putting a file is a handful of short system calls. A thread of the node would need the interpreter after each of them,
-while the node's event loop has it most of the time; a process of its own needs nobody. The bytes go through memory
-that both share, everything else over a socket, one request and its answer at a time.
+while the node's event loop has it most of the time; a process of its own needs nobody. The files go through memory
+that both share, and what there is to say of them comes back through it. A socket only tells where that is: a message
+there is a few bytes, so that neither side ever waits for the other to read, however much there is to say.
 
 A worker does nothing by itself and keeps nothing: when it is gone, the node does the same work in its own threads, from
 the first file that was not answered for. It ends with the node, and shares a lock in the staging directory of each tree
@@ -20,6 +21,7 @@ import socket
 import struct
 import sys
 import traceback
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
@@ -37,11 +39,17 @@ from lddp.zones.staging import Staging
 REQUESTS_MAX = 2
 """Requests that a worker may have at once: the next one is ready when it has answered for one."""
 REQUEST_BYTES = 2 * 1024 * 1024
-"""Bytes of the files of one request."""
+"""Bytes of the files of one request with what describes them, or of its answer. An answer has SHORTFALLS_KEPT_MAX
+names of xattrs at most, and no paths."""
+_DESCRIBED_BYTES = 64
+"""More than what describes a file has besides its path, or an xattr besides its name and value."""
 _LENGTH = struct.Struct("=I")
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+
+_Described = tuple[bytes, Attributes, int]
+"""Path, attributes and size in bytes of a file."""
 
 
 class Tree(NamedTuple):
@@ -73,6 +81,8 @@ class Worker:
         self._stream: BinaryIO = channel.makefile("rb")
         self._memory = memory
         self._begun = 0
+        self._asked: deque[tuple[int, list[_Described]]] = deque()
+        """Where the answers will be that are to come, and what was asked."""
 
     @classmethod
     def start(cls, others: Sequence[Worker] = ()) -> Worker:
@@ -106,17 +116,22 @@ class Worker:
         """Asks for the first ones of `files`, as many as go into one request; how many. Nothing is asked where it is 0.
         Not while REQUESTS_MAX of them are unanswered."""
         start = self._begun % REQUESTS_MAX * REQUEST_BYTES
-        described = self._fill(files, start)
+        described, end = self._fill(files, start)
         if described:
             self._begun += 1
-            self._ask("put", number, start, described)
+            self._asked.append((start, described))
+            size = _write(self._memory, end, start + REQUEST_BYTES, described)
+            self._ask("put", number, start, end, size)
         return len(described)
 
     def end(self) -> Answer:
         """Waits for the files of the first `begin` that has none yet."""
-        done, code, path, shortfalls = _receive(self._stream)
-        failed = OSError(code, os.strerror(code), path) if code else None
-        return Answer(done, failed, [Shortfall(*fields) for fields in shortfalls])
+        size = _receive(self._stream)
+        start, asked = self._asked.popleft()
+        done, code, shortfalls = _unpack(self._memory[start : start + size])
+        failed = OSError(code, os.strerror(code), asked[done][0]) if code else None
+        found = [Shortfall(asked[place][0], os.fsdecode(what), number) for place, what, number in shortfalls]
+        return Answer(done, failed, found)
 
     def close(self) -> None:
         """Waits until the process is gone, and with it whatever it was doing."""
@@ -130,14 +145,17 @@ class Worker:
         self._stream.close()
         self._channel.close()
 
-    def _fill(self, files: Sequence[NewFile], start: int) -> list[tuple[bytes, Attributes, int]]:
-        """Puts bytes into the shared memory while they fit; what the worker must know besides. It ends before a file
-        that is to be taken from the disk or has holes."""
-        memory, end = self._memory, start
-        described = []
+    def _fill(self, files: Sequence[NewFile], start: int) -> tuple[list[_Described], int]:
+        """Puts bytes into the shared memory while they fit, and what describes the files fits behind them; that, and
+        where it is to be. It ends before a file that is to be taken from the disk or has holes."""
+        memory, end, room = self._memory, start, REQUEST_BYTES - _DESCRIBED_BYTES
+        described: list[_Described] = []
         for path, attributes, source in files:
             size = source.size
-            if end + size > start + REQUEST_BYTES or source.to_take() is not None:
+            room -= size + len(path) + _DESCRIBED_BYTES
+            for name, value in attributes.xattrs:
+                room -= len(name) + len(value) + _DESCRIBED_BYTES
+            if room < 0 or source.to_take() is not None:
                 break
             data = _whole(source)
             if data is None:
@@ -145,11 +163,23 @@ class Worker:
             memory[end : end + size] = data
             end += size
             described.append((path, attributes, size))
-        return described
+        return described, end
 
     def _ask(self, *request: Any) -> None:
-        data = _pack(request)
-        self._channel.sendall(_LENGTH.pack(len(data)) + data)
+        _send(self._channel, request)
+
+
+def _send(channel: socket.socket, message: Any) -> None:
+    data = _pack(message)
+    channel.sendall(_LENGTH.pack(len(data)) + data)
+
+
+def _write(memory: mmap.mmap | memoryview, start: int, end: int, message: Any) -> int:
+    """Puts a message into the shared memory, where there is room for it up to `end`; its size in bytes."""
+    data = _pack(message)
+    assert start + len(data) <= end, "a request is not larger than what was reckoned, and no answer is as large"
+    memory[start : start + len(data)] = data
+    return len(data)
 
 
 def _whole(source: ContentSource) -> bytes | memoryview | None:
@@ -201,8 +231,7 @@ def _serve(channel: socket.socket, memory: mmap.mmap) -> None:
             answer: Any = _open_tree(opened, number, *paths)
         else:
             answer = _put_all(opened[number], view, *fields)
-        data = _pack(answer)
-        channel.sendall(_LENGTH.pack(len(data)) + data)
+        _send(channel, answer)
 
 
 def _receive(stream: BinaryIO) -> Any:
@@ -214,6 +243,10 @@ def _receive(stream: BinaryIO) -> Any:
     data = stream.read(length)
     if len(data) < length:
         raise EOFError("the other end was closed within a message")
+    return _unpack(data)
+
+
+def _unpack(data: bytes | memoryview) -> Any:
     return msgpack.unpackb(data, use_list=False, raw=False)
 
 
@@ -241,20 +274,30 @@ def _close(tree: _Opened | None) -> None:
         tree.staging.close()
 
 
-def _put_all(
-    tree: _Opened, view: memoryview, start: int, described: Sequence[tuple[bytes, tuple[Any, ...], int]]
-) -> tuple[int, int, bytes, list[Shortfall]]:
-    """(files in place, errno, path that was refused, shortfalls)."""
-    done, code, refused = 0, 0, b""
+def _put_all(tree: _Opened, view: memoryview, start: int, end: int, size: int) -> int:
+    """Puts the files whose bytes begin at `start`; what describes them has `size` bytes from `end` on. Leaves the
+    answer at `start`: files in place, errno of the next one, and shortfalls, each with the number of its file. The
+    answer's size in bytes."""
+    described: Sequence[tuple[bytes, tuple[Any, ...], int]] = _unpack(view[end : end + size])
+    done, code = 0, 0
     put = tree.putter.put
     try:
         for path, attributes, data in _slices(view, start, described):
-            refused = path
             put(path, attributes, InMemory(data), False)
             done += 1
     except OSError as error:
         code = error.errno or errno.EIO
-    return done, code, refused if code else b"", tree.shortfalls.drain()
+    answer = done, code, _numbered(tree.shortfalls.drain(), described)
+    return _write(view, start, start + REQUEST_BYTES, answer)
+
+
+def _numbered(
+    shortfalls: Sequence[Shortfall], described: Sequence[tuple[bytes, tuple[Any, ...], int]]
+) -> list[tuple[int, bytes, int]]:
+    if not shortfalls:
+        return []
+    places = {path: place for place, (path, _, _) in enumerate(described)}
+    return [(places[path], os.fsencode(what), number) for path, what, number in shortfalls]
 
 
 def _slices(

@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from lddp.core.limits import XATTR_VALUE_BYTES_MAX
 from lddp.ports import NewFile
 from lddp.zones.posix import PosixZone
 from lddp.zones.worker import REQUEST_BYTES
@@ -131,6 +133,54 @@ def test_what_could_not_be_set_is_known_to_the_zone(helped: PosixZone) -> None:
     assert alone is not None
     first, second = helped.shortfalls.recent()
     assert (first.path, second.path) == (b"f", b"g") and first[1:] == second[1:]
+
+
+def put_unless_they_wait(helped: PosixZone, workers: Workers, wanted: list[NewFile]) -> None:
+    """Puts files. TimeoutError where the node and a worker wait for each other, which ends the workers."""
+    with ThreadPoolExecutor(1) as thread:
+        putting = thread.submit(helped.put_files, wanted)
+        try:
+            assert putting.result(REACH_S) == (len(wanted), None)
+        except TimeoutError:
+            for process in workers.processes:
+                kill(process)
+            raise
+
+
+def test_much_to_say_on_both_sides(helped: PosixZone, workers: Workers) -> None:
+    """The paths of a deep tree, and a filesystem that takes none of the attributes."""
+    deep = b""
+    for level in range(15):
+        deep += b"%02d" % level + b"d" * 230 + b"/"
+        helped.make_directory(deep[:-1], attributes(0o755))
+    refused = (b"unknown.0", b"unknown.1")
+    odd = attributes(xattrs=tuple((name, b"v") for name in refused))
+    wanted = [NewFile(deep + b"f%d" % number, odd, Bytes(b"x")) for number in range(REQUEST_FILES * 4)]
+    put_unless_they_wait(helped, workers, wanted)
+    told = [(shortfall.path, os.fsencode(shortfall.what)) for shortfall in helped.shortfalls.recent()]
+    assert told == [(file.path, name) for file in wanted for name in refused]
+
+
+def test_a_worker_outlives_an_xattr_whose_name_is_no_text(helped: PosixZone, workers: Workers) -> None:
+    processes = workers.processes
+    odd = NewFile(b"odd", attributes(xattrs=((b"unknown.\xff", b"v"),)), Bytes(b"1"))
+    assert helped.put_files([odd, *files(2)]) == (3, None)
+    assert [shortfall[:2] for shortfall in helped.shortfalls.recent()] == [(b"odd", "unknown.\udcff")]
+    assert helped.put_files(files(2)) == (2, None) and workers.processes == processes
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_files_of_which_there_is_as_much_to_say_as_may_be(helped: PosixZone, workers: Workers, count: int) -> None:
+    """Of one alone, and of more than go into one request. Where a filesystem takes no such xattrs, nor so many."""
+    many = tuple((b"unknown.%03d" % number, b"v" * XATTR_VALUE_BYTES_MAX) for number in range(3))
+    small = tuple((b"unknown.%s.%05d" % (b"n" * 230, number), b"") for number in range(250))
+    odd = attributes(xattrs=many + small)
+    wanted = [NewFile(b"f%d" % number, odd, Bytes(b"x" * 100_000)) for number in range(count)]
+    before = sum(map(written_by, workers.processes))
+    put_unless_they_wait(helped, workers, wanted)
+    assert helped.shortfalls.total >= len(odd.xattrs)
+    assert helped.shortfalls.recent()[-1][:2] == (wanted[-1].path, os.fsdecode(odd.xattrs[-1][0]))
+    assert sum(map(written_by, workers.processes)) - before >= count * 100_000
 
 
 def test_of_two_files_with_one_name_the_last_one_stays(helped: PosixZone) -> None:
