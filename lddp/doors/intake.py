@@ -92,11 +92,24 @@ class Intake:
                 if event.flags & Flag.LIST and handle == event.directory:
                     self._take_stray(handle, WHOLE)
             elif directory is not None and directory.kind is Kind.DIRECTORY:
-                dirty.add_name(directory.number, name)
+                if name and not event.target and event.flags & _OF_THE_FILE:
+                    self._take_written(view, directory.number, name)
+                else:
+                    dirty.add_name(directory.number, name)
                 known = True
                 if event.flags & Flag.LIST and handle == event.directory:
                     dirty.compare.add(directory.number)
         return known
+
+    def _take_written(self, view: View, directory: int, name: bytes) -> None:
+        """The watcher does not know which file it was. Within one tick of the clock a write moves no time, nor does one
+        through a mapping, so the bytes are read in any case: those of the file that the log has there, which may have
+        lost the name since and have others, and those of what has the name by the time it is looked at."""
+        self._observer.dirty.add_written(directory, name)
+        known = view.inode(view.child(directory, name))
+        if known is not None and known.kind is Kind.FILE and known.identity:
+            self._observer.note_changed(known.identity)
+            self._observer.dirty.files.add(known.number)
 
     def _take_stray(self, kernel_handle: bytes, name: bytes) -> None:
         """What the log does not know is looked at when its own name is, unless an operation made it: then the log has

@@ -79,6 +79,7 @@ class Backlog:
 
     def take_dirty(self) -> Work:
         """All that is dirty and may be looked at now; it is busy then."""
+        self._find_written()
         work = self.dirty.take(self.busy)
         if work:
             self._sort(work)
@@ -90,6 +91,20 @@ class Backlog:
         names = sum(len(names) for number, names in work.names.items() if number not in self.failures)
         strays = 0 if self.failures else len(work.strays)  # which may be below what cannot be read
         return names + len(work.files - self.failures.keys()) + strays
+
+    def _find_written(self) -> None:
+        """What was written by name is read, where all that was seen of its directory is in the log. A name that is not
+        there has no bytes in it either, and is read when it is looked at."""
+        free = self.dirty.written.keys() - self.busy
+        if not free:
+            return
+        with self._environment.read() as tables:
+            view = View(tables)
+            for directory in free:
+                for name in self.dirty.written.pop(directory):
+                    inode = view.inode(view.child(directory, name))
+                    if inode is not None and inode.kind is Kind.FILE and inode.identity:
+                        self.dirty.files.add(inode.number)
 
     def _sort(self, work: Work) -> None:
         """What came in as a file and is something else (a void attribute) is looked at under its names."""

@@ -38,6 +38,9 @@ class Dirty:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self.names: dict[int, set[bytes]] = {}
+        self.written: dict[int, set[bytes]] = {}
+        """Some of `names`: whatever files have them are to be read, once nothing that was seen of the directory before
+        is on its way to the log."""
         self.compare: set[int] = set()
         self.files: set[int] = set()
         self.strays: dict[bytes, set[bytes]] = {}
@@ -59,6 +62,11 @@ class Dirty:
 
     def add_name(self, directory: int, name: bytes) -> None:
         self.names.setdefault(directory, set()).add(name)
+
+    def add_written(self, directory: int, name: bytes) -> None:
+        """Something changed a file by this name, and need not have moved a time of it; nobody knows which file."""
+        self.add_name(directory, name)
+        self.written.setdefault(directory, set()).add(name)
 
     def add_stray(self, identity: bytes, name: bytes) -> None:
         """Something happened to an object that the log does not know; `name` as for `add_name`, or WHOLE."""

@@ -89,6 +89,8 @@ class Looker:
         self.failures: list[Failure] = []
         self.unread: list[tuple[int, bytes, Failure]] = []
         """Directories and names of what cannot be reported, and why."""
+        self.read: set[bytes] = set()
+        """Identities of files whose bytes were read by a name that was asked for."""
         self._directory = self._rule = 0
         self.skipped: set[bytes] = set()
         self.excluded: set[bytes] = set()
@@ -173,6 +175,7 @@ class Looker:
             if entry is not None:
                 entries.append(entry)
         after, attributes = self._directory_now(inode, path)
+        self.read.update(entry.identity for entry in entries if entry.content is not None)
         return DirectoryReport(inode.number, tuple(entries), tuple(absent), False, attributes, after.ctime_ns)
 
     def _directory_now(self, inode: Inode, path: bytes) -> tuple[Status, Attributes]:

@@ -284,7 +284,7 @@ class Rounds:
 
     def _small_file(self, view: View, looker: Looker, left: Leftover, batch: _Batch, number: int) -> None:
         inode = view.inode(number)
-        if inode is None or inode.kind is not Kind.FILE:
+        if inode is None or inode.kind is not Kind.FILE or inode.identity in looker.read:
             return
         try:
             path, descriptor, found = looker.open_file(inode)

@@ -11,6 +11,8 @@ The consumer's part of the contract:
   had not known there;
 - it looks at the object `target`, if it knows it under any name: a program may write through a name that is gone by
   now, or through a hard link outside of the tree;
+- where that is not known, it reads a file that is MODIFIED, CLOSED_WRITE or has other ATTRIBUTES by its name, even if
+  no time of it moved: two writes may be made in one tick of the filesystem's clock;
 - it lists the whole of `directory` on LIST, even if it knows it already;
 - with `accept`, a handle must be accepted from before the consumer lists or reads that object: then what was dropped
   earlier is seen by the listing.
