@@ -48,15 +48,15 @@ class Dirty:
         self._not_before: dict[int, tuple[float, float]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.names or self.compare or self.files or self.strays or self.operated)
+        return bool(self.names or self.written or self.compare or self.files or self.strays or self.operated)
 
     def __len__(self) -> int:
-        names = sum(map(len, self.names.values()))
+        names = sum(map(len, self.names.values())) + sum(map(len, self.written.values()))
         return names + len(self.compare) + len(self.files) + len(self.strays) + len(self.operated)
 
     def has_other_than(self, numbers: Collection[int]) -> bool:
         """Whether anything is to be looked at but these inodes, which cannot be read; a stray may be below one."""
-        if self.operated or (self.strays and not numbers):
+        if self.operated or self.written or (self.strays and not numbers):
             return True
         return any(number not in numbers for work in (self.names, self.compare, self.files) for number in work)
 

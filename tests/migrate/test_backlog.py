@@ -141,3 +141,18 @@ def test_what_was_being_looked_at_when_all_was_doubted_is_compared_behind_the_la
     assert not backlog.dirty.compare
     backlog.end(second)
     assert backlog.dirty.compare == directories
+
+
+def test_what_was_written_by_a_name_is_left_to_do_while_its_directory_is_busy(scanned: World) -> None:
+    """The name is looked at before, and what was seen then is on its way to the log."""
+    (scanned.source / "small").write_bytes(b"bytes")
+    scanned.look("small")
+    backlog = Backlog(scanned.environment, scanned.rule, lambda: 0.0)
+    root, small = scanned.rule.root, scanned.inode("small").number
+    backlog.dirty.add_written(root, b"small")
+    backlog.busy.add(root)
+    backlog.dirty.names.clear()
+    assert not backlog.take_dirty()
+    backlog.busy.discard(root)
+    assert not backlog.is_idle()
+    assert backlog.take_dirty().files == {small}
