@@ -29,8 +29,10 @@ class Upload:
     """Implements `lddp.access.ContentWriter` for one content of a rule.
 
     With three or more zones the bytes are on a majority of them, synced, before `commit` returns (durability quorum);
-    with fewer they are synced here (durability origin) and the others fetch them. Large ones are on their way to the
-    other zones while they come. The store knows which uploads of the same bytes are undecided (`lddp.content.claims`).
+    with fewer they are synced in one (durability origin) and the others fetch them from there. What is synced here
+    counts where this node's zone is a member of the rule; elsewhere nobody asks for it. Large ones are on their way to
+    the other zones while they come. The store knows which uploads of the same bytes are undecided
+    (`lddp.content.claims`).
     """
 
     def __init__(self, node: Node, rule: Rule) -> None:
@@ -85,7 +87,9 @@ class Upload:
     def _receivers(self) -> tuple[Sequence[str], int]:
         """Peers, and how many of them have to have the bytes."""
         zones = len(self._rule.members)
-        return self._node.peers_of(self._rule), zones // 2 if zones >= QUORUM_ZONES_MIN else 0
+        enough = zones // 2 + 1 if zones >= QUORUM_ZONES_MIN else 1
+        is_member = self._rule.member(self._node.gateway.zone) is not None
+        return self._node.peers_of(self._rule), enough - is_member
 
     async def rewrite(self, offset: int, data: bytes) -> None:
         await self._idle()

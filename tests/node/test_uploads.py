@@ -48,6 +48,7 @@ async def node(tmp_path: Path) -> AsyncIterator[Any]:
             environment=MemoryKeyValue(),
             threads=threads,
             pusher=Pusher(),
+            gateway=SimpleNamespace(zone=0),
             peers_of=lambda rule: ["zone-1"],
         )
         store.close()

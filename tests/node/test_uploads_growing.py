@@ -35,6 +35,7 @@ class Zones:
             environment=MemoryKeyValue(),
             threads=threads,
             pusher=a.pusher,
+            gateway=SimpleNamespace(zone=0),
             peers_of=lambda rule: ["b", "c"][: len(rule.members) - 1],
         )
 

@@ -1,0 +1,100 @@
+"""Where an upload's bytes have to be before its record may be ordered: between real stores, over real unix sockets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lddp.core.records import ZoneMember
+from lddp.core.rules import NO_SOURCE, Rule
+from lddp.errors import UnavailableError
+from lddp.node.runtime import Node as WholeNode
+from lddp.node.uploads import GROW_FROM_BYTES, Upload
+from tests.content.world import World, read
+from tests.fakes.memory import MemoryKeyValue
+
+DATA = os.urandom(200_000)
+ZONES = {0: "a", 1: "b", 2: "c"}
+"""Others are configured and never there."""
+
+
+def rule(*zones: int) -> Rule:
+    members = tuple(ZoneMember(number, str(number), b"/files") for number in zones)
+    return Rule(1, "data", b"/data", NO_SOURCE, members, b"", 1, 1)
+
+
+class Zones:
+    """Uploads come by node `a`, whose zone is 0."""
+
+    def __init__(self, world: World, threads: ThreadPoolExecutor) -> None:
+        self.world = world
+        self.a, self.b, self.c = (world.nodes[name] for name in "abc")
+        self.node: Any = SimpleNamespace(
+            store=self.a.store,
+            environment=MemoryKeyValue(),
+            threads=threads,
+            pusher=self.a.pusher,
+            gateway=SimpleNamespace(zone=0),
+            peers_of=lambda rule: [ZONES.get(member.zone, "down") for member in rule.members if member.zone],
+        )
+
+    def come_back(self) -> None:
+        """Nobody is away any more, nor left alone because he was."""
+        self.world.refusing.clear()
+        self.world.clock.now += 60
+
+
+@pytest.fixture
+async def zones(tmp_path: Path) -> AsyncIterator[Zones]:
+    world = World(tmp_path)
+    for name in "abc":
+        await world.node(name)
+    with ThreadPoolExecutor(1) as threads:
+        yield Zones(world, threads)
+        await world.close()
+
+
+@pytest.mark.parametrize("data", [DATA, os.urandom(GROW_FROM_BYTES * 2)], ids=["small", "large"])
+async def test_bytes_that_came_by_a_node_without_the_rule_can_be_had(zones: Zones, data: bytes) -> None:
+    """Both zones of the rule are away for a moment when the upload ends. Each asks nobody but the other one."""
+    two = rule(1, 2)
+    zones.world.refusing |= {"b", "c"}
+    upload = Upload(zones.node, two)
+    for at in range(0, len(data), 1 << 20):
+        await upload.write(data[at : at + (1 << 20)])
+    with pytest.raises(UnavailableError):
+        await upload.commit()
+    zones.come_back()
+    zones.world.refusing.add("c")
+    content = await upload.commit()
+    zones.come_back()
+    as_node: Any = SimpleNamespace(trees=SimpleNamespace(rules={1: two}), nodes_by_zone={1: "b", 2: "c"})
+    await zones.c.store.fetch(content, 1, [name for name in WholeNode._holders(as_node, 1) if name != "c"])
+    assert read(zones.c.store, content) == data
+
+
+async def test_a_node_without_the_rule_is_none_of_a_majority(zones: Zones) -> None:
+    """One of the three zones is down, and then another one too."""
+    zones.world.refusing.add("c")
+    upload = Upload(zones.node, rule(1, 2, 3))
+    await upload.write(DATA)
+    with pytest.raises(UnavailableError):
+        await upload.commit()
+    zones.come_back()
+    content = await upload.commit()
+    assert zones.b.store.open(content) is not None and zones.c.store.open(content) is not None
+
+
+@pytest.mark.parametrize(("members", "reached"), [((0, 1), ""), ((0, 1, 2), "b"), ((0, 1, 2, 3, 4), "bc")])
+async def test_a_member_is_one_of_those_who_have_it(zones: Zones, members: tuple[int, ...], reached: str) -> None:
+    zones.world.refusing |= {"b", "c"} - set(reached)
+    upload = Upload(zones.node, rule(*members))
+    await upload.write(DATA)
+    content = await upload.commit()
+    assert all(zones.world.nodes[name].store.open(content) is not None for name in reached)
