@@ -78,6 +78,13 @@ class FileSource:
         except FileNotFoundError:
             raise UnavailableError("the content was taken or released meanwhile; fetch it again") from None
 
+    def drop(self, descriptor: int) -> None:
+        """The open file turned out to have other bytes than the content: the blob goes, if it is still that file.
+        Blocking."""
+        with self._lock, contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(self.path)):
+                os.unlink(self.path)
+
     def open_to_clone(self) -> int | None:
         descriptor = self.descriptor()
         if os.fstat(descriptor).st_size == self.size:

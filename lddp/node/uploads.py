@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from lddp.content.disk import STEP_BYTES
 from lddp.content.frames import UPLOAD_BYTES
 from lddp.content.growing import Growing
+from lddp.content.source import FileSource
 from lddp.core.limits import INLINE_BYTES_MAX
 from lddp.core.records import Content
 from lddp.core.rules import Rule
-from lddp.errors import UnavailableError
+from lddp.errors import CorruptError, UnavailableError
 from lddp.ports import KeyValue
 from lddp.replay import outbox
 
@@ -51,7 +52,7 @@ class Upload:
         self._growing: Growing | None = None
         self._has_grown = False
         self._have: set[str] = set()
-        """Peers that have all of it."""
+        """Peers that have all of it, of this try or an earlier one."""
         self._digest = b""
         """Under which they have it, or may have it."""
         self._told: set[str] = set()
@@ -152,8 +153,8 @@ class Upload:
             if len(self._have) >= enough:
                 return
         peers = [peer for peer in peers if peer not in self._have]
-        enough -= len(self._have)
-        if not peers and enough <= 0:
+        needed = enough - len(self._have)
+        if not peers and needed <= 0:
             return
         held = self._node.store.held_as(content, share=False)
         if not isinstance(held, int):
@@ -161,12 +162,23 @@ class Upload:
         self._told |= set(peers)
         try:
             pushed = await self._node.pusher.push_file(
-                held, content.size, bool(enough), peers, enough=enough, upload=self._name
+                held, content.size, bool(enough), peers, enough=needed, upload=self._name
             )
+            if (pushed.digest, pushed.size) != (content.digest, content.size):
+                await self._spoilt(content, held, pushed.digest, peers)
         finally:
             os.close(held)
-        if len(pushed.peers) < enough:
-            raise UnavailableError(f"{len(pushed.peers)} other zones took the bytes, {enough} are needed: try again")
+        self._have |= pushed.peers
+        if len(self._have) < enough:
+            raise UnavailableError(f"{len(self._have)} other zones took the bytes, {enough} are needed: try again")
+
+    async def _spoilt(self, content: Content, held: int, digest: bytes, peers: Sequence[str]) -> NoReturn:
+        """The blob has other bytes by now than came, and peers have been sent those."""
+        self._node.pusher.forget(digest, self._name, peers)
+        source = self._node.store.open(content, share=False)
+        if isinstance(source, FileSource):
+            await self._node.store.disk.run(source.drop, held)
+        raise CorruptError("this node's disk gave other bytes than were stored: check it, and send the bytes again")
 
     async def abort(self) -> None:
         if self._writing is not None:

@@ -11,7 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from blake3 import blake3
 
+from lddp.content.push import Pushed
 from lddp.content.store import Store
 from lddp.core import effects as e
 from lddp.core.records import Attributes, Content, ZoneMember
@@ -31,8 +33,8 @@ class Pusher:
         self.peers: tuple[str, ...] = ()
         self.forgotten: list[tuple[bytes, tuple[str, ...]]] = []
 
-    async def push_file(self, *_: Any, **__: Any) -> SimpleNamespace:
-        return SimpleNamespace(peers=self.peers)
+    async def push_file(self, descriptor: int, size: int, *_: Any, **__: Any) -> Pushed:
+        return Pushed(blake3(os.pread(descriptor, size, 0)).digest(), size, set(self.peers))
 
     def forget(self, digest: bytes, upload: bytes, peers: Sequence[str]) -> None:
         self.forgotten.append((digest, tuple(peers)))

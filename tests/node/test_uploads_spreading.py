@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from lddp.core.records import ZoneMember
+from lddp.core.records import Content, ZoneMember
 from lddp.core.rules import NO_SOURCE, Rule
-from lddp.errors import UnavailableError
+from lddp.errors import CorruptError, UnavailableError
 from lddp.node.runtime import Node as WholeNode
 from lddp.node.uploads import GROW_FROM_BYTES, Upload
-from tests.content.world import World, read
+from tests.content.world import World, read, until
 from tests.fakes.memory import MemoryKeyValue
 
 DATA = os.urandom(200_000)
@@ -48,6 +48,13 @@ class Zones:
         """Nobody is away any more, nor left alone because he was."""
         self.world.refusing.clear()
         self.world.clock.now += 60
+
+    def spoil(self, content: Content) -> Path:
+        """The disk of `a` gives other bytes from now on."""
+        path = self.a.directory / "store" / "blobs" / content.digest.hex()
+        with path.open("r+b") as file:
+            file.write(b"rotten")
+        return path
 
 
 @pytest.fixture
@@ -98,3 +105,54 @@ async def test_a_member_is_one_of_those_who_have_it(zones: Zones, members: tuple
     await upload.write(DATA)
     content = await upload.commit()
     assert all(zones.world.nodes[name].store.open(content) is not None for name in reached)
+
+
+async def test_peers_that_took_it_at_an_earlier_try_count(zones: Zones) -> None:
+    """Of five zones never two others answer in the same try."""
+    upload = Upload(zones.node, rule(0, 1, 2, 3, 4))
+    await upload.write(DATA)
+    zones.world.refusing.add("c")
+    with pytest.raises(UnavailableError):
+        await upload.commit()
+    assert zones.b.names("blobs") and not zones.c.names("blobs")
+    zones.come_back()
+    zones.world.refusing.add("b")
+    await zones.a.connections.close()  # `b` is not to be had by a connection of before
+    await upload.commit()
+    assert zones.c.names("blobs")
+
+
+async def test_bytes_that_this_disk_has_spoilt_are_nowhere(zones: Zones) -> None:
+    """Peers would have them by another digest, and be taken for those who have the content."""
+    upload = Upload(zones.node, rule(0, 1, 2))
+    await upload.write(DATA)
+    content = await upload.seal()
+    zones.spoil(content)
+    with pytest.raises(CorruptError, match="send the bytes again"):
+        await upload.commit()
+    await upload.abort()
+    await until(lambda: not any(node.names("blobs") for node in zones.world.nodes.values()))
+    again = Upload(zones.node, rule(0, 1, 2))
+    await again.write(DATA)
+    assert await again.commit() == content
+    assert read(zones.a.store, content) == DATA
+
+
+async def test_what_is_spoilt_does_not_take_along_what_came_in_its_place(zones: Zones) -> None:
+    """Another client sends the same bytes while the spoilt ones are on their way."""
+    upload = Upload(zones.node, rule(0, 1, 2))
+    await upload.write(DATA)
+    content = await upload.seal()
+    path = zones.spoil(content)
+    push_file = zones.a.pusher.push_file
+
+    async def pushed(*arguments: Any, **more: Any) -> Any:
+        done = await push_file(*arguments, **more)
+        path.unlink()
+        path.write_bytes(DATA)
+        return done
+
+    zones.a.pusher.push_file = pushed  # type: ignore[method-assign]
+    with pytest.raises(CorruptError):
+        await upload.commit()
+    assert read(zones.a.store, content) == DATA
