@@ -94,6 +94,8 @@ class Upload:
 
     async def rewrite(self, offset: int, data: bytes) -> None:
         await self._idle()
+        self._handed += self._waiting
+        self._last = []  # some of it may be other bytes now
         await self._node.store.disk.run(self._rewrite, self._taken(), offset, data)
         if self._growing is not None:
             self._growing.reach(self._writer.written)

@@ -98,6 +98,24 @@ async def test_bytes_written_again(zones: Zones) -> None:
         assert read(node.store, content) == expected
 
 
+async def test_bytes_written_again_before_it_grows_cross_once(zones: Zones) -> None:
+    """What was written last is in memory still as it was before."""
+    data = bytearray(DATA)
+    upload = zones.upload()
+    for at in range(0, GROW_FROM_BYTES, MIB):
+        await upload.write(bytes(data[at : at + MIB]))
+    at = GROW_FROM_BYTES - 100
+    data[at : at + 5] = b"again"
+    await upload.rewrite(at, b"again")
+    await write(upload, bytes(data[GROW_FROM_BYTES:]))
+    content = await upload.commit()
+    assert content == content_of(bytes(data))
+    await until(lambda: all(node.names("blobs") for node in (zones.b, zones.c)))
+    for node in (zones.b, zones.c):
+        assert read(node.store, content) == data
+        assert node.traffic["client"].received == len(data)
+
+
 async def test_one_that_is_given_up_half_way_leaves_nothing(zones: Zones) -> None:
     upload = zones.upload()
     await write(upload)
