@@ -11,6 +11,8 @@ from functools import partial
 
 from blake3 import blake3
 
+from lddp.content.arrival import Arrival
+from lddp.content.forgotten import Forgotten
 from lddp.content.frames import DIGEST_BYTES, DURABLE, GROWING, UPLOAD_BYTES, Connection, Header, Type
 from lddp.content.handover import HANDOVER_SECONDS, Handover
 from lddp.content.intake import Intake
@@ -44,6 +46,7 @@ class Taker:
         self._traffic = traffic
         self._handover = handover
         self._bodies = ByteBudget(bodies_bytes_max)
+        self._forgotten = Forgotten()
 
     async def take_pack(self, connection: Connection, header: Header) -> None:
         if header.length < PACK_ID_BYTES + DIGEST_BYTES:
@@ -86,6 +89,10 @@ class Taker:
             raise FormatError(f"{connection.peer} named an upload with {len(upload)} bytes")
         if begin.offset > (0 if begin.flags & GROWING else FILE_BYTES_MAX):
             raise FormatError(f"{connection.peer} pushes a file of {begin.offset} bytes")
+        with self._forgotten.push(upload):
+            await self._take_file(connection, begin, upload, descriptor)
+
+    async def _take_file(self, connection: Connection, begin: Header, upload: bytes, descriptor: int | None) -> None:
         try:
             arrival = await self._store.disk.run(self._store.arrival, durable=bool(begin.flags & DURABLE))
         except OSError as error:
@@ -172,20 +179,28 @@ class Taker:
             if await intake.finish() != digest:
                 raise CorruptError("the file did not arrive as it was read, or changed meanwhile; send it again")
             durable = bool(begin.flags & DURABLE)
-            await self._store.disk.run(self._store.publish, intake.arrival, digest, durable=durable, pushed=upload)
+            await self._store.disk.run(self._publish, intake.arrival, digest, durable, upload)
 
         try:
             await connection.while_working(begin.id, asyncio.create_task(finish()))
-        except (OSError, CorruptError) as error:
+        except (OSError, CorruptError, _GivenUpError) as error:
             await _refuse_file(connection, begin, intake, error)
             return
         await connection.send(Type.ACK, begin.id)
+
+    def _publish(self, arrival: Arrival, digest: bytes, durable: bool, upload: bytes) -> None:
+        """All of it in one thread, which goes on where its connection breaks."""
+        self._store.publish(arrival, digest, durable=durable, pushed=upload)
+        if upload in self._forgotten:
+            self._forget(digest, upload)
+            raise _GivenUpError("its upload was given up")
 
     async def forget(self, connection: Connection, header: Header) -> None:
         """What an upload brought, unless something else needs the same bytes."""
         body = await connection.receive_body(header.length)
         if len(body) != DIGEST_BYTES + UPLOAD_BYTES:
             raise FormatError(f"{connection.peer} sent a FORGET of {len(body)} bytes")
+        self._forgotten.add(body[DIGEST_BYTES:])
         try:
             await self._store.disk.run(self._forget, body[:DIGEST_BYTES], body[DIGEST_BYTES:])
         except OSError as error:
@@ -195,6 +210,10 @@ class Taker:
 
     def _forget(self, digest: bytes, upload: bytes) -> None:
         self._store.take_back(Content(digest, 0), upload, is_needed=self._is_needed(digest))
+
+
+class _GivenUpError(Exception):
+    """No record will name what was pushed."""
 
 
 async def _refuse_file(connection: Connection, begin: Header, intake: Intake, error: Exception) -> None:
