@@ -48,12 +48,12 @@ def store(tmp_path: Path) -> Iterator[Store]:
     made.close()
 
 
-def arrive(store: Store) -> Content:
+def arrive(store: Store, *, durable: bool = False) -> Content:
     """As from another node."""
-    arrival = store.arrival()
+    arrival = store.arrival(durable=durable)
     arrival.write([DATA])
     digest = arrival.seal()
-    store.publish(arrival, digest)
+    store.publish(arrival, digest, durable=durable)
     return Content(digest, len(DATA))
 
 
@@ -96,8 +96,8 @@ def test_who_keeps_it_has_it(posix: PosixZone, store: Store) -> None:
 
 
 def test_the_file_that_was_given_its_attributes_is_the_one_that_is_moved(posix: PosixZone, store: Store) -> None:
-    """The same bytes come once more, and lie where it lay."""
-    assert store.open(put(posix, store, lambda _: arrive(store))) is not None
+    """The same bytes come once more, are synced, and lie where it lay."""
+    assert store.open(put(posix, store, lambda _: arrive(store, durable=True))) is not None
 
 
 def test_what_is_dropped_meanwhile_is_fetched_again(posix: PosixZone, store: Store) -> None:
