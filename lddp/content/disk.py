@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import errno
 import logging
@@ -45,6 +46,16 @@ class DiskThreads:
         """Has `work` done in a thread, without waiting for it. What it fails with is logged."""
         self._executor.submit(work, *args, **kwargs).add_done_callback(_log_failure)
 
+    async def make(
+        self,
+        drop: Callable[[Result], object],
+        work: Callable[Parameters, Result],
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
+    ) -> Result:
+        """As `run`, for what has to be closed: `drop` is called with it where the caller is cancelled."""
+        return await finished(asyncio.wrap_future(self._executor.submit(work, *args, **kwargs)), drop)
+
     def close(self) -> None:
         self._executor.shutdown(wait=True)
 
@@ -54,9 +65,9 @@ def _log_failure(work: Future[object]) -> None:
         logger.error("disk work in the background failed", exc_info=error)
 
 
-async def finished(work: asyncio.Future[Result]) -> Result:
+async def finished(work: asyncio.Future[Result], drop: Callable[[Result], object] | None = None) -> Result:
     """What a thread's work gives. A cancelled caller still waits for it, because a thread cannot be stopped and must
-    never find its descriptor closed, or worse, reused."""
+    never find its descriptor closed, or worse, reused; what nobody takes any more is given to `drop`."""
     cancelled = False
     while not work.done():
         try:
@@ -64,8 +75,9 @@ async def finished(work: asyncio.Future[Result]) -> Result:
         except asyncio.CancelledError:
             cancelled = True
     if cancelled:
-        if not work.cancelled():
-            work.exception()  # the caller is gone; its own cleanup follows
+        if not work.cancelled() and work.exception() is None and drop is not None:
+            with contextlib.suppress(OSError):  # the caller is gone; its own cleanup follows
+                drop(work.result())
         raise asyncio.CancelledError
     return work.result()
 

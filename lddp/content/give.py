@@ -48,7 +48,7 @@ class Giver:
 
     async def give(self, connection: Connection, header: Header) -> None:
         wanted = Wanted.unpack(await connection.receive_body(header.length))
-        found = await self._store.disk.run(self._find, wanted)
+        found = await self._store.disk.make(_close, self._find, wanted)
         if isinstance(found, int) and os.fstat(found).st_size != wanted.content.size:
             os.close(found)
             found = None
@@ -116,3 +116,8 @@ class Giver:
             at += len(part)
             if at >= len(view):
                 return
+
+
+def _close(found: bytes | memoryview | int | None) -> None:
+    if isinstance(found, int):
+        os.close(found)

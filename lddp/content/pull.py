@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from blake3 import blake3
 
+from lddp.content.arrival import Arrival
 from lddp.content.connections import Connections
 from lddp.content.frames import DIGEST_BYTES, Connection, Type, Wanted
 from lddp.content.intake import Intake
@@ -93,7 +94,7 @@ class Puller:
 
     async def _fetch_file(self, content: Content, inode: int, holders: Sequence[str]) -> None:
         run = self._store.disk.run
-        arrival = await run(self._store.part, content)
+        arrival = await self._store.disk.make(Arrival.close, self._store.part, content)
         intake = Intake(arrival, self._store.disk, content.size)
         try:
             if arrival.found_bytes > content.size or not content.sealed:

@@ -94,7 +94,8 @@ class Taker:
 
     async def _take_file(self, connection: Connection, begin: Header, upload: bytes, descriptor: int | None) -> None:
         try:
-            arrival = await self._store.disk.run(self._store.arrival, durable=bool(begin.flags & DURABLE))
+            durable = bool(begin.flags & DURABLE)
+            arrival = await self._store.disk.make(Arrival.discard, self._store.arrival, durable=durable)
         except OSError as error:
             await _refuse(connection, begin.id, error)
             await self._discard(connection, begin)

@@ -57,9 +57,12 @@ class Files:
     def __iter__(self) -> Any:
         return iter(list(self._files.values()))
 
-    async def run(self, function: Callable[..., Got], *arguments: Any) -> Got:
-        """In a thread. Whoever is cancelled waits for it nevertheless."""
-        return await finished(asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments))
+    async def run(
+        self, function: Callable[..., Got], *arguments: Any, drop: Callable[[Got], object] | None = None
+    ) -> Got:
+        """In a thread. Whoever is cancelled waits for it nevertheless; `drop` is called with what he does not get."""
+        work = asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+        return await finished(work, drop)
 
     @asynccontextmanager
     async def quiet(self, *numbers: int) -> AsyncIterator[None]:

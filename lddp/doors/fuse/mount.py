@@ -8,8 +8,10 @@ import errno
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from lddp.config import WriteMode
+from lddp.content.disk import finished
 from lddp.doors.fuse import mounting
 from lddp.doors.fuse.backing import KernelBacking, why_not_passing
 from lddp.doors.fuse.filesystem import Filesystem
@@ -66,16 +68,20 @@ class Mount:
         the kernel reads files by itself. Raises UsageError, ZoneError and UnavailableError."""
         tree = Tree(ground, top, patience, VALID_NS, mode)
         loop = asyncio.get_running_loop()
-        descriptor = await loop.run_in_executor(None, mounting.mount, mountpoint, b"lddp:" + os.fsencode(top.name))
+        mounted = loop.run_in_executor(None, mounting.mount, mountpoint, b"lddp:" + os.fsencode(top.name))
+        descriptor = await finished(mounted, partial(_abandon, mountpoint))
         # Only who may administer the machine can give the kernel files.
         mount = cls(top, mountpoint, patience, tree, descriptor, passes=passes and os.geteuid() == 0)
         try:
             await asyncio.wait_for(asyncio.shield(mount.session.started), GREET_S)
+            if passes:
+                await mount._pass(ground)
         except TimeoutError:
             await mount.stop(lazily=True)
             raise UnavailableError(f"the kernel did not greet the mount at {quoted(mountpoint)}; try again") from None
-        if passes:
-            await mount._pass(ground)
+        except BaseException:
+            await mount.stop(lazily=True)
+            raise
         return mount
 
     async def _pass(self, ground: Ground) -> None:
@@ -172,3 +178,14 @@ class Mount:
         await self.session.close()
         await self._filesystem.close()
         self._threads.shutdown(wait=False)
+
+
+def _abandon(mountpoint: bytes, descriptor: int) -> None:
+    """Nobody serves what has just been mounted."""
+    os.close(descriptor)
+    asyncio.get_running_loop().run_in_executor(None, _unmount_dead, mountpoint)
+
+
+def _unmount_dead(mountpoint: bytes) -> None:
+    with contextlib.suppress(OSError):  # the next mount there finds it
+        mounting.clear_dead(mountpoint)

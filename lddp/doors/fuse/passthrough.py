@@ -217,7 +217,7 @@ class Passthrough:
         if not await self._files.run(kernel.is_clean, base.descriptor):
             self._settle(file.number, os.dup(base.descriptor))
             return False
-        staged = await self._files.run(copying.new_file, self._scratch())
+        staged = await self._files.run(copying.new_file, self._scratch(), drop=os.close)
         try:
             await self._files.run(kernel.clone, base.descriptor, staged)
             await self._files.run(os.ftruncate, staged, file.size)
@@ -249,7 +249,7 @@ class Passthrough:
         async with file.lock:
             if file.mirror >= 0 or file.number not in self._passed:
                 return
-            mirror = await self._files.run(copying.new_file, self._scratch())
+            mirror = await self._files.run(copying.new_file, self._scratch(), drop=os.close)
             try:
                 await self._files.run(copying.copy, file.staged, mirror, file.size)
             except BaseException:

@@ -30,11 +30,7 @@ class Spares:
             self._spares.append(self._made())
         if spare.done() and spare.exception() is not None:
             spare = self._made()  # what was in the way then may be mended
-        try:
-            return spare.result() if spare.done() else await finished(spare)
-        except asyncio.CancelledError:
-            spare.add_done_callback(_close)
-            raise
+        return spare.result() if spare.done() else await finished(spare, os.close)
 
     def _made(self) -> asyncio.Future[int]:
         return asyncio.get_running_loop().run_in_executor(self._threads, copying.new_file, self._directory())
