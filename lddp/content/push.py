@@ -96,12 +96,12 @@ class Pusher:
         `told` hears how far it has come."""
         file_pass = Pass(descriptor, size, self._disk, told)
         tasks: dict[asyncio.Task[bool], str] = {}
-        for peer in to:
-            feed = file_pass.feed()
-            task = asyncio.create_task(self._push_file(feed, peer, durable, upload))
-            task.add_done_callback(feed.close)
-            tasks[task] = peer
         try:
+            for peer in to:
+                feed = file_pass.feed()
+                task = asyncio.create_task(self._push_file(feed, peer, durable, upload))
+                task.add_done_callback(feed.close)
+                tasks[task] = peer
             digest = await file_pass.run()
             found = os.fstat(descriptor).st_size if file_pass.offset == size else file_pass.offset
             if found != size:

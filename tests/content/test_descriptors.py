@@ -1,4 +1,4 @@
-"""What is opened for a transfer that is given up at that moment is closed."""
+"""What is opened for a transfer that is given up at that moment, or cannot begin, is closed."""
 
 from __future__ import annotations
 
@@ -114,3 +114,29 @@ def is_open(path: Path) -> bool:
             if one.samefile(path):
                 return True
     return False
+
+
+async def test_a_push_that_cannot_begin_for_all_peers(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No descriptor is left for the second one."""
+    a, _, _ = [await world.node(name) for name in "abc"]
+    path = tmp_path / "file"
+    path.write_bytes(DATA)
+    descriptor = os.open(path, os.O_RDONLY)
+    honest, left = os.dup, [1]
+
+    def dup(number: int) -> int:
+        if not left:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        left.pop()
+        return honest(number)
+
+    before = asyncio.all_tasks()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "dup", dup)
+        with pytest.raises(OSError, match="Too many open files"):
+            await a.pusher.push_file(descriptor, len(DATA), True, ["b", "c"])
+    os.close(descriptor)
+    assert asyncio.all_tasks() == before
+    assert not is_open(path)
