@@ -97,12 +97,17 @@ class Committer:
     async def _order(
         self, number: int, records: Callable[[Inode, bytes], list[r.InPlace]], writers: list[ContentWriter]
     ) -> list[r.Outcome] | None:
-        """As `Orders.about`, for records that name what `writers` took: all are used, or none where one record is
-        refused. Where it raises, they may be ordered yet, and need the bytes then; what nobody needs is swept later."""
-        outcomes = await self._orders.about(number, records)
-        good = outcomes is not None and not any(outcome.errno for outcome in outcomes)
-        for writer in writers:
-            if good:
+        """As `Orders.about`, for records of which the last name what `writers` took, each one's. What was ordered once
+        is in the log, whatever became of the others and of what was made again: zones may still need the bytes. Where
+        it raises, they may be ordered yet, and need the bytes then; what nobody needs is swept later."""
+        ordered: set[int] = set()
+
+        def told(outcomes: Sequence[r.Outcome]) -> None:
+            ordered.update(at for at in range(-len(writers), 0) if not outcomes[at].errno)
+
+        outcomes = await self._orders.about(number, records, told)
+        for at, writer in zip(range(-len(writers), 0), writers, strict=True):
+            if at in ordered:
                 writer.used()
             else:
                 await writer.abort()

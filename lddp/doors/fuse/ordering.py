@@ -141,10 +141,16 @@ class Orders:
             if self._patience.soft_s is not None and clock() - began >= self._patience.soft_s:
                 raise refused(errno.EIO)
 
-    async def about(self, number: int, records: Callable[[Inode, bytes], Sequence[InPlace]]) -> list[Outcome] | None:
+    async def about(
+        self,
+        number: int,
+        records: Callable[[Inode, bytes], Sequence[InPlace]],
+        told: Callable[[Sequence[Outcome]], None] | None = None,
+    ) -> list[Outcome] | None:
         """The outcomes of records about one object, made from what it is now and its path. They change that object and
         no other: where another zone gives the path to another one before their turn comes, they are made again, for
-        the path that the object has then. None where it has none any more: it is for who has it open alone."""
+        the path that the object has then. None where it has none any more: it is for who has it open alone. `told`
+        hears the outcomes of each time that they were made: some of them may have been ordered, and stay so."""
         outcomes: list[Outcome] = []
         for _ in range(MOVES_MAX):
             async with self.moves.shared():
@@ -154,6 +160,8 @@ class Orders:
                 if inode is None:
                     return None
                 outcomes = await self.many([one._replace(expected_inode=number) for one in records(inode, path)])
+                if told is not None:
+                    told(outcomes)
             if not any(outcome.errno in MOVED for outcome in outcomes):
                 break
         return outcomes
