@@ -274,7 +274,9 @@ class Names:
                 entry = wire.directory_entry(self._tree.inodes.node(number), index + 1, kind, name)
                 if len(data) + len(wire.NO_ENTRY) + len(entry) > span.size:
                     break
-                inode = view.inode(number) if index > 1 else None
+                # The kernel takes an entry for a lookup, and the name may be another's by now, or nobody's.
+                is_so = index > 1 and view.child(directory, name) == number
+                inode = view.inode(number) if is_so else None
                 data += (wire.NO_ENTRY if inode is None else self._tree.entry(inode, directory, name)) + entry
         return bytes(data)
 

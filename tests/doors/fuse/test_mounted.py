@@ -179,6 +179,39 @@ async def test_random_operations_in_two_zones(nodes: MountedTrio) -> None:
     await nodes.assert_equal()
 
 
+LISTING = """
+import ctypes, os, struct
+libc = ctypes.CDLL(None, use_errno=True)
+fd, buffer = os.open('d', os.O_RDONLY | os.O_DIRECTORY), ctypes.create_string_buffer(4096)
+
+def part():  # as find and ls -l do: some names, and what each is
+    size, at = libc.getdents64(fd, buffer, 4096), 0
+    while at < size:
+        (length,) = struct.unpack_from('<H', buffer, at + 16)
+        name = buffer.raw[at + 19 : at + length].split(bytes(1))[0]
+        if name.startswith(b'n'):
+            os.stat(b'd/' + name)
+        at += length
+    return size
+
+assert part() > 0
+os.rename('d/zz.tmp', 'd/zz')
+while part() > 0:
+    pass
+with open('d/zz.tmp', 'w') as file:
+    file.write('unfinished')
+print(open('d/zz').read())
+"""
+
+
+async def test_a_directory_is_listed_while_a_file_in_it_is_replaced(nodes: MountedTrio) -> None:
+    """By a rename; later the next one is prepared, by the name that the first one had."""
+    await nodes.programs.sh(
+        "mkdir d; cd d; for i in $(seq 300); do : > n$i; done; printf old > zz; printf new > zz.tmp"
+    )
+    assert await nodes.programs.python(LISTING) == "new\n"
+
+
 async def test_a_change_from_another_zone_shows(nodes: MountedTrio) -> None:
     await nodes.programs.sh("mkdir d; echo one > d/f; cat d/f; stat d/g && exit 1; ls d")
     async with trio_mount_at_target(nodes) as there:

@@ -163,6 +163,34 @@ async def test_a_listing_shows_once_what_is_there_all_the_time(kernel: Kernel) -
     assert [name for name, _ in await kernel.names()] == [b".", b"..", b"b", b"m", b"z", b"zz"]
 
 
+async def part(kernel: Kernel, handle: int, offset: int, room: int) -> list[tuple[bytes, int, int]]:
+    """(name, node that the kernel is to know by it, offset of the next) of one READDIRPLUS."""
+    data = await kernel(Opcode.READDIRPLUS, ROOT, struct.pack("<QQIIQII", handle, offset, room, 0, 0, 0, 0))
+    found = []
+    while data:
+        (node,) = struct.unpack_from("<Q", data)
+        _, after, length, _ = struct.unpack_from("<QQII", data, 128)
+        found.append((data[152 : 152 + length], node, after))
+        data = data[128 + 24 + (length + 7) // 8 * 8 :]
+    return found
+
+
+async def test_a_listing_makes_the_kernel_believe_no_name_that_is_not_so_any_more(kernel: Kernel) -> None:
+    """`tmp` was renamed to `f` (as every editor does) between two reads of one listing, and `g` made again."""
+    for name in (b"a", b"b", b"g", b"tmp"):
+        async with kernel.writing(name) as file:
+            await file.write(0, name)
+    handle = await kernel.opendir()
+    first = await part(kernel, handle, 0, 3 * 160)
+    assert [name for name, _, _ in first] == [b".", b"..", b"a"]
+    await kernel.rename(b"tmp", b"f")
+    await kernel.unlink(b"g")
+    await kernel.mkdir(b"g")
+    rest = await part(kernel, handle, first[-1][2], 4096)
+    believed = {name: node for name, node, _ in rest}
+    assert believed == {b"b": (await kernel.lookup(b"b")).inode, b"g": 0, b"tmp": 0}
+
+
 async def test_a_path_that_another_zone_has_moved_is_followed(kernel: Kernel, ground: MachineGround) -> None:
     directory = await kernel.mkdir(b"d")
     ground.apply(r.Rename(OperationId(b"other", 1), 1, 5, b"/data/d", b"/data/moved"))
