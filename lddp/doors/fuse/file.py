@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,10 +25,12 @@ _WRITABLE = os.O_WRONLY | os.O_RDWR
 
 class File:
     """One inode that is open. `digest` names the content in the log that `base` has, or that `staged` was made from or
-    committed as; empty where that is not known. `size` and `mtime_ns` are what stat shows while there is a copy."""
+    committed as; empty where that is not known. `became` is told by number of what the file has from the log then.
+    `size` and `mtime_ns` are what stat shows while there is a copy."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, became: Callable[[int, bytes], None]) -> None:
         self.number = number
+        self._became = became
         self.opens = 0
         self.base: OpenFile | None = None
         self.staged = -1
@@ -116,6 +119,7 @@ class File:
         self.has_stores = False
         self.digest, self.size, self.is_known, self.is_stale = digest, size, True, False
         self.dirty = Dirty(size)
+        self._became(self.number, digest)
 
     # -- changes of the copy ------------------------------------------------------------------------------------------
 

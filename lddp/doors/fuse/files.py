@@ -38,8 +38,8 @@ Got = TypeVar("Got")
 class Files:
     """Every File of one mount."""
 
-    def __init__(self, orders: Orders) -> None:
-        self._orders, self._ground = orders, orders.ground
+    def __init__(self, orders: Orders, became: Callable[[int, bytes], None]) -> None:
+        self._orders, self._ground, self._became = orders, orders.ground, became
         self._files: dict[int, File] = {}
         self._idle: OrderedDict[int, File] = OrderedDict()
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="fuse-file")
@@ -80,7 +80,7 @@ class Files:
         """The File of an inode, kept until `let_go`."""
         file = self._files.get(number)
         if file is None:
-            file = self._files[number] = File(number)
+            file = self._files[number] = File(number, self._became)
         self._idle.pop(number, None)
         file.opens += 1
         return file

@@ -96,8 +96,10 @@ class Following:
     def _is_other_content(self, inode: Inode) -> bool:
         tree, file = self._tree, self._tree.files.get(inode.number)
         digest = b"" if inode.content is None else inode.content.digest
-        if file is not None and not file.is_ahead and file.digest != digest:
+        if file is not None and file.is_ahead:
+            digest = file.digest  # with what was written through the pages
+        elif file is not None and file.digest != digest:
             file.is_stale = True
             tree.passthrough.refresh(file)
             tree.files.forget_idle(file)
-        return not (file is not None and file.is_ahead) and tree.inodes.has_pages_of_another(inode.number, digest)
+        return tree.inodes.has_pages_of_another(inode.number, digest)

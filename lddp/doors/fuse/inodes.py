@@ -132,6 +132,12 @@ class Inodes:
         if known is not None:
             known.cached = digest if known.cached == before else b""
 
+    def pages_come(self, number: int, digest: bytes) -> None:
+        """Pages that the kernel gets from here on are of this content; what it has may be of another one."""
+        known = self._known.get(number)
+        if known is not None and known.cached != digest:
+            known.cached = b""
+
     def pages_are_lost(self, number: int) -> None:
         """What was written through the kernel's pages is not in the content: they are of none from now on."""
         known = self._known.get(number)

@@ -99,6 +99,7 @@ class Metadata:
         if unused and not change.valid & SetAttribute.FH and max(inode.size, size) >= TRUNCATE_RECORD_FROM_BYTES:
             if not await tree.change(number, lambda stamp, path: r.Truncate(*stamp, path, size)):
                 return False
+            tree.inodes.pages_are_lost(number)  # the kernel has cut them, and nobody has the content that was cut
             if (file := tree.files.get(number)) is not None:
                 file.is_stale = True  # what it has open of the zone may be as it was before
                 tree.passthrough.refresh(file)

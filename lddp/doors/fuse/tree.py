@@ -46,7 +46,7 @@ class Tree:
         """How long the kernel may believe what it was told of names and attributes."""
         self.inodes = Inodes(top.root)
         self.orders = Orders(ground, top, patience, self.pipeline)
-        self.files = Files(self.orders)
+        self.files = Files(self.orders, self.inodes.pages_come)
         self.passthrough = Passthrough(self.files, ground.scratch)
         self.tell: Callable[[list[Sequence[bytes]]], Awaitable[None]] = _tell_nobody
         """Tells the kernel something that it did not ask for."""

@@ -7,15 +7,16 @@ import contextlib
 import os
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 
 from lddp.core import records as r
-from lddp.core.records import OperationId
+from lddp.core.records import Content, OperationId
 from lddp.doors.fuse import protocol, wire
 from lddp.doors.fuse.following import Following
-from lddp.doors.fuse.protocol import Opcode
-from tests.doors.fuse.kernel import PATIENCE_S, Kernel, MachineGround, until
+from lddp.doors.fuse.protocol import Opcode, SetAttribute
+from tests.doors.fuse.kernel import PATIENCE_S, Kernel, MachineGround, Open, until
 from tests.doors.fuse.test_data import put_elsewhere
 
 Notice = tuple[bytes, ...]
@@ -34,9 +35,13 @@ class Told:
         self._sequence = 1000
         self.settled: Callable[[], Awaitable[None]] = _at_once
         """Returns when the kernel knows of every change so far."""
+        self.going_on = asyncio.Event()
+        """Not set: the kernel lets who tells it wait."""
+        self.going_on.set()
 
     async def take(self, notices: list[Sequence[bytes]]) -> None:
         self._notices.put_nowait(notices)
+        await self.going_on.wait()
 
     async def elsewhere(self, record: Callable[..., r.Record], *fields: object) -> set[Notice]:
         self._sequence += 1
@@ -46,6 +51,14 @@ class Told:
     async def next(self) -> set[Notice]:
         async with asyncio.timeout(PATIENCE_S):
             return {tuple(notice) for notice in await self._notices.get()}
+
+    async def rest(self) -> set[Notice]:
+        """All that there is to be told, which need not be anything."""
+        await self.settled()
+        found: set[Notice] = set()
+        while not self.is_silent:
+            found |= await self.next()
+        return found
 
     @property
     def is_silent(self) -> bool:
@@ -229,3 +242,93 @@ async def test_what_another_zone_has_put_right_before_an_own_change_is_told(
     assert bytes_of(file.node) in await told.next()
     assert await reader.read() == b"theirs"
     await reader.close()
+
+
+@asynccontextmanager
+async def reading(kernel: Kernel, node: int) -> AsyncIterator[Open]:
+    opened = await kernel.open(node)
+    yield opened
+    await opened.close()
+
+
+FLAGS = {flag: Content(flag * 32, 1, flag) for flag in (b"0", b"1")}
+"""What a file has that says yes or no."""
+
+
+@pytest.fixture
+def put(ground: MachineGround) -> Callable[[bytes], None]:
+    """Another zone writes one of them into a file, in place."""
+    ground.contents |= {content.digest: flag for flag, content in FLAGS.items()}
+    opened: list[bool] = []
+
+    def put(flag: bytes) -> None:
+        nonlocal opened
+        id = OperationId(b"other", len(ground.order))
+        assert not ground.apply(r.Put(id, 1, 7, b"/data/f", 0o644, 0, 0, FLAGS[flag])).errno
+        opened += [False] * 100
+        opened = ground.intact = []
+
+    return put
+
+
+async def test_bytes_that_come_back_are_not_those_that_the_kernel_has(
+    kernel: Kernel, told: Told, put: Callable[[bytes], None]
+) -> None:
+    put(b"0")
+    await told.rest()
+    reader = await kernel.open((await kernel.lookup(b"f")).inode)
+    for flag in (b"1", b"0", b"1", b"0"):
+        put(flag)
+        assert await told.next() == {bytes_of(reader.node)}
+        assert await reader.read() == flag  # and the kernel keeps that page
+    again = await kernel.open(reader.node)
+    assert not again.keeps_cache  # the last one may have come in the middle of a read
+    await again.close()
+    await reader.close()
+
+
+async def test_bytes_that_come_back_while_the_kernel_is_told_of_something_else(
+    kernel: Kernel, told: Told, put: Callable[[bytes], None]
+) -> None:
+    put(b"0")
+    await told.rest()
+    reader = await kernel.open((await kernel.lookup(b"f")).inode)
+    await kernel.mkdir(b"d")
+    told.going_on.clear()
+    await told.elsewhere(r.SetAttributes, b"/data/d", 0o700)
+    put(b"1")
+    assert await reader.read() == b"1"
+    put(b"0")
+    assert await reader.read() == b"0"  # of another page, perhaps
+    told.going_on.set()
+    assert bytes_of(reader.node) in await told.next()
+    await reader.close()
+
+
+async def test_what_the_kernel_has_of_before_goes_where_somebody_writes(
+    kernel: Kernel, told: Told, put: Callable[[bytes], None]
+) -> None:
+    """What he writes is put into what the other zone has put, and the kernel has one page of it."""
+    put(b"0")
+    await told.rest()
+    file = await kernel.open((await kernel.lookup(b"f")).inode, os.O_RDWR)
+    assert await file.read() == b"0"
+    put(b"1")
+    await file.write(1, b"mine")
+    assert await told.next() == {bytes_of(file.node)}
+    assert await file.read() == b"1mine"
+    await file.close()
+
+
+async def test_bytes_that_come_back_after_a_cut(kernel: Kernel, told: Told, ground: MachineGround) -> None:
+    """The kernel has cut the page, and filled it up with zeros."""
+    put_elsewhere(ground, b"/data/f", b"a" * (3 << 20))
+    node = (await kernel.lookup(b"f")).inode
+    async with reading(kernel, node) as reader:
+        assert await reader.read(0, 4) == b"aaaa"
+    await kernel.setattr(node, SetAttribute.SIZE, size=2)
+    await told.rest()
+    put_elsewhere(ground, b"/data/f", b"a" * (3 << 20))
+    assert await told.next() == {bytes_of(node)}
+    async with reading(kernel, node) as reader:
+        assert not reader.keeps_cache

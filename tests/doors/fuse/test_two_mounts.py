@@ -174,3 +174,33 @@ async def test_a_change_is_in_the_file_that_was_open_however_often_its_name_is_t
             assert marks == {place for place, one in enumerate(written) if one == number}, (zone, name)
             assert set(os.listxattr(zone / name)) == {f"user.{place}.{part}" for place in marks for part in range(4)}
             assert all(data[place * PAGE : place * PAGE + 8] == b"%08d" % place for place in marks)
+
+
+READING = """
+import os, sys
+fd = os.open('flag', os.O_RDONLY)
+while True:
+    print(os.pread(fd, 1, 0).decode(), flush=True)
+    sys.stdin.readline()
+"""
+
+
+async def test_a_flag_that_is_read_here_and_changed_there(two: Two) -> None:
+    """Its bytes come back again and again, and the program here keeps it open."""
+    nodes, here, there = two
+    await here.sh("printf 0 > flag; cat flag")
+    await two.agreed()
+    (nodes.directory / "reading").write_text(READING)
+    os.mkfifo(nodes.directory / "next")
+    reading = await here.start("bash", "-ec", f"exec {sys.executable} ../reading < ../next")
+    assert reading.stdout is not None
+    with await asyncio.to_thread(open, nodes.directory / "next", "wb", 0) as again:
+        found = [await asyncio.wait_for(reading.stdout.readline(), PATIENCE_S)]
+        for flag in ("1", "0", "1", "0"):
+            await there.sh(f"printf {flag} 1<> flag")
+            await two.agreed()
+            await asyncio.to_thread(again.write, b"\n")
+            found.append(await asyncio.wait_for(reading.stdout.readline(), PATIENCE_S))
+        reading.kill()
+    await reading.wait()
+    assert found == [b"0\n", b"1\n", b"0\n", b"1\n", b"0\n"]
