@@ -83,12 +83,12 @@ class Data:
                 raise
             return await self._open_instead(directory, made)
         file = tree.files.hold(inode.number)
-        if not file.is_known:
-            file.become_empty(EMPTY_DIGEST)
+        if not file.is_known and inode.content is not None and inode.content.digest == EMPTY_DIGEST:
+            file.become_empty(EMPTY_DIGEST)  # what another zone has put already comes with the first read
         tree.passthrough.opened_cached(inode.number)
         self._last += 1
         self._handles[self._last] = Handle(file, made.flags, tree.errors.open(inode.number), has_made=True)
-        entry = tree.entry(inode, directory, made.name)
+        entry = self._names.entry_of_made(inode, directory, made.name)
         tree.inodes.keeps_pages(inode.number, EMPTY_DIGEST)
         return entry + wire.open_answer(self._last)
 
@@ -100,7 +100,10 @@ class Data:
         if inode is None or inode.kind is not Kind.FILE:
             raise refused(errno.EEXIST)
         opened = await self._open(number, made.flags)
-        return self._tree.entry(inode, directory, made.name) + opened
+        with self._tree.ground.view() as view:
+            entry = self._tree.entry(view.inode(number) or inode, directory, made.name)
+        self._tree.doubt({number})  # while it was opened, it may have lost the name
+        return entry + opened
 
     # -- bytes --------------------------------------------------------------------------------------------------------
 

@@ -80,6 +80,18 @@ class Names:
         self._touched(time_ns, outcome.inode, directory)
         return self._tree.inode(outcome.inode)
 
+    def entry_of_made(self, inode: Inode, directory: int, name: bytes) -> bytes:
+        """The answer that makes the kernel know it by a new name. What became of the name while nobody knew it here is
+        to be told then."""
+        tree = self._tree
+        entry = tree.entry(inode, directory, name)
+        if (inode.parent, inode.name) != (directory, name):  # its first name
+            with tree.ground.view() as view:
+                is_there = view.child(directory, name) == inode.number
+            if not is_there:
+                tree.doubt({inode.number})
+        return entry
+
     def _touched(self, time_ns: int, *numbers: int) -> None:
         for number in numbers:
             self._tree.inodes.changed(number, time_ns)
@@ -88,7 +100,7 @@ class Names:
         made = wire.mkdir(request.body)
         directory = self._directory(request)
         owner = self.owner(directory, request, made.mode | _DIRECTORY)
-        return self._tree.entry(
+        return self.entry_of_made(
             await self.make(directory, made.name, lambda stamp, path: r.MakeDirectory(*stamp, path, *owner)),
             directory,
             made.name,
@@ -102,7 +114,7 @@ class Names:
         directory = self._directory(request)
         owner = self.owner(directory, request, made.mode)
         device = user_device(made.rdev) if kind in (Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE) else 0
-        return self._tree.entry(
+        return self.entry_of_made(
             await self.make(directory, made.name, lambda stamp, path: r.Create(*stamp, path, kind, *owner, device)),
             directory,
             made.name,
@@ -112,7 +124,7 @@ class Names:
         name, target = wire.two_names(request.body)
         directory = self._directory(request)
         owner = self.owner(directory, request, 0o777)
-        return self._tree.entry(
+        return self.entry_of_made(
             await self.make(directory, name, lambda stamp, path: r.Symlink(*stamp, path, target, owner.uid, owner.gid)),
             directory,
             name,
@@ -131,7 +143,7 @@ class Names:
         async with tree.files.quiet(number):
             if not await tree.change(number, record, directory):
                 raise refused(errno.ENOENT)
-        return tree.entry(tree.inode(number), directory, name)
+        return self.entry_of_made(tree.inode(number), directory, name)
 
     # -- taking away --------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from lddp.config import WriteMode
 from lddp.doors.fuse.following import Following
 from tests.doors.fuse.kernel import Kernel, MachineGround, until
 from tests.doors.fuse.passing import FakeBacking
+from tests.doors.fuse.told import Told
 
 
 @pytest.fixture
@@ -48,6 +49,19 @@ async def backing(kernel: Kernel) -> AsyncIterator[FakeBacking]:
     yield backing
     backing.held.clear()
     await until(lambda: not backing.files)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+@pytest.fixture
+async def told(ground: MachineGround, kernel: Kernel) -> AsyncIterator[Told]:
+    told = Told(ground)
+    following = Following(kernel.filesystem.tree, told.take)
+    told.settled = following.told
+    kernel.tree.ground.follow(following.changed)
+    task = asyncio.create_task(following.run())
+    yield told
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
