@@ -124,7 +124,6 @@ class Life:
         self._ground = ground
         self._filesystem = Filesystem(self.tree)
         self.kernel = SimulatedKernel(ground, self._filesystem)
-        self.tree.tell = self._notify
         self._following = Following(self.tree, self._notify)
         self.tree.ground.follow(self._following.changed)
         self._follower = node.spawn(self._following.run())

@@ -32,7 +32,7 @@ class Following:
         self._done.set()
         self._seen = tree.ground.applied()
         tree.doubt = self.changed
-        tree.files.stored = self.stored
+        tree.files.stored = tree.tell = self.stored
 
     def changed(self, numbers: Iterable[int]) -> None:
         inodes, files = self._tree.inodes, self._tree.files
@@ -43,7 +43,8 @@ class Following:
             self._done.clear()
 
     def stored(self, number: int) -> None:
-        """What a program has stored through a mapping has been found."""
+        """The kernel does not know that its attributes may be others: what a program has stored through a mapping has
+        been found, or a call has changed more than its answer says."""
         self._stored.add(number)
         self.changed([number])
 

@@ -56,7 +56,7 @@ class Metadata:
         except BaseException:
             # A part of it may be done: the bytes have a new time or size, and a soft mount's record was not ordered.
             # Where a call failed, the kernel goes on with what it knew before.
-            await self._tree.tell([wire.inode_notice(request.node, -1)])
+            self._tree.tell(number)
             raise
         return self._tree.attributes(number)
 
@@ -126,7 +126,7 @@ class Metadata:
         if not await tree.change(number, lambda stamp, path: r.SetAttributes(*stamp, path, mode=mode)):
             self._last(number).mode = mode
         # The kernel asked for bytes to be written, and does not know that this changes the mode.
-        await tree.tell([wire.inode_notice(tree.inodes.node(number), -1)])
+        tree.tell(number)
 
     def _fields(self, inode: Inode, change: wire.Change) -> Fields:
         valid, now = change.valid, self._tree.ground.time_ns()

@@ -47,7 +47,6 @@ class Mount:
         """Why there is no passthrough, where that was wanted."""
         self._closing: asyncio.Task[None] | None = None
         self._commit_s = COMMIT_S
-        tree.tell = self.session.notify
         self._following = Following(tree, self.session.notify)
         self._task = asyncio.get_running_loop().create_task(self._following.run())
         self._task.add_done_callback(self._not_followed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 
 from lddp.config import WriteMode
 from lddp.core.namespace import Inode
@@ -24,7 +24,7 @@ from lddp.doors.fuse.streaming import Streams
 _log = logging.getLogger(__name__)
 
 
-async def _tell_nobody(notices: list[Sequence[bytes]]) -> None:
+def _tell_nobody(number: int) -> None:
     """Where nothing is mounted."""
 
 
@@ -48,8 +48,9 @@ class Tree:
         self.orders = Orders(ground, top, patience, self.pipeline)
         self.files = Files(self.orders, self.inodes.pages_come)
         self.passthrough = Passthrough(self.files, ground.scratch)
-        self.tell: Callable[[list[Sequence[bytes]]], Awaitable[None]] = _tell_nobody
-        """Tells the kernel something that it did not ask for."""
+        self.tell: Callable[[int], None] = _tell_nobody
+        """The kernel is to be told that this inode's attributes may be others. No call may wait until it was: until the
+        call is answered, the kernel may hold what an earlier notice waits for."""
         self.doubt: Callable[[set[int]], None] = _doubt_nothing
         """The kernel is to be told of these inodes where it may be wrong about them."""
         self.streams = Streams(ground, self.files)

@@ -18,6 +18,7 @@ from lddp.doors.fuse.ground import Patience
 from lddp.doors.fuse.protocol import Opcode, SetAttribute
 from lddp.errors import OutcomeUnknownError, UnavailableError
 from tests.doors.fuse.kernel import Kernel, MachineGround, Refused, plain, until
+from tests.doors.fuse.telling import telling
 from tests.doors.fuse.test_names import ROOT, number
 
 S = SetAttribute
@@ -450,17 +451,18 @@ async def test_the_kernel_is_told_where_a_part_may_be_done(ground: MachineGround
     async def tell(notices: list[Sequence[bytes]]) -> None:
         told.extend(tuple(notice) for notice in notices)
 
-    kernel.tree.tell = tell
-    file = await kernel.create(b"f")
-    await file.write(0, b"bytes")
-    before = await kernel.stat(file.node)
-    ground.failure = UnavailableError("nobody leads")
-    assert await number(kernel.setattr(file.node, valid, mtime_ns=5, size=2)) == errno.EIO
-    after = await kernel.stat(file.node)
-    assert (before.size, before.mtime_ns) != (after.size, after.mtime_ns)
-    assert told == [tuple(wire.inode_notice(file.node, -1))]
-    ground.failure = None
-    await file.close()
+    async with telling(kernel, tell) as following:
+        file = await kernel.create(b"f")
+        await file.write(0, b"bytes")
+        before = await kernel.stat(file.node)
+        ground.failure = UnavailableError("nobody leads")
+        assert await number(kernel.setattr(file.node, valid, mtime_ns=5, size=2)) == errno.EIO
+        after = await kernel.stat(file.node)
+        assert (before.size, before.mtime_ns) != (after.size, after.mtime_ns)
+        await following.told()
+        assert set(told) == {tuple(wire.inode_notice(file.node, -1))}
+        ground.failure = None
+        await file.close()
     await kernel.filesystem.close()
 
 

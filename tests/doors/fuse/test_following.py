@@ -86,16 +86,12 @@ async def test_nothing_is_told_of_own_changes_and_of_what_the_kernel_does_not_kn
     assert told.is_silent
 
 
-async def test_writing_that_takes_privileges_away_is_told(kernel: Kernel) -> None:
-    notices: list[Sequence[bytes]] = []
-
-    async def tell(some: list[Sequence[bytes]]) -> None:
-        notices.extend(some)
-
-    kernel.filesystem.tree.tell = tell
+async def test_writing_that_takes_privileges_away_is_told(kernel: Kernel, told: Told) -> None:
     file = await kernel.create(b"f", os.O_RDWR, mode=0o4755)
+    await told.settled()
+    assert told.is_silent
     await file.write(0, b"x", flags=protocol.WRITE_KILL_SUIDGID)
-    assert [tuple(notice) for notice in notices] == [attributes(file.node)]
+    assert await told.next() == {attributes(file.node)}
     await file.close()
 
 
