@@ -24,6 +24,8 @@ READS_A_WAKEUP = 16
 """Requests taken before other work of the process gets its turn."""
 BACKGROUND = 64
 INTERRUPT_LOOK_S = 0.2
+NOTICE_S = 10.0
+"""How long the end waits for a notice that is in the kernel."""
 _KILL_BIT = 1 << 8
 """SIGKILL in the masks of /proc; what ends a process by its default action shows as it too."""
 
@@ -67,6 +69,9 @@ class Session:
         self._interrupted: dict[int, int] = {}
         self._watch: asyncio.Task[None] | None = None
         self._notices = ThreadPoolExecutor(1, thread_name_prefix="fuse-notice")
+        self._noticing = os.dup(descriptor)
+        """The device for that thread, which closes it: a thread that is late never meets another file's number."""
+        self._is_closing = False
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.started: asyncio.Future[None] = self._loop.create_future()
         """Done when the kernel has been greeted."""
@@ -127,6 +132,9 @@ class Session:
             self.started.set_result(None)
 
     def _serve(self, request: wire.Request) -> None:
+        if self._is_closing:
+            self._refuse(request.unique, errno.ENOTCONN)
+            return
         try:
             answer = self._handle(request)
         except (OSError, LddpError) as error:
@@ -178,13 +186,15 @@ class Session:
 
     async def notify(self, notices: Sequence[Sequence[bytes]]) -> None:
         """Tells the kernel what it should forget; what it does not know is none of its business."""
-        if notices and not self.ended.done():
+        if notices and not self._is_closing and not self.ended.done():
             await self._loop.run_in_executor(self._notices, self._notify, notices)
 
     def _notify(self, notices: Sequence[Sequence[bytes]]) -> None:
         for pieces in notices:
+            if self._is_closing:
+                return
             try:
-                os.writev(self.descriptor, pieces)
+                os.writev(self._noticing, pieces)
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EBADF, errno.ECONNABORTED, errno.ENOTDIR):
                     _log.warning("the kernel refused a notice: %s", error.strerror)
@@ -195,7 +205,7 @@ class Session:
         """A signal came for who waits. As with NFS, one that the program survives does not end the call, because few
         programs expect EINTR of a file; one that ends the program does. The kernel tells only once, of the first
         signal, so the process is looked at until the call is over."""
-        if unique not in self._running:
+        if unique not in self._running or self._is_closing:
             return
         self._interrupted[unique] = self._running[unique][1]
         if self._watch is None or self._watch.done():
@@ -213,7 +223,11 @@ class Session:
         return len(self._running)
 
     async def close(self) -> None:
-        """Ends what is in flight, with EINTR, and lets go of the device: a mount that is still there is dead then."""
+        """Ends what is in flight, with EINTR, and lets go of the device: a mount that is still there is dead then. Who
+        asks for something meanwhile gets ENOTCONN, as afterwards. A second call does nothing."""
+        if self._is_closing:
+            return
+        self._is_closing = True
         tasks = [task for task, _ in self._running.values()]
         if self._watch is not None:
             tasks.append(self._watch)
@@ -221,7 +235,16 @@ class Session:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        await self._end_notices()
         self._end()
         with contextlib.suppress(OSError):
             os.close(self.descriptor)
         self._notices.shutdown(wait=False)
+
+    async def _end_notices(self) -> None:
+        """A notice that is in the kernel may wait for what calls hold there, so they are answered until it is out. The
+        kernel lets go of the device after that alone, whoever has closed it."""
+        ending = self._loop.run_in_executor(self._notices, os.close, self._noticing)
+        _, waiting = await asyncio.wait([ending], timeout=NOTICE_S)
+        if waiting:
+            _log.error("a notice is in the kernel for more than %g s; the mount ends when it is out", NOTICE_S)

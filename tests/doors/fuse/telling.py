@@ -17,9 +17,11 @@ async def telling(kernel: Kernel, tell: Callable[[list[Sequence[bytes]]], Awaita
     following = Following(kernel.tree, tell)
     kernel.tree.ground.follow(following.changed)
     task = asyncio.create_task(following.run())
-    async with asyncio.timeout(PATIENCE_S):
-        yield following
-    kernel.tree.ground.unfollow(following.changed)
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            yield following
+    finally:
+        kernel.tree.ground.unfollow(following.changed)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

@@ -8,15 +8,18 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lddp.doors.fuse import wire
+from lddp.doors.fuse import session, wire
 from lddp.doors.fuse.protocol import Opcode
 from lddp.doors.fuse.session import READS_A_WAKEUP, Answer, Session, is_dying
 from lddp.errors import OperationError
+from tests.doors.fuse.kernel import until
 
 PATIENCE_S = 60.0
 Handle = Callable[[wire.Request], Answer | Coroutine[Any, Any, Answer]]
@@ -193,6 +196,59 @@ async def test_the_end(device: Device) -> None:
     await device.session.close()
     assert await device.answer() == (1, errno.EINTR, b"")
     assert device.session.ended.done()
+
+
+class SlowKernel:
+    """Takes the first notice when it is `let`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.has_it, self.let = threading.Event(), threading.Event()
+        self._writev = os.writev
+        monkeypatch.setattr(os, "writev", self._slow)
+
+    def _slow(self, descriptor: int, pieces: Sequence[bytes]) -> int:
+        if b"first" in pieces:
+            self.has_it.set()
+            assert self.let.wait(PATIENCE_S)
+        return self._writev(descriptor, pieces)
+
+
+async def test_no_notice_comes_after_the_end(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one waits in the kernel all calls are answered: it may wait for what one of them holds."""
+    kernel = SlowKernel(monkeypatch)
+    telling = asyncio.create_task(device.session.notify([(b"first",), (b"second",)]))
+    await until(kernel.has_it.is_set)
+    telling.cancel()  # as a mount's end does
+    closing = asyncio.create_task(device.session.close())
+    await asyncio.sleep(0)
+    for unique in (7, 8):
+        device.send(Opcode.GETATTR, unique)
+        assert await device.answer() == (unique, errno.ENOTCONN, b"")
+    kernel.let.set()
+    await closing
+    loop = asyncio.get_running_loop()
+    assert [await loop.sock_recv(device.kernel, 4096) for _ in range(2)] == [b"first", b""]
+
+
+async def test_a_notice_that_stays_in_the_kernel(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end does not wait for ever; by then the device's number may be another file's."""
+    monkeypatch.setattr(session, "NOTICE_S", 0.0)
+    kernel, number = SlowKernel(monkeypatch), device.session.descriptor
+    telling = asyncio.create_task(device.session.notify([(b"first",), (b"second",)]))
+    await until(kernel.has_it.is_set)
+    telling.cancel()
+    await device.session.close()
+    opened = [os.open(tmp_path / "database", os.O_RDWR | os.O_CREAT)]
+    while number not in opened:
+        opened.append(os.dup(opened[0]))
+    kernel.let.set()
+    loop = asyncio.get_running_loop()
+    assert [await loop.sock_recv(device.kernel, 4096) for _ in range(2)] == [b"first", b""]
+    assert not (tmp_path / "database").read_bytes()
+    for descriptor in opened:
+        os.close(descriptor)
 
 
 async def test_notices(device: Device) -> None:

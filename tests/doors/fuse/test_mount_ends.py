@@ -1,0 +1,58 @@
+"""How mounts of real nodes begin and end where something is in the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from lddp.core.records import Record
+from lddp.doors.fuse.mount import Mount
+from tests.doors.fuse.live import PATIENCE_S, MountedTrio, can_mount, trio
+from tests.doors.fuse.test_mounted import trio_mount_at_target
+from tests.node.trio import SOURCE, TARGET
+
+pytestmark = can_mount
+
+
+@pytest.fixture
+async def nodes(tmp_path: Path) -> AsyncIterator[MountedTrio]:
+    async with trio(tmp_path) as nodes:
+        yield nodes
+
+
+def mount_of(nodes: MountedTrio) -> Mount:
+    return nodes.nodes[SOURCE].mounts.mounts[bytes(nodes.point)]
+
+
+async def never(records: Sequence[Record], timeout_s: float) -> None:
+    """No majority, on a hard mount."""
+    await asyncio.Event().wait()
+
+
+def is_in_the_kernel(process: asyncio.subprocess.Process) -> bool:
+    """Whether it waits there, and no signal ends that."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "D"
+
+
+async def test_an_end_while_the_kernel_holds_what_a_notice_waits_for(
+    nodes: MountedTrio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two programs want to change a directory, one after the other; the notice is behind them."""
+    async with trio_mount_at_target(nodes) as there:
+        await nodes.programs.sh("mkdir d; : > d/x; stat d/x")
+        await nodes.nodes[TARGET].backend.wait(nodes.nodes[SOURCE].gateway.latest_gsn, PATIENCE_S)
+        mount = mount_of(nodes)
+        monkeypatch.setattr(mount.tree.ground, "submit_folded", never)
+        first = await nodes.programs.start("mkdir", "d/a")
+        await nodes.until(lambda: mount.session.in_flight == 1)
+        second = await nodes.programs.start("mkdir", "d/b")
+        await nodes.until(lambda: is_in_the_kernel(second))
+        await there.sh("rm d/x")
+        await nodes.until(lambda: not mount.is_told)
+        async with asyncio.timeout(PATIENCE_S):
+            await mount.stop(lazily=True, commit_s=0)
+            await asyncio.to_thread(mount.session._notices.shutdown)
+            assert [await one.wait() for one in (first, second)] == [1, 1]
