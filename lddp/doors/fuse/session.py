@@ -67,6 +67,7 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._running: dict[int, tuple[asyncio.Task[None], int]] = {}
         self._interrupted: dict[int, int] = {}
+        self._cancelled: set[int] = set()
         self._watch: asyncio.Task[None] | None = None
         self._notices = ThreadPoolExecutor(1, thread_name_prefix="fuse-notice")
         self._noticing = os.dup(descriptor)
@@ -166,6 +167,7 @@ class Session:
         finally:
             self._running.pop(unique, None)
             self._interrupted.pop(unique, None)
+            self._cancelled.discard(unique)
 
     # -- out ----------------------------------------------------------------------------------------------------------
 
@@ -205,7 +207,7 @@ class Session:
         """A signal came for who waits. As with NFS, one that the program survives does not end the call, because few
         programs expect EINTR of a file; one that ends the program does. The kernel tells only once, of the first
         signal, so the process is looked at until the call is over."""
-        if unique not in self._running or self._is_closing:
+        if unique not in self._running or unique in self._cancelled or self._is_closing:
             return
         self._interrupted[unique] = self._running[unique][1]
         if self._watch is None or self._watch.done():
@@ -214,9 +216,16 @@ class Session:
     async def _watch_interrupted(self) -> None:
         while self._interrupted:
             for unique, pid in list(self._interrupted.items()):
-                if is_dying(pid) and unique in self._running:
-                    self._running[unique][0].cancel()
+                if is_dying(pid):
+                    self._cancel(unique)
             await asyncio.sleep(INTERRUPT_LOOK_S)
+
+    def _cancel(self, unique: int) -> None:
+        """Once: a call still drops then what it has sent to other zones, and is to come to the end of that."""
+        self._interrupted.pop(unique, None)
+        if unique not in self._cancelled:
+            self._cancelled.add(unique)
+            self._running[unique][0].cancel()
 
     @property
     def in_flight(self) -> int:
@@ -229,10 +238,11 @@ class Session:
             return
         self._is_closing = True
         tasks = [task for task, _ in self._running.values()]
+        for unique in list(self._running):
+            self._cancel(unique)
         if self._watch is not None:
             tasks.append(self._watch)
-        for task in tasks:
-            task.cancel()
+            self._watch.cancel()
         if tasks:
             await asyncio.wait(tasks)
         await self._end_notices()

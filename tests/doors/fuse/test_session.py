@@ -179,6 +179,49 @@ async def test_a_signal_that_ends_the_program_ends_its_call(device: Device) -> N
     assert await device.answer() == (1, errno.EINTR, b"")
 
 
+async def test_a_call_that_was_ended_comes_to_its_end(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has sent to other zones is dropped, whatever time that takes, and though the mount ends meanwhile."""
+    gone = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+    await gone.wait()
+    ending, drop, looks = asyncio.Event(), asyncio.Event(), 0
+
+    async def wait(request: wire.Request) -> Answer:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if request.unique == 1:
+                ending.set()
+                await drop.wait()
+                os.write(dropped, b"dropped")
+        return b""
+
+    def look(pid: int) -> bool:
+        nonlocal looks
+        looks += 1
+        return is_dying(pid)
+
+    monkeypatch.setattr(session, "INTERRUPT_LOOK_S", 0.0)
+    monkeypatch.setattr(session, "is_dying", look)
+    found, dropped = os.pipe()
+    device.handle = wait
+    for unique, pid in ((1, gone.pid), (2, os.getpid())):  # the second one is looked at again and again
+        device.send(Opcode.GETATTR, unique, pid=pid)
+        device.send(Opcode.INTERRUPT, 10 + unique, struct.pack("<Q", unique))
+    await asyncio.wait_for(ending.wait(), PATIENCE_S)
+    device.send(Opcode.INTERRUPT, 20, struct.pack("<Q", 1))
+    seen = looks
+    await until(lambda: looks > seen + 3)
+    closing = asyncio.create_task(device.session.close())
+    assert await device.answer() == (2, errno.EINTR, b"")
+    assert device.session.in_flight == 1
+    drop.set()
+    await closing
+    assert await device.answer() == (1, errno.EINTR, b"")
+    os.close(dropped)
+    assert os.read(found, 100) == b"dropped"
+    os.close(found)
+
+
 def test_who_is_dying() -> None:
     assert not is_dying(os.getpid())
     assert is_dying(2**22 + 1)  # above what any process has
