@@ -40,7 +40,10 @@ def errno_of(error: Exception) -> int:
 
 
 def is_dying(pid: int) -> bool:
-    """Whether a process has been sent what ends it, or is gone."""
+    """Whether a process has been sent what ends it, or is gone. Of a program outside of the node's pid namespace the
+    kernel says 0, and nobody knows."""
+    if not pid:
+        return False
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             fields = dict(line.split(b":", 1) for line in file.read().splitlines() if b":" in line)

@@ -227,6 +227,11 @@ def test_who_is_dying() -> None:
     assert is_dying(2**22 + 1)  # above what any process has
 
 
+def test_who_is_not_in_this_pid_namespace_is_not_dying() -> None:
+    """As a program on the host is for a node in a container: SIGCHLD does not end its calls."""
+    assert not is_dying(0)
+
+
 async def test_the_end(device: Device) -> None:
     async def wait(request: wire.Request) -> Answer:
         await asyncio.Event().wait()
