@@ -31,7 +31,8 @@ class Data:
         self._handles: dict[int, Handle] = {}
         self._last = 0
         self._late: set[asyncio.Task[None]] = set()
-        tree.passthrough.let_go = self._let_go
+        tree.passthrough.let_go = tree.let_go = self._let_go
+        tree.take_back = self._take_back
         tree.passthrough.commit = self._commit_soon
 
     def _handle(self, number: int) -> Handle:
@@ -181,6 +182,16 @@ class Data:
     def _let_go(self, file: File) -> None:
         if self._tree.files.let_go(file):
             self._commit_soon(file)
+
+    def _take_back(self, file: File) -> None:
+        """A cut by who has it not open was not ordered, and its program knows that: it is not to be committed by
+        whoever closes the file some day. Where others may change it as well, their next close commits all of it."""
+        readers = sum(one.file is file and not one.writes for one in self._handles.values())
+        is_alone = file.opens == 1 + readers + file.passes and file.mirror < 0
+        if is_alone and file.dirty.touched and not file.dirty.spans():
+            self._tree.files.abandon(file)
+            self._tree.passthrough.refresh(file)
+            self._tree.files.misled(file.number)
 
     def _commit_soon(self, file: File) -> None:
         file.opens += 1

@@ -50,6 +50,9 @@ class Files:
         self.cut: Callable[[File, int], None] = lambda file, size: None
         self.stored: Callable[[int], None] = lambda number: None
         """Told of an inode of which the kernel has changed bytes without knowing that its time is another."""
+        self.misled: Callable[[int], None] = lambda number: None
+        """Told of an inode of which the kernel may have other bytes than are shown: it is to forget them, later. A call
+        that is not answered yet cannot wait for that, as the kernel may hold what it would need."""
 
     def get(self, number: int) -> File | None:
         return self._files.get(number)

@@ -27,12 +27,14 @@ class Following:
         self._tell = tell
         self._ahead: set[int] = set()
         self._stored: set[int] = set()
+        self._misled: set[int] = set()
         self._wake = asyncio.Event()
         self._done = asyncio.Event()
         self._done.set()
         self._seen = tree.ground.applied()
         tree.doubt = self.changed
         tree.files.stored = tree.tell = self.stored
+        tree.files.misled = self.misled
 
     def changed(self, numbers: Iterable[int]) -> None:
         inodes, files = self._tree.inodes, self._tree.files
@@ -46,6 +48,12 @@ class Following:
         """The kernel does not know that its attributes may be others: what a program has stored through a mapping has
         been found, or a call has changed more than its answer says."""
         self._stored.add(number)
+        self.changed([number])
+
+    def misled(self, number: int) -> None:
+        """The kernel may have other bytes of it than the mount shows."""
+        self._tree.inodes.pages_are_lost(number)
+        self._misled.add(number)
         self.changed([number])
 
     @property
@@ -69,6 +77,8 @@ class Following:
                 notices = [notice for number in numbers for notice in self._notices(view, number, seen)]
                 notices += [wire.inode_notice(self._tree.inodes.node(number), -1) for number in self._stored]
                 self._stored.clear()
+                notices += [wire.inode_notice(self._tree.inodes.node(number), 0) for number in self._misled]
+                self._misled.clear()
                 self._tree.orders.told(numbers)
             if notices:
                 await self._tell(notices)

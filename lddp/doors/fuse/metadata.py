@@ -109,8 +109,12 @@ class Metadata:
                 await tree.files.truncate(file, size)
                 if not change.valid & SetAttribute.FH:
                     await tree.committer.commit(file)
+            except BaseException:
+                if not change.valid & SetAttribute.FH:
+                    tree.take_back(file)
+                raise
             finally:
-                tree.files.let_go(file)
+                tree.let_go(file)
         if change.valid & SetAttribute.KILL_SUIDGID:
             await self.kill_privileges(number)
         return True

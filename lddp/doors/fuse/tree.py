@@ -12,6 +12,7 @@ from lddp.core.records import InPlace
 from lddp.doors.fuse import wire
 from lddp.doors.fuse.committing import Committer
 from lddp.doors.fuse.errors import Errors, Opened
+from lddp.doors.fuse.file import File
 from lddp.doors.fuse.files import Files
 from lddp.doors.fuse.ground import Ground, Patience, Top
 from lddp.doors.fuse.inodes import Inodes
@@ -53,6 +54,10 @@ class Tree:
         call is answered, the kernel may hold what an earlier notice waits for."""
         self.doubt: Callable[[set[int]], None] = _doubt_nothing
         """The kernel is to be told of these inodes where it may be wrong about them."""
+        self.let_go: Callable[[File], object] = self.files.let_go
+        """Instead of `files.let_go`: commits what is still to be committed then."""
+        self.take_back: Callable[[File], None] = self.files.abandon
+        """A cut of a file that the caller holds was not ordered: nobody is to commit it later."""
         self.streams = Streams(ground, self.files)
         self.committer = Committer(self.orders, self.files, self.inodes, self.streams)
         if self.pipeline is not None:
