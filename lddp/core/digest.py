@@ -45,7 +45,17 @@ def to_bytes(total: int) -> bytes:
     return (total % MODULUS).to_bytes(32, "big")
 
 
-def chain(previous: bytes, change: bytes, data: bytes) -> bytes:
+def written(previous: bytes, offset: int, size: int, data: bytes) -> bytes:
+    """Identity of a file into which `size` bytes were written, from its identity before and the digest of the bytes."""
+    return _chain(previous, b"write" + offset.to_bytes(8, "big") + size.to_bytes(8, "big"), data)
+
+
+def truncated(previous: bytes, size: int) -> bytes:
+    """Identity of a file that was given another size, from its identity before."""
+    return _chain(previous, b"truncate" + size.to_bytes(8, "big"), b"")
+
+
+def _chain(previous: bytes, change: bytes, data: bytes) -> bytes:
     """Identity of a file changed in part: BLAKE3 of the identity before, the kind and place of the change, and the
     digest of its bytes."""
     return blake3(previous + change + data).digest()

@@ -14,7 +14,7 @@ from typing import Any
 from lddp.core import effects as e
 from lddp.core import limits
 from lddp.core import records as r
-from lddp.core.digest import chain
+from lddp.core.digest import truncated, written
 from lddp.core.names import Names
 from lddp.core.namespace import ATTRIBUTES_UNKNOWN, Inode, Namespace
 from lddp.core.places import Place, Refused
@@ -178,9 +178,8 @@ class Operations(Names):
 
     def _extend(self, place: Place, inode: Inode, old: Content, offset: int, data: Content, time_ns: int) -> None:
         size = max(inode.size, offset + data.size)
-        change = b"write" + offset.to_bytes(8, "big") + data.size.to_bytes(8, "big")
         base = self._base(place.rule, inode, old)
-        self._changed_in_part(inode, chain(old.digest, change, data.digest), size, time_ns)
+        self._changed_in_part(inode, written(old.digest, offset, data.size, data.digest), size, time_ns)
         effect = e.WriteEffect(inode.number, self._path(inode), offset, data, size, inode.attributes, base)
         self._emit(place.rule, effect)
 
@@ -201,9 +200,8 @@ class Operations(Names):
             raise Refused(errno.EINVAL)
         place, inode, content = self._file(record)
         self._check_size(inode, record.size)
-        digest = chain(content.digest, b"truncate" + record.size.to_bytes(8, "big"), b"")
         base = self._base(place.rule, inode, content)
-        self._changed_in_part(inode, digest, record.size, record.time_ns)
+        self._changed_in_part(inode, truncated(content.digest, record.size), record.size, record.time_ns)
         effect = e.TruncateEffect(inode.number, self._path(inode), record.size, inode.attributes, base)
         self._emit(place.rule, effect)
         return inode

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from lddp.access import ContentWriter
 from lddp.core import records as r
+from lddp.core.digest import truncated, written
 from lddp.core.namespace import Inode
 from lddp.core.records import Content
 from lddp.doors.fuse.dirty import Dirty
@@ -178,7 +179,7 @@ class Committer:
         async with file.lock:
             stream = await self._streams.take(file)
             dirty, file.dirty = file.dirty, Dirty(file.size)
-            size, mtime_ns = file.size, file.mtime_ns
+            before, size, mtime_ns = file.digest, file.size, file.mtime_ns
             spans = list(split(dirty.spans(), stream))
             try:
                 writers = await self._read(file, path, spans, stream)
@@ -188,8 +189,8 @@ class Committer:
         try:
             contents = await self._spread(writers)
             pieces = [(start, content) for (start, _), content in zip(spans, contents, strict=True)]
-            records = self._records_of(dirty, size, mtime_ns, pieces)
-            outcomes = await self._order(file.number, records, writers)
+            cuts = _cuts(dirty, size, pieces)
+            outcomes = await self._order(file.number, self._records_of(mtime_ns, cuts, pieces), writers)
         except BaseException:
             file.dirty = dirty.again(file.dirty)
             raise
@@ -198,27 +199,41 @@ class Committer:
             file.dirty = dirty.again(file.dirty)
             file.digest = b""
             return False
-        with self._ground.view() as view:
-            inode = view.inode(file.number)
-        mine = inode is not None and inode.version == outcomes[-1].version and inode.content is not None
-        digest = inode.content.digest if inode is not None and mine and inode.content is not None else b""
+        digest = _changed(before, cuts, pieces)
+        inode, _ = self._files.inode(file.number)
+        if inode is None or inode.content is None or inode.content.digest != digest:
+            # Another zone has put something before or after them. The copy has not the bytes that there are now.
+            file.is_stale, digest = True, b""
+            self._files.misled(file.number)
         self._done(file, digest)
         return True
 
     def _records_of(
-        self, dirty: Dirty, size: int, mtime_ns: int, pieces: list[tuple[int, Content]]
+        self, mtime_ns: int, cuts: list[int], pieces: list[tuple[int, Content]]
     ) -> Callable[[Inode, bytes], list[r.InPlace]]:
         """Cuts first, then what was written: carried out twice they do the same as once."""
-        sizes = [dirty.low] if dirty.low < dirty.before else []
-        if size != dirty.low or not (sizes or pieces):
-            sizes.append(size)
 
         def records(_: Inode, path: bytes) -> list[r.InPlace]:
             stamp = self._orders.stamp
-            cuts = [r.Truncate(*stamp()[:2], mtime_ns, path, one) for one in sizes]
-            return [*cuts, *(r.Write(*stamp()[:2], mtime_ns, path, start, content) for start, content in pieces)]
+            truncations = [r.Truncate(*stamp()[:2], mtime_ns, path, size) for size in cuts]
+            return [*truncations, *(r.Write(*stamp()[:2], mtime_ns, path, start, content) for start, content in pieces)]
 
         return records
+
+
+def _cuts(dirty: Dirty, size: int, pieces: list[tuple[int, Content]]) -> list[int]:
+    """The sizes that a file has to be given before what was written."""
+    cuts = [dirty.low] if dirty.low < dirty.before else []
+    return [*cuts, size] if size != dirty.low or not (cuts or pieces) else cuts
+
+
+def _changed(digest: bytes, cuts: list[int], pieces: list[tuple[int, Content]]) -> bytes:
+    """The identity of a file with these changes, from that before them."""
+    for size in cuts:
+        digest = truncated(digest, size)
+    for start, content in pieces:
+        digest = written(digest, start, content.size, content.digest)
+    return digest
 
 
 async def _abort(writers: Sequence[ContentWriter]) -> None:
