@@ -116,17 +116,23 @@ class Data:
 
     def write(self, request: wire.Request) -> Answer:
         span = wire.span(request.body)
-        handle, data = self._handle(span.handle), wire.written(request.body)
-        if not span.flags & protocol.WRITE_KILL_SUIDGID:
-            done = self._tree.files.write_at_once(handle.file, span.offset, data)
+        file, data = self._handle(span.handle).file, wire.written(request.body)
+        moves = span.opened & os.O_APPEND and span.offset != file.size
+        if not (span.flags & protocol.WRITE_KILL_SUIDGID or moves):
+            done = self._tree.files.write_at_once(file, span.offset, data)
             if done is not None:
                 return wire.write_answer(done)
-        return self._write(handle.file, span, data)  # type: ignore[return-value]
+        return self._write(file, span, data)  # type: ignore[return-value]
 
     async def _write(self, file: File, span: wire.Span, data: memoryview) -> bytes:
+        """O_APPEND is for the filesystem to do: the end of the file that the kernel knows may be that of before."""
         if span.flags & protocol.WRITE_KILL_SUIDGID:
             await self._metadata.kill_privileges(file.number)
-        return wire.write_answer(await self._tree.files.write(file, span.offset, data))
+        appends = bool(span.opened & os.O_APPEND)
+        offset, done = await self._tree.files.write(file, span.offset, data, appends=appends)
+        if offset != span.offset:
+            self._tree.files.misled(file.number)  # the kernel has put the bytes where it has asked for
+        return wire.write_answer(done)
 
     def _is_named(self, number: int) -> bool:
         with self._tree.ground.view() as view:

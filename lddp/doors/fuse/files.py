@@ -345,20 +345,24 @@ class Files:
         file.size = size
         file.mtime_ns = file.changed_ns = self._ground.time_ns()
 
-    async def write(self, file: File, offset: int, data: memoryview) -> int:
+    async def write(self, file: File, offset: int, data: memoryview, *, appends: bool) -> tuple[int, int]:
+        """Where it was written, which is the end of the file if it `appends`, and how many bytes."""
         if file.stream is not None:
             await file.stream.room()
         async with file.lock:
             await self.stage(file, size=offset + len(data))
+            while appends and offset != file.size:
+                offset = file.size
+                await self.stage(file, size=offset + len(data))
             if len(data) <= AT_ONCE_BYTES:
-                return self._write(file, offset, data)
+                return offset, self._write(file, offset, data)
             try:
                 done = await self.run(file.put, offset, data)
             except asyncio.CancelledError:
                 self.note(file, offset, offset + len(data))  # it was written nevertheless
                 raise
             self.note(file, offset, offset + done)
-            return done
+            return offset, done
 
     async def truncate(self, file: File, size: int) -> None:
         async with file.lock:

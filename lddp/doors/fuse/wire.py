@@ -277,18 +277,20 @@ def backing_number(number: int) -> bytes:
 
 
 class Span(NamedTuple):
-    """Part of an open file. `flags` are the kernel's own of a write."""
+    """Part of an open file. `flags` are the kernel's own of a write, `opened` those that the file is open with now;
+    none of a write for a mapping."""
 
     handle: int
     offset: int
     size: int
     flags: int
+    opened: int
 
 
 def span(body: memoryview) -> Span:
     """Of read, readdir and write."""
-    handle, offset, size, flags, _, _, _ = _READ_WRITE.unpack_from(body)
-    return Span(handle, offset, size, flags)
+    handle, offset, size, flags, _, opened, _ = _READ_WRITE.unpack_from(body)
+    return Span(handle, offset, size, flags, opened)
 
 
 def written(body: memoryview) -> memoryview:

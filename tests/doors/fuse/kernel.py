@@ -25,6 +25,8 @@ from tests.doors.fuse.passing import FakeBacking, Modes, Opened
 from tests.doors.webhdfs.machine import MachineBackend
 
 PATIENCE_S = 60.0
+WRITE_CACHE = 1
+"""What the kernel writes for a mapping."""
 
 
 class MachineGround(MachineBackend):
@@ -258,7 +260,9 @@ class Open(NamedTuple):
         return await self.kernel(Opcode.READ, self.node, struct.pack("<QQIIQII", self.handle, offset, size, 0, 0, 0, 0))
 
     async def write(self, offset: int, data: bytes, flags: int = 0) -> int:
-        body = struct.pack("<QQIIQII", self.handle, offset, len(data), flags, 0, 0, 0) + data
+        """`flags`: the kernel's own. For a mapping it writes without those that the file is open with."""
+        opened = 0 if flags & WRITE_CACHE else self.asked
+        body = struct.pack("<QQIIQII", self.handle, offset, len(data), flags, 0, opened, 0) + data
         return int(struct.unpack_from("<I", await self.kernel(Opcode.WRITE, self.node, body))[0])
 
     async def flush(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 
 import pytest
@@ -128,8 +129,8 @@ def test_forgets() -> None:
 def test_open_read_write() -> None:
     assert wire.open_flags(body(struct.pack("<II", 0x8001, 1))) == (0x8001, 1)
     assert wire.open_answer(5, protocol.FOPEN_KEEP_CACHE) == struct.pack("<QIi", 5, 2, 0)
-    data = struct.pack("<QQIIQII", 5, 8192, 3, 4, 0, 0, 0) + b"abc"
-    assert wire.span(body(data)) == wire.Span(5, 8192, 3, 4)
+    data = struct.pack("<QQIIQII", 5, 8192, 3, 4, 0, os.O_APPEND, 0) + b"abc"
+    assert wire.span(body(data)) == wire.Span(5, 8192, 3, 4, os.O_APPEND)
     assert bytes(wire.written(body(data))) == b"abc"
     assert wire.write_answer(3) == struct.pack("<II", 3, 0)
     assert wire.allocation(body(struct.pack("<QQQII", 5, 1, 2, 3, 0))) == wire.Allocation(5, 1, 2, 3)
