@@ -168,7 +168,7 @@ class Committer:
             start += size
 
     def _done(self, file: File, digest: bytes) -> None:
-        before, file.digest = file.digest, digest
+        before, file.digest, file.was_committed = file.digest, digest, True
         self._inodes.pages_are_now(file.number, before, digest)
         self._inodes.changed(file.number, file.changed_ns)
 

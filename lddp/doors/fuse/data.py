@@ -56,6 +56,7 @@ class Data:
         if (file is None or not file.opens) and not self._is_named(number):
             raise refused(errno.ESTALE)  # removed elsewhere: the kernel looks what has the name now
         file = tree.files.hold(number)
+        file.was_committed = file.was_committed and file.opens > 1
         try:
             if flags & os.O_TRUNC and flags & _WRITABLE:
                 await tree.files.truncate(file, 0)
@@ -155,6 +156,8 @@ class Data:
             return b""
         if handle.file.is_ahead or handle.file.mirror >= 0:
             return self._close(handle)  # type: ignore[return-value]
+        if handle.file.was_committed and self._tree.pipeline is not None and not handle.has_made:
+            return self._close_certainly(handle)  # type: ignore[return-value]
         self._tree.report(handle.opened)
         return b""
 
@@ -165,6 +168,13 @@ class Data:
         await self._tree.committer.commit(handle.file)
         if not handle.has_made:
             await self._tree.barrier()
+        self._tree.report(handle.opened)
+        return b""
+
+    async def _close_certainly(self, handle: Handle) -> bytes:
+        """Where somebody has committed what was written, with a time that was set or by another close, and it may be
+        queued still."""
+        await self._tree.orders.until_certain(handle.file.number)
         self._tree.report(handle.opened)
         return b""
 

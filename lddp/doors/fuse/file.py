@@ -55,6 +55,8 @@ class File:
         self.stream: Stream | None = None
         """What of `dirty` is on its way to the zones already."""
         self.is_committing = False
+        self.was_committed = False
+        """Whether something was, since it was opened by somebody alone."""
         self.is_stale = False
         """Whether the log has another content since, from elsewhere."""
         self.is_orphan = False

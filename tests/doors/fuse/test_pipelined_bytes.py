@@ -1,0 +1,92 @@
+"""Bytes of a pipelined mount, from the program to the queue and from there to the log."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+
+from lddp.config import WriteMode
+from lddp.doors.fuse.protocol import SetAttribute
+from tests.doors.fuse.kernel import Kernel, MachineGround, Open
+
+S = SetAttribute
+NEW = b"new bytes that do not go with their record"
+
+
+@pytest.fixture
+async def kernel(ground: MachineGround) -> AsyncIterator[Kernel]:
+    kernel = Kernel(ground, mode=WriteMode.PIPELINED)
+    yield kernel
+    ground.gate = None
+    await kernel.filesystem.close()
+    assert not ground.still_open()
+
+
+async def existing(kernel: Kernel) -> int:
+    async with kernel.writing(b"f") as made:
+        await made.write(0, b"old")
+    await kernel.tree.barrier()
+    return made.node
+
+
+async def turns() -> None:
+    """All that need not wait for the log comes to its end."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+async def closed_in_time(file: Open) -> asyncio.Task[None]:
+    close = asyncio.create_task(file.flush())
+    await turns()
+    return close
+
+
+async def test_close_after_a_time_was_set_is_in_the_log(kernel: Kernel, ground: MachineGround) -> None:
+    """`cp -p` over a file: the time takes the bytes into the queue with it."""
+    file = await kernel.open(await existing(kernel), os.O_WRONLY | os.O_TRUNC)
+    await file.write(0, NEW)
+    ground.gate = asyncio.Event()
+    await kernel.setattr(file.node, S.MTIME | S.FH, mtime_ns=10**18, handle=file.handle)
+    close = await closed_in_time(file)
+    assert not close.done()
+    ground.gate.set()
+    await close
+    assert ground.content(b"/data/f") == NEW
+    await file.release()
+
+
+async def test_close_of_what_another_close_has_queued_is_in_the_log(kernel: Kernel, ground: MachineGround) -> None:
+    node = await existing(kernel)
+    files = [await kernel.open(node, os.O_WRONLY) for _ in range(2)]
+    for at, file in enumerate(files):
+        await file.write(at * len(NEW), NEW)
+    ground.gate = asyncio.Event()
+    closes = [await closed_in_time(file) for file in files]
+    assert not [close for close in closes if close.done()]
+    ground.gate.set()
+    await asyncio.gather(*closes)
+    assert ground.content(b"/data/f") == NEW * 2
+    for file in files:
+        await file.release()
+
+
+async def test_close_waits_for_nothing_where_no_bytes_were_written(kernel: Kernel, ground: MachineGround) -> None:
+    """`touch` of a file that is there; and the file that was just made, by who has made it."""
+    made = await kernel.create(b"new")
+    file = await kernel.open(await existing(kernel), os.O_WRONLY)
+    ground.gate = asyncio.Event()
+    await kernel.setattr(file.node, S.MTIME | S.FH, mtime_ns=10**18, handle=file.handle)
+    await made.write(0, NEW)
+    for one in (file, made, made):
+        await one.flush()
+    await made.release()
+    again = await kernel.open(made.node, os.O_WRONLY)
+    await again.close()
+    await file.release()
+    assert ground.entry(b"/data/f") is not None and len(kernel.tree.pipeline or ()) >= 2
+    ground.gate.set()
+    await kernel.tree.barrier()
+    assert ground.content(b"/data/new") == NEW
