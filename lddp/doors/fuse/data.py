@@ -11,7 +11,7 @@ from lddp.core import records as r
 from lddp.core.namespace import Inode
 from lddp.core.operations import EMPTY_DIGEST
 from lddp.core.records import Kind
-from lddp.doors.fuse import protocol, wire
+from lddp.doors.fuse import allocating, protocol, wire
 from lddp.doors.fuse.file import File, Handle
 from lddp.doors.fuse.metadata import Metadata
 from lddp.doors.fuse.names import Names
@@ -141,7 +141,8 @@ class Data:
 
     async def fallocate(self, request: wire.Request) -> bytes:
         wanted = wire.allocation(request.body)
-        await self._tree.files.allocate(self._handle(wanted.handle).file, wanted.mode, wanted.offset, wanted.length)
+        file = self._handle(wanted.handle).file
+        await allocating.allocate(self._tree.files, file, wanted.mode, wanted.offset, wanted.length)
         return b""
 
     async def lseek(self, request: wire.Request) -> bytes:

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 from lddp.access import OpenFile
 from lddp.content.disk import finished
-from lddp.core import limits
 from lddp.core.namespace import Inode
 from lddp.core.operations import EMPTY_DIGEST
 from lddp.doors.fuse import copying
@@ -372,19 +371,6 @@ class Files:
     async def require_room_for(self, size: int) -> None:
         """EFBIG where this zone's filesystem has no files of this size: a record that says so would stop the zone."""
         await self.run(copying.require_room_for, self._ground.scratch(), size)
-
-    async def allocate(self, file: File, mode: int, offset: int, length: int) -> None:
-        if mode not in copying.ALLOCATIONS:
-            raise refused(errno.EOPNOTSUPP)
-        async with file.lock:
-            await self.stage(file, size=limits.FILE_BYTES_MAX)  # it is the disk's room that is asked for
-            before = file.size
-            for copy in file.copies:
-                await self.run(copying.allocate, copy, mode, offset, length)
-            if mode & ~1:
-                self.note(file, offset, min(offset + length, before))
-            if not mode & 1 and offset + length > before:
-                self.resize(file, offset + length)
 
     async def seek(self, file: File, offset: int, whence: int) -> int:
         if not file.is_known or not file.is_intact():
