@@ -4,12 +4,15 @@ later."""
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 from collections.abc import Callable
 
 from lddp.access import ContentWriter
 from lddp.core.records import Content
 from lddp.errors import UnavailableError
 
+_log = logging.getLogger(__name__)
 PAUSE_NOTHING_TAKEN_S = 0.2
 
 
@@ -46,13 +49,21 @@ class Later:
 
     async def _spread(self) -> None:
         """Until the bytes are as durable as the rule asks for: they are promised."""
+        is_told = False
         while True:
             try:
                 await self._inner.commit()
                 return
-            except UnavailableError:
-                # There is no event to wait for: zones that can be reached again may take them.
+            except (UnavailableError, OSError) as error:
+                if isinstance(error, OSError) and not is_told:
+                    is_told = True
+                    _log.warning("bytes that were promised cannot be sent yet: %s", error)
+                # There is no event to wait for: zones that can be reached again may take them, or this node may have
+                # descriptors again.
                 await asyncio.sleep(PAUSE_NOTHING_TAKEN_S)
+            except Exception:
+                _log.exception("bytes that were promised cannot be sent")
+                raise
 
     async def abort(self) -> None:
         if not self.is_queued:
@@ -67,14 +78,19 @@ class Later:
 
     @property
     def is_spread(self) -> bool:
-        """Whether a record may name it. Raises what went wrong."""
+        """Whether a record may name it."""
+        return self._spreading is None or (self._spreading.done() and not self.failed)
+
+    @property
+    def failed(self) -> int:
+        """The errno of what no record may ever name; 0 where that is not known of it."""
         if self._spreading is None or not self._spreading.done():
-            return self._spreading is None
-        self._spreading.result()
-        return True
+            return 0
+        error = self._spreading.exception()
+        return 0 if error is None else getattr(error, "errno", 0) or errno.EIO
 
     async def spread(self) -> None:
-        """Returns when they are where they have to be, or when nobody wants them there any more."""
+        """Returns when they are where they have to be, or will never be."""
         if self._spreading is not None:
             await asyncio.wait([self._spreading])
 

@@ -49,7 +49,6 @@ GATHER_TURNS = 3
 The node cannot answer the kernel while it orders and folds a batch, and each has its cost on every node."""
 SETTLED_MAX = 4096
 """After so many the speculation is made again, over what the log has of them."""
-TRIES_MAX = 16
 
 
 class Pipeline:
@@ -242,7 +241,7 @@ class Pipeline:
         self.speculation.start()
         waiting, self._queue = self._queue, deque()
         for queued in waiting:
-            queued.refused = queued.decided if queued.tries > TRIES_MAX else self.speculation.again(tables, queued)
+            queued.refused = queued.given_up or self.speculation.again(tables, queued)
             if queued.refused and not queued.is_sent:
                 self._refuse(queued)
             else:
@@ -300,6 +299,7 @@ class Pipeline:
                 if not self._queue:
                     return
                 await self._queue[0].spread()
+                self._is_stale = self._is_stale or any(queued.failed for queued in self._queue)
                 continue
             began = clock()
             self._answered(batch[0], await self.orders.answers(batch[1]))

@@ -12,6 +12,7 @@ from lddp.core.places import Place
 from lddp.core.records import OperationId
 from lddp.doors.fuse.later import Later
 
+TRIES_MAX = 16
 _SET = ("mode", "uid", "gid", "mtime_ns")
 _MEANT = ("expected_inode", "expected_parent", "expected_to_parent")
 _ByInode = r.Put | r.Write | r.Append | r.Truncate | r.SetAttributes | r.SetXattr | r.RemoveXattr
@@ -70,8 +71,18 @@ class Queued:
         """Whether the bytes that it names are where they have to be."""
         return all(writer.is_spread for writer in self.writers)
 
+    @property
+    def failed(self) -> int:
+        """The errno for which they cannot come to be there; else 0."""
+        return next((writer.failed for writer in self.writers if writer.failed), 0)
+
+    @property
+    def given_up(self) -> int:
+        """The errno with which it is refused, whatever the namespace says; else 0."""
+        return self.failed or (self.decided if self.tries > TRIES_MAX else 0)
+
     async def spread(self) -> None:
-        """Returns when they are, or when it is refused."""
+        """Returns when they are, or when it is refused or has failed."""
         for writer in self.writers:
             await writer.spread()
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator
 
 import pytest
 
 from lddp.config import WriteMode
+from lddp.doors.fuse import later
 from lddp.doors.fuse.protocol import SetAttribute
+from lddp.errors import StorageError
 from tests.doors.fuse.kernel import Kernel, MachineGround, Open
+from tests.doors.fuse.test_names import number as refusal
 
 S = SetAttribute
 NEW = b"new bytes that do not go with their record"
@@ -90,3 +94,49 @@ async def test_close_waits_for_nothing_where_no_bytes_were_written(kernel: Kerne
     ground.gate.set()
     await kernel.tree.barrier()
     assert ground.content(b"/data/new") == NEW
+
+
+async def queued(
+    kernel: Kernel, ground: MachineGround, monkeypatch: pytest.MonkeyPatch, errors: list[Exception]
+) -> Open:
+    """A new file whose bytes meet these errors on their way, one after the other."""
+    monkeypatch.setattr(later, "PAUSE_NOTHING_TAKEN_S", 0.001)
+
+    async def fails() -> None:
+        if errors:
+            raise errors.pop(0)
+
+    monkeypatch.setattr(ground, "before_commit", fails)
+    file = await kernel.create(b"f")
+    await file.write(0, NEW)
+    await file.flush()
+    return file
+
+
+async def test_bytes_that_cannot_be_sent_for_a_moment_are_sent_again(
+    kernel: Kernel, ground: MachineGround, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This node has no descriptor left, or the disk fails."""
+    errors: list[Exception] = [OSError(number, os.strerror(number)) for number in (errno.EMFILE, errno.EIO)]
+    file = await queued(kernel, ground, monkeypatch, errors)
+    await file.fsync()
+    assert ground.content(b"/data/f") == NEW and not errors
+    await file.close()
+
+
+async def test_bytes_that_cannot_be_sent_at_all_are_no_end_of_the_mount(
+    kernel: Kernel, ground: MachineGround, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who has written them hears of it, once. All else that is queued comes into the log."""
+    file = await queued(kernel, ground, monkeypatch, [StorageError("no")])
+    await kernel.mkdir(b"d")
+    assert await refusal(file.fsync()) == errno.EIO
+    await file.fsync()
+    assert ground.content(b"/data/f") == b"" and ground.entry(b"/data/d") is not None
+    assert "Put of /data/f was promised in the mount of data, and is refused" in caplog.text
+    assert ground.uploads[-1].aborted
+    await kernel.mkdir(b"e")
+    await file.write(0, NEW)
+    await file.close()
+    await kernel.tree.barrier()
+    assert ground.content(b"/data/f") == NEW and ground.entry(b"/data/e") is not None
