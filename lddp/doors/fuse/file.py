@@ -60,7 +60,7 @@ class File:
         self.is_stale = False
         """Whether the log has another content since, from elsewhere."""
         self.is_orphan = False
-        """Whether it has no name any more, so that no bytes can come from elsewhere."""
+        """Whether it had no name when that was looked for last, so that no bytes could come from elsewhere."""
         self.lock = asyncio.Lock()
         """Held while bytes are changed, copied or replaced."""
         self.commits = asyncio.Lock()

@@ -146,6 +146,7 @@ class Files:
                     raise refused(errno.ESTALE)
                 file.is_orphan = True
                 return
+            file.is_orphan = False
             known = inode.content.digest if inode.content is not None and not inode.pending else b""
             if file.is_known and (file.is_ahead or (known and known == file.digest)) and file.is_intact():
                 return

@@ -107,6 +107,8 @@ class Following:
     def _is_other_content(self, inode: Inode) -> bool:
         tree, file = self._tree, self._tree.files.get(inode.number)
         digest = b"" if inode.content is None else inode.content.digest
+        if file is not None:
+            file.is_orphan = False  # the removal of its last name may have been promised, and refused
         if file is not None and file.is_ahead:
             digest = file.digest  # with what was written through the pages
         elif file is not None and file.digest != digest:
