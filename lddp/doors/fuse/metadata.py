@@ -62,8 +62,7 @@ class Metadata:
 
     async def _of_the_named(self, number: int, change: wire.Change) -> bool:
         """False where it has no name, or loses its last one before all of it is done."""
-        with self._tree.ground.view() as view:
-            inode = view.inode(number)
+        inode = await self._tree.certain(number)
         if inode is None or (change.valid & SetAttribute.SIZE and not await self._resize(inode, change)):
             return False
         return await self._set(inode, change)

@@ -101,6 +101,14 @@ class Tree:
             raise refused(errno.ESTALE)
         return inode
 
+    async def certain(self, number: int) -> Inode | None:
+        """None where it has no name any more, for good: a removal that is only promised may be refused yet."""
+        while True:
+            with self.ground.view() as view:
+                inode = view.inode(number)
+            if inode is not None or not await self.orders.until_certain(number):
+                return inode
+
     # -- changes ------------------------------------------------------------------------------------------------------
 
     async def change(self, number: int, record: Callable[[Stamp, bytes], InPlace], *also: int) -> bool:
@@ -113,9 +121,9 @@ class Tree:
             stamp = self.orders.stamp()
             return [record(stamp, path)]
 
-        outcomes = await self.orders.about(number, records)
-        if outcomes is None:
-            return False
+        while (outcomes := await self.orders.about(number, records)) is None:
+            if await self.certain(number) is None:
+                return False
         if outcomes[0].errno:
             raise refused(outcomes[0].errno)
         for one in (number, *also):
