@@ -211,21 +211,26 @@ class Files:
         return bytes(data) if count == size and file.is_intact() else None
 
     async def read(self, file: File, offset: int, size: int) -> bytes:
+        data = await self._asked(file, os.pread, size, offset)
+        return b"" if data is None else data
+
+    async def _asked(self, file: File, function: Callable[..., Got], *arguments: int) -> Got | None:
+        """What `function` says of a descriptor of the bytes, and of no other; None where there are none."""
         for _ in range(TRIES_MAX):
             if not file.is_known or not file.is_intact():
                 async with file.lock:
                     await self.freshen(file)
             descriptor = file.descriptor
             if descriptor < 0:
-                return b""
+                return None
             try:
-                data = await self.run(os.pread, descriptor, size, offset)
+                found = await self.run(function, descriptor, *arguments)
             except OSError as error:
-                if error.errno != errno.EBADF:
+                if error.errno != errno.EBADF and descriptor == file.descriptor and file.is_intact():
                     raise
                 continue  # replaced by a newer one meanwhile
             if file.is_intact() and descriptor == file.descriptor:
-                return data
+                return found
         raise refused(errno.EIO)
 
     # -- writing ------------------------------------------------------------------------------------------------------
@@ -374,12 +379,10 @@ class Files:
         await self.run(copying.require_room_for, self._ground.scratch(), size)
 
     async def seek(self, file: File, offset: int, whence: int) -> int:
-        if not file.is_known or not file.is_intact():
-            async with file.lock:
-                await self.freshen(file)
-        if file.descriptor < 0:
+        found = await self._asked(file, os.lseek, offset, whence)
+        if found is None:
             raise refused(errno.ENXIO)
-        return await self.run(os.lseek, file.descriptor, offset, whence)
+        return found
 
     def close(self) -> None:
         for file in list(self._files.values()):

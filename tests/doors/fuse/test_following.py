@@ -257,3 +257,33 @@ async def test_bytes_that_come_back_after_a_cut(kernel: Kernel, told: Told, grou
     assert await told.next() == {bytes_of(node)}
     async with reading(kernel, node) as reader:
         assert not reader.keeps_cache
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+async def test_seeking_while_bytes_of_another_zone_come(
+    kernel: Kernel, told: Told, ground: MachineGround, monkeypatch: pytest.MonkeyPatch, is_taken: bool
+) -> None:
+    """The descriptor that was to be asked is closed by then, or `is_taken` by another file."""
+    put_elsewhere(ground, b"/data/f", b"a" * 5000)
+    reader = await kernel.open((await kernel.lookup(b"f")).inode)
+    await told.rest()
+    ground.contents[b"b" * 32] = b"b" * 9000
+    run, other = kernel.tree.files.run, os.memfd_create("other")
+    taken: list[int] = []
+
+    async def late(function: Callable[..., object], descriptor: int, *arguments: int) -> object:
+        if function is os.lseek and not taken:
+            taken.append(descriptor)
+            await told.elsewhere(r.Put, b"/data/f", 0o644, 0, 0, Content(b"b" * 32, 9000))
+            await told.settled()
+            assert await reader.read(0, 1) == b"b"
+            if is_taken:
+                os.dup2(other, descriptor)
+        return await run(function, descriptor, *arguments)
+
+    monkeypatch.setattr(kernel.tree.files, "run", late)
+    body = struct.pack("<QQII", reader.handle, 0, os.SEEK_HOLE, 0)
+    assert struct.unpack("<Q", await kernel(Opcode.LSEEK, reader.node, body)) == (9000,)
+    await reader.close()
+    for descriptor in (other, *(taken if is_taken else [])):
+        os.close(descriptor)
