@@ -18,6 +18,7 @@ from lddp.doors.fuse.names import Names
 from lddp.doors.fuse.ordering import refused
 from lddp.doors.fuse.session import Answer
 from lddp.doors.fuse.tree import Tree
+from lddp.errors import LddpError
 
 _log = logging.getLogger(__name__)
 _WRITABLE = os.O_WRONLY | os.O_RDWR
@@ -219,11 +220,11 @@ class Data:
     async def _commit_late(self, file: File) -> None:
         try:
             await self._tree.committer.commit(file)
-        except OSError as error:
+        except (OSError, LddpError) as error:
             if file.opens > 1:
                 file.opens -= 1  # who has opened it since is asked again for what was written, and told
                 return
-            _log.error("what was written to inode %d is lost: %s", file.number, error.strerror)
+            _log.error("what was written to inode %d is lost: %s", file.number, error)
             self._tree.files.abandon(file)
             self._tree.inodes.pages_are_lost(file.number)
         self._let_go(file)

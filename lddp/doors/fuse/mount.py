@@ -20,7 +20,7 @@ from lddp.doors.fuse.ground import Ground, Patience, Top
 from lddp.doors.fuse.ordering import refused
 from lddp.doors.fuse.session import Session
 from lddp.doors.fuse.tree import Tree
-from lddp.errors import UnavailableError, quoted
+from lddp.errors import LddpError, UnavailableError, quoted
 
 _log = logging.getLogger(__name__)
 GREET_S = 30.0
@@ -166,7 +166,7 @@ class Mount:
         await asyncio.shield(self._closing)
 
     async def _commit(self) -> None:
-        with contextlib.suppress(TimeoutError, OSError):  # what is not committed is logged at the end
+        with contextlib.suppress(TimeoutError, OSError, LddpError):  # what is not committed is logged at the end
             await asyncio.wait_for(self.tree.commit_all(), self._commit_s)
 
     async def _close(self) -> None:

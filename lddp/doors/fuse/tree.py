@@ -21,6 +21,7 @@ from lddp.doors.fuse.passthrough import Passthrough
 from lddp.doors.fuse.pipeline import Pipeline
 from lddp.doors.fuse.promised import Promised
 from lddp.doors.fuse.streaming import Streams
+from lddp.errors import LddpError
 
 _log = logging.getLogger(__name__)
 
@@ -142,14 +143,15 @@ class Tree:
             raise refused(number)
 
     async def commit_all(self) -> None:
-        """Everything that was written and not committed yet, and everything that was promised."""
+        """Everything that was written and not committed yet, and everything that was promised. What cannot be committed
+        does not hinder the rest."""
         await self.passthrough.look_at_all()
         for file in self.files:
             if file.is_ahead:
                 try:
                     await self.committer.commit(file)
-                except OSError as error:
-                    _log.error("inode %d of %s was not committed: %s", file.number, self.top.name, error.strerror)
+                except (OSError, LddpError) as error:
+                    _log.error("inode %d of %s was not committed: %s", file.number, self.top.name, error)
         await self.barrier()
 
     async def close(self) -> None:

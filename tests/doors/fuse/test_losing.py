@@ -1,0 +1,59 @@
+"""What was written and cannot be committed: who hears of it, and what goes on nevertheless."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from lddp.access import ContentWriter
+from lddp.errors import StorageError
+from tests.doors.fuse.kernel import Kernel, MachineGround, Open, until
+from tests.doors.fuse.test_names import number
+
+
+class Failing:
+    """The node's disk takes no bytes for `path`."""
+
+    def __init__(self, ground: MachineGround, path: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._path, self._inner = path, ground.content_writer
+        monkeypatch.setattr(ground, "content_writer", self._content_writer)
+
+    def _content_writer(self, path: bytes, size: int | None) -> ContentWriter:
+        if path == self._path:
+            raise StorageError("this node's disk failed")
+        return self._inner(path, size)
+
+
+async def written(kernel: Kernel, name: bytes) -> Open:
+    file = await kernel.create(name)
+    await file.write(0, name * 100)
+    return file
+
+
+async def test_what_cannot_be_committed_after_the_last_close(
+    kernel: Kernel, ground: MachineGround, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = await written(kernel, b"f")
+    Failing(ground, b"/data/f", monkeypatch)
+    assert await number(file.flush()) == errno.EIO
+    await file.release()
+    await until(lambda: file.node not in [one.number for one in kernel.tree.files if one.opens])
+    assert f"what was written to inode {file.node} is lost: this node's disk failed" in caplog.text
+    reader = await kernel.open(file.node)
+    assert await reader.read() == b""
+    await reader.close()
+
+
+async def test_what_cannot_be_committed_does_not_hinder_the_rest(
+    kernel: Kernel, ground: MachineGround, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = [await written(kernel, name) for name in (b"f", b"g")]
+    Failing(ground, b"/data/f", monkeypatch)
+    await kernel.tree.commit_all()
+    assert ground.content(b"/data/g") == b"g" * 100
+    assert f"inode {files[0].node} of data was not committed: this node's disk failed" in caplog.text
+    monkeypatch.undo()
+    for file in files:
+        await file.close()
+    assert ground.content(b"/data/f") == b"f" * 100
