@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import logging
 import os
@@ -110,11 +109,11 @@ class Mount:
 
     async def stop(self, *, lazily: bool = False, commit_s: float = COMMIT_S) -> None:
         """Commits what is still to be, if that takes no more than `commit_s`, and unmounts. OSError(EBUSY) where
-        programs have files open there, and ETIMEDOUT where what was promised could not be ordered; `lazily` unmounts
-        nevertheless."""
+        programs have files open there, and ETIMEDOUT where what was written or promised could not be ordered; `lazily`
+        unmounts nevertheless."""
         self._commit_s = commit_s
-        await self._commit()
-        if self.queued:
+        is_done = await self._commit()
+        if self.queued or (not is_done and self.tree.uncommitted()):
             if not lazily:
                 raise refused(errno.ETIMEDOUT)
             self._commit_s = 0.0  # it has been waited for
@@ -165,9 +164,13 @@ class Mount:
             self._closing = asyncio.get_running_loop().create_task(self._close())
         await asyncio.shield(self._closing)
 
-    async def _commit(self) -> None:
-        with contextlib.suppress(TimeoutError, OSError, LddpError):  # what is not committed is logged at the end
+    async def _commit(self) -> bool:
+        """False where there was not enough time; what is not committed is logged at the end."""
+        try:
             await asyncio.wait_for(self.tree.commit_all(), self._commit_s)
+        except (OSError, LddpError):  # a TimeoutError is one
+            return False
+        return True
 
     async def _close(self) -> None:
         await self._commit()

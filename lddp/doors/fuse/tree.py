@@ -24,6 +24,8 @@ from lddp.doors.fuse.streaming import Streams
 from lddp.errors import LddpError
 
 _log = logging.getLogger(__name__)
+LOST_LOGGED_MAX = 16
+"""How many files of which something is lost are named in the log."""
 
 
 def _tell_nobody(number: int) -> None:
@@ -154,8 +156,24 @@ class Tree:
                     _log.error("inode %d of %s was not committed: %s", file.number, self.top.name, error)
         await self.barrier()
 
+    def uncommitted(self) -> list[int]:
+        """Files with a name, of which something was written that is not in the log and not promised either; also those
+        without, where a node has failed and cannot tell."""
+        ahead = [file.number for file in self.files if file.is_ahead]
+        try:
+            with self.ground.view() as view:
+                return [number for number in ahead if view.inode(number) is not None]
+        except LddpError:
+            return ahead
+
     async def close(self) -> None:
-        """What is promised still is lost."""
+        """What was written and not committed, and what is promised still, is lost, and said to be."""
+        lost = self.uncommitted()
+        for number in lost[:LOST_LOGGED_MAX]:
+            _log.error("what was written to inode %d of %s was not committed, and is lost", number, self.top.name)
+        if len(lost) > LOST_LOGGED_MAX:
+            text = "so it is with %d more files in the mount of %s"
+            _log.error(text, len(lost) - LOST_LOGGED_MAX, self.top.name)
         await self.streams.close()
         if self.pipeline is not None:
             await self.pipeline.close()

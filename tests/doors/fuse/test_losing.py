@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 
 import pytest
 
 from lddp.access import ContentWriter
+from lddp.doors.fuse.tree import LOST_LOGGED_MAX
 from lddp.errors import StorageError
 from tests.doors.fuse.kernel import Kernel, MachineGround, Open, until
 from tests.doors.fuse.test_names import number
@@ -57,3 +59,46 @@ async def test_what_cannot_be_committed_does_not_hinder_the_rest(
     for file in files:
         await file.close()
     assert ground.content(b"/data/f") == b"f" * 100
+
+
+async def test_what_an_end_loses_is_logged(ground: MachineGround, caplog: pytest.LogCaptureFixture) -> None:
+    kernel = Kernel(ground)
+    files = [await written(kernel, b"%d" % number) for number in range(LOST_LOGGED_MAX + 3)]
+    unlinked = await written(kernel, b"unlinked")
+    await kernel.unlink(b"unlinked")
+    ground.gate = asyncio.Event()
+    for file in (*files, unlinked):
+        await file.release()  # as of programs that were killed
+    committing = asyncio.create_task(kernel.tree.commit_all())
+    await ground.waiting.wait()
+    committing.cancel()
+    await asyncio.wait([committing])
+    assert sorted(kernel.tree.uncommitted()) == sorted(file.node for file in files)
+    await kernel.filesystem.close()
+    for file in files[:LOST_LOGGED_MAX]:
+        assert f"what was written to inode {file.node} of data was not committed, and is lost" in caplog.text
+    assert "so it is with 3 more files in the mount of data" in caplog.text
+    assert len(caplog.records) == LOST_LOGGED_MAX + 1
+
+
+async def test_an_end_that_loses_nothing_logs_nothing(kernel: Kernel, caplog: pytest.LogCaptureFixture) -> None:
+    file = await written(kernel, b"f")
+    await kernel.tree.commit_all()
+    assert not kernel.tree.uncommitted()
+    await kernel.filesystem.close()
+    assert not caplog.records
+    await file.release()
+
+
+async def test_an_end_of_a_node_whose_database_has_failed(
+    ground: MachineGround, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kernel = Kernel(ground)
+    file = await written(kernel, b"f")
+
+    def view() -> None:
+        raise StorageError("the database cannot be read")
+
+    monkeypatch.setattr(ground, "view", view)
+    await kernel.filesystem.close()
+    assert f"what was written to inode {file.node} of data was not committed, and is lost" in caplog.text

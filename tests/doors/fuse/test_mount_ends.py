@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -56,3 +57,24 @@ async def test_an_end_while_the_kernel_holds_what_a_notice_waits_for(
             await mount.stop(lazily=True, commit_s=0)
             await asyncio.to_thread(mount.session._notices.shutdown)
             assert [await one.wait() for one in (first, second)] == [1, 1]
+
+
+async def test_an_end_that_would_lose_what_was_written(
+    nodes: MountedTrio, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A program was killed while its close waited for a majority."""
+    await nodes.programs.sh("echo before > f")
+    mount = mount_of(nodes)
+    monkeypatch.setattr(mount.tree.ground, "submit_folded", never)
+    program = await nodes.programs.start("bash", "-c", "echo after > f")
+    await nodes.until(lambda: bool(mount.tree.uncommitted()) and mount.session.in_flight == 1)
+    program.kill()
+    await program.wait()
+    await nodes.until(lambda: mount.session.in_flight == 0)
+    with pytest.raises(OSError) as caught:
+        await mount.stop(commit_s=0.1)
+    assert caught.value.errno == errno.ETIMEDOUT and nodes.is_mounted()
+    (number,) = mount.tree.uncommitted()
+    await mount.stop(lazily=True, commit_s=0.1)
+    assert not nodes.is_mounted()
+    assert f"what was written to inode {number} of data was not committed, and is lost" in caplog.text
