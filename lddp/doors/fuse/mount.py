@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -19,7 +20,7 @@ from lddp.doors.fuse.ground import Ground, Patience, Top
 from lddp.doors.fuse.ordering import refused
 from lddp.doors.fuse.session import Session
 from lddp.doors.fuse.tree import Tree
-from lddp.errors import LddpError, UnavailableError, quoted
+from lddp.errors import LddpError, UnavailableError, ZoneError, quoted
 
 _log = logging.getLogger(__name__)
 GREET_S = 30.0
@@ -71,16 +72,31 @@ class Mount:
         # Only who may administer the machine can give the kernel files.
         mount = cls(top, mountpoint, patience, tree, descriptor, passes=passes and os.geteuid() == 0)
         try:
-            await asyncio.wait_for(asyncio.shield(mount.session.started), GREET_S)
-            if passes:
-                await mount._pass(ground)
-        except TimeoutError:
-            await mount.stop(lazily=True)
-            raise UnavailableError(f"the kernel did not greet the mount at {quoted(mountpoint)}; try again") from None
+            await mount._begin(ground, passes=passes)
         except BaseException:
-            await mount.stop(lazily=True)
+            await mount._undo()
             raise
         return mount
+
+    async def _begin(self, ground: Ground, *, passes: bool) -> None:
+        try:
+            await asyncio.wait_for(asyncio.shield(self.session.started), GREET_S)
+            if passes:
+                await self._pass(ground)
+        except TimeoutError:
+            point = quoted(self.mountpoint)
+            raise UnavailableError(f"the kernel did not greet the mount at {point}; try again") from None
+        except OSError as error:
+            point = quoted(self.mountpoint)
+            raise ZoneError(error.errno or errno.EIO, f"{point} cannot be served: {error.strerror}") from error
+
+    async def _undo(self) -> None:
+        """Nobody would know of the mount, so that nobody could unmount it."""
+        try:
+            await self.stop(lazily=True)
+        except OSError as error:
+            _log.error("%s stays mounted, and is dead: %s", os.fsdecode(self.mountpoint), error.strerror)
+            await self.close()
 
     async def _pass(self, ground: Ground) -> None:
         """Lets the kernel read files by itself, or says why not."""

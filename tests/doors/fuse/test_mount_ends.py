@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from lddp.config import WriteMode
 from lddp.core.records import Record
+from lddp.doors.fuse import mounting
 from lddp.doors.fuse.mount import Mount
-from tests.doors.fuse.live import PATIENCE_S, MountedTrio, can_mount, trio
+from lddp.errors import ZoneError
+from lddp.node.mounts import NodeGround
+from tests.doors.fuse.live import PATIENCE_S, RULE, MountedTrio, can_mount, trio
 from tests.doors.fuse.test_mounted import trio_mount_at_target
 from tests.node.trio import SOURCE, TARGET
 
@@ -78,3 +84,67 @@ async def test_an_end_that_would_lose_what_was_written(
     await mount.stop(lazily=True, commit_s=0.1)
     assert not nodes.is_mounted()
     assert f"what was written to inode {number} of data was not committed, and is lost" in caplog.text
+
+
+async def test_a_beginning_that_fails_once_it_is_mounted(nodes: MountedTrio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would know of that mount. Where the configuration wants it, it is tried again."""
+    await nodes.unmount()
+    mounts = nodes.nodes[SOURCE].mounts
+
+    def full(ground: NodeGround) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(NodeGround, "scratch", full)
+    arguments = RULE, bytes(nodes.point), None, WriteMode.SYNC
+    with pytest.raises(ZoneError, match="cannot be served: No space left") as caught:
+        await mounts.mount(*arguments, passthrough=True)
+    assert caught.value.errno == errno.ENOSPC
+    assert not nodes.is_mounted() and not mounts.mounts
+    monkeypatch.undo()
+    await mounts.mount(*arguments, passthrough=True)
+    assert await nodes.programs.sh("echo one > f; cat f") == "one\n"
+
+
+async def test_a_beginning_that_is_given_up_while_it_is_mounted(
+    nodes: MountedTrio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the node stops meanwhile."""
+    await nodes.unmount()
+    mounts, mount = nodes.nodes[SOURCE].mounts, mounting.mount
+    begun, go, done = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(mountpoint: bytes, source: bytes) -> int:
+        begun.set()
+        assert go.wait(PATIENCE_S)
+        descriptor = mount(mountpoint, source)
+        done.set()
+        return descriptor
+
+    monkeypatch.setattr(mounting, "mount", slow)
+    starting = asyncio.create_task(mounts.mount(RULE, bytes(nodes.point), None, WriteMode.SYNC))
+    await nodes.until(begun.is_set)
+    starting.cancel()
+    await asyncio.sleep(0)
+    go.set()
+    await nodes.until(done.is_set)
+    await asyncio.wait([starting])
+    assert starting.cancelled() and not nodes.is_mounted() and not mounts.mounts
+
+
+async def test_a_beginning_that_is_given_up_once_it_is_mounted(
+    nodes: MountedTrio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await nodes.unmount()
+    mounts, begun = nodes.nodes[SOURCE].mounts, asyncio.Event()
+
+    async def forever(mount: Mount, ground: NodeGround) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Mount, "_pass", forever)
+    starting = asyncio.create_task(mounts.mount(RULE, bytes(nodes.point), None, WriteMode.SYNC, passthrough=True))
+    await begun.wait()
+    assert nodes.is_mounted()
+    starting.cancel()
+    await asyncio.wait([starting])
+    assert not nodes.is_mounted() and not mounts.mounts
