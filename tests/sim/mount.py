@@ -32,6 +32,7 @@ from lddp.gateway import NO_ZONE
 from tests.core.model import Model, Verdict
 from tests.core.model import Node as ModelNode
 from tests.core.support import tree
+from tests.sim.alike import is_alike
 from tests.sim.checks import Violation
 from tests.sim.faults import Faults
 from tests.sim.mounts import Mounts
@@ -50,7 +51,7 @@ class Remembering(Maker):
     """Means what it saw when it last looked; and makes rows, of which each is to be done only after the one before."""
 
     def __init__(self, world: World, random: Random, contents: dict[bytes, bytes]) -> None:
-        super().__init__(random, contents)
+        super().__init__(random, contents, alike=is_alike(world.seed))
         self._world = world
         self._looks = random.choice([0.05, 0.3, 1.0])
         self._memory: dict[bytes, int] = {}

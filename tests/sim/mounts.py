@@ -25,6 +25,7 @@ from lddp.doors.fuse.tree import Tree
 from lddp.gateway import NO_ZONE
 from tests.doors.fuse.kernel import Kernel, Open, Refused
 from tests.doors.fuse.passing import Modes
+from tests.sim.alike import is_alike
 from tests.sim.cache import Cache
 from tests.sim.checks import Violation
 from tests.sim.ground import SimulatedGround, Uploading
@@ -135,6 +136,9 @@ class Life:
         """For what only mounts with passthrough do, so that all others do what they always did."""
         self.readers: list[Open] = []
         """Files that stay open, most of them passed."""
+        self.is_alike = is_alike(node.world.seed)
+        self.flag: Open | None = None
+        """One of them, where all is alike."""
         self.passes = self.passing.random() < PASSING
         if self.passes:
             self.kernel.passes()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from lddp.doors.fuse.protocol import ROOT, Opcode, SetAttribute
 from tests.doors.fuse.kernel import Open, Refused
+from tests.sim.alike import some_of_the_same
 from tests.sim.checks import Violation
 from tests.sim.mounts import READERS_MAX
 from tests.sim.operations import NAMES
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tests.sim.mounts import Life
 
 OPEN_MAX = 4
+FLAG = b"flag"
 EXCHANGE = 2
 REPORTED = frozenset(
     (
@@ -96,6 +98,8 @@ class Program:
         random = self._random
         if self._life.passes and self._life.passing.random() < 0.3:
             await self._try(self._stay_somewhere())
+        if self._life.is_alike and self._life.passing.random() < 0.4:
+            await self._try(self._flag())
         if random.random() < self._syncs and self._held:
             await self._sync(random.choice(self._held))
         elif random.random() < 0.4:
@@ -170,7 +174,27 @@ class Program:
         readers.append(file)
         await self._try(file.read())
         if len(readers) > READERS_MAX:
-            await readers.pop(self._life.passing.randrange(READERS_MAX)).close()
+            await readers.pop(self._life.passing.randrange(self._life.flag is not None, READERS_MAX)).close()
+
+    async def _flag(self) -> None:
+        """Reads a file that all write in place, so that its bytes come back; or is one of those who write it."""
+        kernel, life, random = self._kernel, self._life, self._life.passing
+        if life.flag is not None and random.random() < 0.7:
+            await life.flag.read()
+            return
+        try:
+            node = (await kernel.lookup(FLAG)).inode
+        except Refused:
+            self._hold(await kernel.create(FLAG))
+            return
+        if life.flag is None:
+            life.flag = await kernel.open(node)
+            life.readers.insert(0, life.flag)
+            return
+        held = self._hold(await kernel.open(node, os.O_WRONLY))
+        assert held.file is not None
+        await self._try(held.file.write(0, random.choice([b"yes", b"no "])))
+        await self._close(held)
 
     # -- where everybody is -------------------------------------------------------------------------------------------
 
@@ -277,7 +301,9 @@ class Program:
             self._life.node.world.count("store")
 
     def _bytes(self) -> bytes:
-        """Inline or not, and never the same."""
+        """Inline or not, and never the same but where all is alike."""
+        if self._life.is_alike:
+            return some_of_the_same(self._random)
         return b"%b %d " % (self._name, next(self._numbers)) * self._random.choice([1, 1, 4])
 
     # -- what is open -------------------------------------------------------------------------------------------------
