@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from lddp.doors.fuse.protocol import FOPEN_KEEP_CACHE, NOTIFY_INVAL_ENTRY, NOTIFY_INVAL_INODE, Opcode, SetAttribute
 from lddp.doors.fuse.tree import Tree
-from tests.doors.fuse.kernel import Shown, shown
+from tests.doors.fuse.kernel import Shown, listed, shown
 
 ENTRY_BYTES = 40
 """Of an answer with an entry, before its attributes."""
@@ -83,6 +83,11 @@ class Cache:
             number = struct.unpack_from("<Q", answer)[0]
             self.names[node, name] = number
             self.attributes[number] = shown(answer[ENTRY_BYTES:])
+        elif opcode is Opcode.READDIRPLUS:
+            for one in listed(answer):
+                if one.node:
+                    self.names[node, one.name] = one.node
+                    self.attributes[one.node] = one.attributes
         elif opcode in (Opcode.GETATTR, Opcode.SETATTR):
             self.attributes[node] = shown(answer[16:])
             if opcode is Opcode.SETATTR and struct.unpack_from("<I", body)[0] & SetAttribute.SIZE:

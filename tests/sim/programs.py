@@ -13,7 +13,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from lddp.doors.fuse.protocol import ROOT, Opcode, SetAttribute
-from tests.doors.fuse.kernel import Open, Refused
+from tests.doors.fuse.kernel import Open, Refused, listed
 from tests.sim.alike import some_of_the_same
 from tests.sim.checks import Violation
 from tests.sim.mounts import READERS_MAX
@@ -99,7 +99,7 @@ class Program:
         if self._life.passes and self._life.passing.random() < 0.3:
             await self._try(self._stay_somewhere())
         if self._life.is_alike and self._life.passing.random() < 0.4:
-            await self._try(self._flag())
+            await self._try(self._life.passing.choice([self._flag, self._flag, self._list])())
         if random.random() < self._syncs and self._held:
             await self._sync(random.choice(self._held))
         elif random.random() < 0.4:
@@ -195,6 +195,19 @@ class Program:
         assert held.file is not None
         await self._try(held.file.write(0, random.choice([b"yes", b"no "])))
         await self._close(held)
+
+    async def _list(self) -> None:
+        """With attributes, while others change what is listed."""
+        kernel, random = self._kernel, self._life.passing
+        handle, offset = await kernel.opendir(ROOT), 0
+        while True:
+            body = struct.pack("<QQIIQII", handle, offset, 500, 0, 0, 0, 0)
+            found = list(listed(await kernel(Opcode.READDIRPLUS, ROOT, body)))
+            if not found:
+                break
+            offset = found[-1].after
+            await asyncio.sleep(random.uniform(0.0, 5 * self._pause_s))
+        await kernel(Opcode.RELEASEDIR, ROOT, struct.pack("<QIIQ", handle, 0, 0, 0))
 
     # -- where everybody is -------------------------------------------------------------------------------------------
 

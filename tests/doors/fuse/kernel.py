@@ -85,6 +85,23 @@ def shown(data: bytes) -> Shown:
     return Shown(inode, size, mode, links, uid, gid, *times)
 
 
+class Listed(NamedTuple):
+    """What READDIRPLUS says of a name. `node` is 0 where the kernel is not to know it."""
+
+    name: bytes
+    node: int
+    attributes: Shown
+    after: int
+    """Where the listing goes on."""
+
+
+def listed(data: bytes) -> Iterator[Listed]:
+    while data:
+        _, after, length, _ = struct.unpack_from("<QQII", data, 128)
+        yield Listed(data[152 : 152 + length], struct.unpack_from("<Q", data)[0], shown(data[40:]), after)
+        data = data[152 + (length + 7) // 8 * 8 :]
+
+
 def plain(record: r.Record) -> r.Record:
     """What is asked for, however it is guarded."""
     return record.operation if isinstance(record, r.Guarded) else record

@@ -15,7 +15,7 @@ from lddp.core import records as r
 from lddp.core.records import OperationId
 from lddp.doors.fuse import protocol
 from lddp.doors.fuse.protocol import Opcode
-from tests.doors.fuse.kernel import Kernel, MachineGround, Refused, until
+from tests.doors.fuse.kernel import Kernel, MachineGround, Refused, listed, until
 
 ROOT = protocol.ROOT
 NOREPLACE, EXCHANGE, WHITEOUT = 1, 2, 4
@@ -166,13 +166,7 @@ async def test_a_listing_shows_once_what_is_there_all_the_time(kernel: Kernel) -
 async def part(kernel: Kernel, handle: int, offset: int, room: int) -> list[tuple[bytes, int, int]]:
     """(name, node that the kernel is to know by it, offset of the next) of one READDIRPLUS."""
     data = await kernel(Opcode.READDIRPLUS, ROOT, struct.pack("<QQIIQII", handle, offset, room, 0, 0, 0, 0))
-    found = []
-    while data:
-        (node,) = struct.unpack_from("<Q", data)
-        _, after, length, _ = struct.unpack_from("<QQII", data, 128)
-        found.append((data[152 : 152 + length], node, after))
-        data = data[128 + 24 + (length + 7) // 8 * 8 :]
-    return found
+    return [(one.name, one.node, one.after) for one in listed(data)]
 
 
 async def test_a_listing_makes_the_kernel_believe_no_name_that_is_not_so_any_more(kernel: Kernel) -> None:
