@@ -15,6 +15,7 @@ from lddp.doors.fuse.dirty import Dirty
 from lddp.doors.fuse.file import File
 from lddp.doors.fuse.files import Files
 from lddp.doors.fuse.inodes import Inodes
+from lddp.doors.fuse.later import Later
 from lddp.doors.fuse.ordering import Orders, refused
 from lddp.doors.fuse.streaming import Stream, Streams, split
 
@@ -106,7 +107,12 @@ class Committer:
         def told(outcomes: Sequence[r.Outcome]) -> None:
             ordered.update(at for at in range(-len(writers), 0) if not outcomes[at].errno)
 
-        outcomes = await self._orders.about(number, records, told)
+        try:
+            outcomes = await self._orders.about(number, records, told)
+        except BaseException:
+            # What was not even queued would be sent for ever.
+            await _abort([writer for writer in writers if isinstance(writer, Later) and writer.is_unnamed])
+            raise
         for at, writer in zip(range(-len(writers), 0), writers, strict=True):
             if at in ordered:
                 writer.used()

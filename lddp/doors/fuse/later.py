@@ -25,6 +25,8 @@ class Later:
         self._committed = committed
         self.content: Content | None = None
         self.is_queued = False
+        self.is_asked_for = False
+        """Whether a record that names it was sent without being queued: then it may be ordered, whatever is heard."""
         self._spreading: asyncio.Task[None] | None = None
 
     async def write(self, data: bytes) -> None:
@@ -64,6 +66,11 @@ class Later:
             except Exception:
                 _log.exception("bytes that were promised cannot be sent")
                 raise
+
+    @property
+    def is_unnamed(self) -> bool:
+        """Whether surely no record names it."""
+        return not (self.is_queued or self.is_asked_for)
 
     async def abort(self) -> None:
         if not self.is_queued:

@@ -103,6 +103,8 @@ class Pipeline:
                 # Not known here: what is below a directory of the source that is not listed yet.
                 assert isinstance(record, r.Operation)
                 await self.barrier()
+                if (later := self.writers.get(id(getattr(record, "content", None)))) is not None:
+                    later.is_asked_for = True
                 (outcome,) = await self.orders.in_time(meaning(record, self.speculation.aliases.to_real))
             outcomes.append(outcome)
         return outcomes
@@ -117,8 +119,7 @@ class Pipeline:
                 self.speculation.start()  # of what was refused at once nobody has followed what became
             queued, outcome = self.speculation.ask(view.tables, record, size)
         if queued is not None:
-            later = None if content is None else self.writers.pop(id(content), None)
-            if later is not None:
+            if (later := self.writers.pop(id(content), None)) is not None:
                 later.is_queued = True
                 queued.writers.append(later)
             self._append(queued)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 from collections.abc import AsyncIterator
@@ -10,10 +11,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from lddp.config import WriteMode
-from lddp.doors.fuse import later
+from lddp.core.records import Outcome
+from lddp.doors.fuse import later, pipeline
+from lddp.doors.fuse.ground import Patience
 from lddp.doors.fuse.protocol import SetAttribute
-from lddp.errors import StorageError
-from tests.doors.fuse.kernel import Kernel, MachineGround, Open
+from lddp.errors import StorageError, UnavailableError
+from tests.doors.fuse.kernel import Kernel, MachineGround, Open, until
 from tests.doors.fuse.test_names import number as refusal
 
 S = SetAttribute
@@ -140,3 +143,83 @@ async def test_bytes_that_cannot_be_sent_at_all_are_no_end_of_the_mount(
     await file.close()
     await kernel.tree.barrier()
     assert ground.content(b"/data/f") == NEW and ground.entry(b"/data/e") is not None
+
+
+async def kept_from_the_queue(ground: MachineGround, monkeypatch: pytest.MonkeyPatch, soft_s: float | None) -> Open:
+    """A file that was written in a mount whose queue is full, while too few zones take bytes."""
+    monkeypatch.setattr(pipeline, "QUEUED_MAX", 1)
+    kernel = Kernel(ground, Patience(soft_s), WriteMode.PIPELINED)
+    file = await kernel.create(b"f")
+    await kernel.tree.barrier()
+    await file.write(0, NEW)
+    ground.gate = asyncio.Event()
+    await kernel.mkdir(b"d")
+
+    async def nobody() -> None:
+        raise UnavailableError("too few zones")
+
+    monkeypatch.setattr(ground, "before_commit", nobody)
+    return file
+
+
+def still_sent(ground: MachineGround) -> list[object]:
+    tasks: list[object] = [task for task in asyncio.all_tasks() if "Later._spread" in repr(task)]
+    return tasks + [upload for upload in ground.uploads if not (upload.aborted or upload.is_used)]
+
+
+async def end(file: Open, ground: MachineGround, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was not committed is not lost."""
+    assert ground.gate is not None
+    ground.gate.set()
+    monkeypatch.undo()
+    await file.close()
+    await file.kernel.tree.barrier()
+    assert ground.content(b"/data/f") == NEW
+    await file.kernel.filesystem.close()
+
+
+async def test_what_a_full_queue_did_not_take_is_not_sent_for_ever(
+    ground: MachineGround, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = await kept_from_the_queue(ground, monkeypatch, 0.01)
+    for _ in range(3):
+        assert await refusal(file.fsync()) == errno.EIO
+    assert not still_sent(ground)
+    await end(file, ground, monkeypatch)
+
+
+async def test_what_a_killed_program_did_not_queue_is_not_sent_for_ever(
+    ground: MachineGround, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = await kept_from_the_queue(ground, monkeypatch, None)
+    before = len(ground.uploads)
+    call = asyncio.create_task(file.fsync())
+    await until(lambda: len(ground.uploads) > before)
+    await turns()
+    call.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await call
+    assert len(ground.uploads) > before and not still_sent(ground)
+    await end(file, ground, monkeypatch)
+
+
+async def test_what_may_be_ordered_without_the_queue_is_kept(
+    kernel: Kernel, ground: MachineGround, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records about what a source has not told of yet are sent by themselves: nobody knows what becomes of them where
+    nobody waits for the answer."""
+    file = await kernel.open(await existing(kernel), os.O_WRONLY)
+    await file.write(0, NEW)
+    queue = kernel.tree.pipeline
+    assert queue is not None
+    monkeypatch.setattr(queue.speculation, "ask", lambda *_: (None, Outcome(errno.EAGAIN)))
+    ground.gate, ground.waiting = asyncio.Event(), asyncio.Event()
+    call = asyncio.create_task(file.fsync())
+    await ground.waiting.wait()
+    call.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await call
+    assert not ground.uploads[-1].aborted
+    monkeypatch.undo()
+    ground.gate.set()
+    await file.close()
