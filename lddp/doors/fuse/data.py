@@ -21,7 +21,6 @@ from lddp.doors.fuse.tree import Tree
 from lddp.errors import LddpError
 
 _log = logging.getLogger(__name__)
-_WRITABLE = os.O_WRONLY | os.O_RDWR
 
 
 class Data:
@@ -59,7 +58,7 @@ class Data:
         file = tree.files.hold(number)
         file.was_committed = file.was_committed and file.opens > 1
         try:
-            if flags & os.O_TRUNC and flags & _WRITABLE:
+            if flags & os.O_TRUNC:
                 await tree.files.truncate(file, 0)
             elif not (file.is_known and file.is_ahead):
                 async with file.lock:

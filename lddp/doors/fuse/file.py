@@ -20,7 +20,7 @@ from lddp.doors.fuse.errors import Opened
 if TYPE_CHECKING:
     from lddp.doors.fuse.streaming import Stream
 
-_WRITABLE = os.O_WRONLY | os.O_RDWR
+_CHANGING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 
 
 class File:
@@ -161,4 +161,5 @@ class Handle:
 
     @property
     def writes(self) -> bool:
-        return bool(self.flags & _WRITABLE)
+        """Whether it may have changed something, be it by opening it: O_TRUNC of who only reads cuts as well."""
+        return bool(self.flags & _CHANGING)

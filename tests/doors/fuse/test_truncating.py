@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from lddp.doors.fuse.wire import inode_notice
 from lddp.errors import UnavailableError
 from tests.doors.fuse.followed import followed, put
 from tests.doors.fuse.kernel import Kernel, MachineGround, until
+from tests.doors.fuse.live import Programs, can_mount, trio
 from tests.doors.fuse.passing import FakeBacking
 from tests.doors.fuse.test_names import number
 
@@ -130,3 +132,30 @@ async def test_what_was_stored_while_a_cut_was_killed_is_not_lost(kernel: Kernel
     ground.gate.set()
     await kernel.tree.commit_all()
     assert ground.content(b"/data/f") == b"0w23"
+
+
+async def test_who_opens_a_file_to_read_may_cut_it(ground: MachineGround) -> None:
+    """As Linux does it; the kernel believes that it was done, and its close has it in the log."""
+    for mode in WriteMode:
+        kernel = Kernel(ground, mode=mode)
+        made = await kernel.create(b"f", os.O_WRONLY | os.O_TRUNC)
+        await made.write(0, b"bytes")
+        await made.close()
+        await kernel.tree.barrier()
+        opened = await kernel.open((await kernel.lookup(b"f")).inode, os.O_RDONLY | os.O_TRUNC)
+        assert (await kernel.stat(opened.node)).size == 0 and await opened.read() == b""
+        await opened.flush()
+        assert ground.content(b"/data/f") == b""
+        await opened.release()
+        await kernel.filesystem.close()
+        assert not ground.still_open()
+
+
+@can_mount
+async def test_who_opens_a_mounted_file_to_read_may_cut_it(tmp_path: Path) -> None:
+    script = "import os; open('f', 'w').write('bytes'); fd = os.open('f', os.O_RDONLY | os.O_TRUNC);"
+    script += "print(os.pread(fd, 9, 0), os.path.getsize('f'), flush=True); os.close(fd);"
+    script += "print(os.path.getsize('f'), open('f').read() == '')"
+    async with trio(tmp_path) as nodes:
+        local = Programs(tmp_path)
+        assert await nodes.programs.python(script) == await local.python(script) == "b'' 0\n0 True\n"
