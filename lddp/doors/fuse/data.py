@@ -61,8 +61,7 @@ class Data:
             if flags & os.O_TRUNC:
                 await tree.files.truncate(file, 0)
             elif not (file.is_known and file.is_ahead):
-                async with file.lock:
-                    await tree.files.freshen(file)
+                await tree.files.freshened(file)
             way = await tree.passthrough.open(file, flags)
         except BaseException:
             self._let_go(file)
@@ -142,7 +141,8 @@ class Data:
     async def fallocate(self, request: wire.Request) -> bytes:
         wanted = wire.allocation(request.body)
         file = self._handle(wanted.handle).file
-        await allocating.allocate(self._tree.files, file, wanted.mode, wanted.offset, wanted.length)
+        files, given = self._tree.files, (wanted.mode, wanted.offset, wanted.length)
+        await self._tree.orders.patiently(lambda: allocating.allocate(files, file, *given))
         return b""
 
     async def lseek(self, request: wire.Request) -> bytes:

@@ -19,7 +19,7 @@ from lddp.doors.fuse import copying
 from lddp.doors.fuse.dirty import Dirty
 from lddp.doors.fuse.file import File
 from lddp.doors.fuse.memory import Memory
-from lddp.doors.fuse.ordering import Orders, refused
+from lddp.doors.fuse.ordering import Orders, patient, refused
 from lddp.doors.fuse.spares import Spares
 from lddp.errors import OperationError
 
@@ -38,7 +38,7 @@ class Files:
     """Every File of one mount."""
 
     def __init__(self, orders: Orders, became: Callable[[int, bytes], None]) -> None:
-        self._orders, self._ground, self._became = orders, orders.ground, became
+        self.orders, self._ground, self._became = orders, orders.ground, became
         self._files: dict[int, File] = {}
         self._idle: OrderedDict[int, File] = OrderedDict()
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="fuse-file")
@@ -50,8 +50,7 @@ class Files:
         self.stored: Callable[[int], None] = lambda number: None
         """Told of an inode of which the kernel has changed bytes without knowing that its time is another."""
         self.misled: Callable[[int], None] = lambda number: None
-        """Told of an inode of which the kernel may have other bytes than are shown: it is to forget them, later. A call
-        that is not answered yet cannot wait for that, as the kernel may hold what it would need."""
+        """Told of one of which the kernel is to forget bytes: later, as it may hold what a call needs for its answer."""
 
     def get(self, number: int) -> File | None:
         return self._files.get(number)
@@ -133,7 +132,12 @@ class Files:
         """As the namespace has it now, and its path."""
         with self._ground.view() as view:
             inode = view.inode(number)
-            return inode, b"" if inode is None else self._orders.path(view, inode)
+            return inode, b"" if inode is None else self.orders.path(view, inode)
+
+    @patient
+    async def freshened(self, file: File) -> None:
+        async with file.lock:
+            await self.freshen(file)
 
     async def freshen(self, file: File) -> None:
         """Makes the file's bytes those of the log, unless somebody writes to it. `lock` is held."""
@@ -210,6 +214,7 @@ class Files:
             return None
         return bytes(data) if count == size and file.is_intact() else None
 
+    @patient
     async def read(self, file: File, offset: int, size: int) -> bytes:
         data = await self._asked(file, os.pread, size, offset)
         return b"" if data is None else data
@@ -350,6 +355,7 @@ class Files:
         file.size = size
         file.mtime_ns = file.changed_ns = self._ground.time_ns()
 
+    @patient
     async def write(self, file: File, offset: int, data: memoryview, *, appends: bool) -> tuple[int, int]:
         """Where it was written, which is the end of the file if it `appends`, and how many bytes."""
         if file.stream is not None:
@@ -369,6 +375,7 @@ class Files:
             self.note(file, offset, offset + done)
             return offset, done
 
+    @patient
     async def truncate(self, file: File, size: int) -> None:
         async with file.lock:
             await self.stage(file, size=size, keep=size > 0)
@@ -378,6 +385,7 @@ class Files:
         """EFBIG where this zone's filesystem has no files of this size: a record that says so would stop the zone."""
         await self.run(copying.require_room_for, self._ground.scratch(), size)
 
+    @patient
     async def seek(self, file: File, offset: int, whence: int) -> int:
         found = await self._asked(file, os.lseek, offset, whence)
         if found is None:

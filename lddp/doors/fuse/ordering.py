@@ -7,7 +7,7 @@ import errno
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from lddp.core import records as r
 from lddp.core.namespace import Inode
@@ -209,6 +209,26 @@ class Orders:
         """The kernel knows how these inodes are."""
         if self._promises is not None:
             self._promises.contested -= numbers
+
+
+class HasOrders(Protocol):
+    orders: Orders
+
+
+Given = ParamSpec("Given")
+Owner = TypeVar("Owner", bound=HasOrders)
+
+
+def patient(
+    method: Callable[Concatenate[Owner, Given], Awaitable[Got]],
+) -> Callable[Concatenate[Owner, Given], Awaitable[Got]]:
+    """Calls it again while this zone has not got the bytes that it needs, as `Orders.patiently`. Who needs none of them
+    may have the locks in between."""
+
+    async def patiently(owner: Owner, /, *arguments: Given.args, **more: Given.kwargs) -> Got:
+        return await owner.orders.patiently(lambda: method(owner, *arguments, **more))
+
+    return patiently
 
 
 KINDS = {

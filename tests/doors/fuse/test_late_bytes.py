@@ -1,0 +1,104 @@
+"""Files whose bytes this zone is still to get: it is full, or slow, and so far behind that opening them is given up."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import struct
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from lddp.access import OpenFile
+from lddp.config import WriteMode
+from lddp.doors.fuse import ordering
+from lddp.doors.fuse.ground import Patience
+from lddp.doors.fuse.protocol import Opcode, SetAttribute
+from lddp.errors import UnavailableError
+from tests.doors.fuse.followed import followed, put
+from tests.doors.fuse.kernel import Kernel, MachineGround, Open, until
+from tests.doors.fuse.test_names import number
+
+S = SetAttribute
+BYTES = b"bytes of another zone, which come late"
+
+
+class Behind(MachineGround):
+    """A zone that has not got what it is asked for, so many times."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.late = 0
+
+    async def open_file(self, path: bytes) -> OpenFile:
+        if self.late:
+            self.late -= 1
+            raise UnavailableError("this zone has not been brought there")
+        return await super().open_file(path)
+
+
+@pytest.fixture
+def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Behind:
+    monkeypatch.setattr(ordering, "PAUSE_NOTHING_TAKEN_S", 0.001)
+    return Behind(tmp_path)
+
+
+async def seek(file: Open) -> None:
+    await file.kernel(Opcode.LSEEK, file.node, struct.pack("<QQII", file.handle, 0, os.SEEK_HOLE, 0))
+
+
+async def punch(file: Open) -> None:
+    await file.kernel(Opcode.FALLOCATE, file.node, struct.pack("<QQQII", file.handle, 0, 4, 3, 0))
+
+
+CALLS: dict[str, Callable[[Open], Awaitable[object]]] = {
+    "open": lambda file: file.kernel.open(file.node),
+    "read": lambda file: file.read(),
+    "write": lambda file: file.write(1, b"x"),
+    "ftruncate": lambda file: file.kernel.setattr(file.node, S.SIZE | S.FH, size=4, handle=file.handle),
+    "fallocate": punch,
+    "lseek": seek,
+}
+
+
+async def opened(kernel: Kernel, ground: Behind, late: int) -> Open:
+    """A file that another zone puts while it is open; the kernel is told of it."""
+    async with followed(kernel) as told:
+        put(ground, b"/data/f", b"before")
+        file = await kernel.open((await kernel.lookup(b"f")).inode, os.O_RDWR)
+        put(ground, b"/data/f", BYTES)
+        await told.all()
+        ground.late = late
+    return file
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_hard_mount_waits_for_bytes(kernel: Kernel, ground: Behind, call: str) -> None:
+    file = await opened(kernel, ground, 3)
+    await CALLS[call](file)
+    assert not ground.late
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_soft_mount_waits_for_a_while(ground: Behind, call: str) -> None:
+    kernel = Kernel(ground, Patience(0.01))
+    file = await opened(kernel, ground, 10**6)
+    assert await number(CALLS[call](file)) == errno.EIO
+    await kernel.filesystem.close()
+
+
+async def test_who_needs_no_bytes_waits_for_none(ground: Behind) -> None:
+    kernel = Kernel(ground, mode=WriteMode.SYNC)
+    file = await opened(kernel, ground, 10**6)
+    before = ground.late
+    read = asyncio.create_task(file.read())
+    await until(lambda: ground.late < before)
+    other = await kernel.open(file.node, os.O_WRONLY | os.O_TRUNC)
+    await other.write(0, b"new")
+    assert await read == await file.read() == b"new"
+    await other.close()
+    await file.close()
+    assert ground.content(b"/data/f") == b"new"
+    await kernel.filesystem.close()
