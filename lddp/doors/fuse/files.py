@@ -50,7 +50,7 @@ class Files:
         self.stored: Callable[[int], None] = lambda number: None
         """Told of an inode of which the kernel has changed bytes without knowing that its time is another."""
         self.misled: Callable[[int], None] = lambda number: None
-        """Told of one of which the kernel is to forget bytes: later, as it may hold what a call needs for its answer."""
+        """Told of one of which the kernel is to forget bytes: later, as it may hold what the call itself needs."""
 
     def get(self, number: int) -> File | None:
         return self._files.get(number)
