@@ -23,7 +23,6 @@ from lddp.replay.expected import read_expected
 from lddp.replay.lasting import lasting_paths
 from lddp.replay.moves import Moves
 from lddp.replay.notes import (
-    LOST,
     Boot,
     forget_notes,
     forget_orders,
@@ -88,7 +87,7 @@ class Checkpoints:
         with environment.read() as tables:
             self._cursor = read_projected(tables)
             self._boot = read_boot(tables, progress)
-            self._boot_is_noted = is_noted(tables, self._boot)
+            self._boot_is_noted = is_noted(tables, self._boot) and not progress.has_lost
         self.durable = self._cursor[0]
         """GSN up to which every effect has been carried out and would survive a power cut."""
         self._moves = Moves(carriers, self._is_left)
@@ -264,6 +263,8 @@ class Checkpoints:
     async def _note_boot(self, boot: Boot) -> None:
         await self._transact(functools.partial(note_boot, boot=boot))
         self._boot = boot
+        if self._progress.has_lost:
+            self._progress.lost(False)
 
     def _is_left(self, rule: int) -> bool:
         """Whether programs have no business in the tree of a rule any more, because its migration is completed."""
@@ -350,10 +351,17 @@ class Checkpoints:
         """Makes a tree durable. StorageError where it cannot be: the kernel has dropped what it could not write, and
         says so once, so another try would tell nothing. All since the last checkpoint is carried out again by the next
         process, as after a power cut."""
+
+        def sync() -> None:
+            try:
+                carrier.zone.sync()
+            except OSError:
+                self._progress.lost(True)
+                raise
+
         try:
-            await asyncio.get_running_loop().run_in_executor(None, carrier.zone.sync)
+            await asyncio.get_running_loop().run_in_executor(None, sync)
         except OSError as error:
-            await self._transact(functools.partial(note_boot, boot=LOST))
             reason = f"{errno_name(error.errno or 0)}: {error.strerror or error}"
             message = f"the filesystem of rule {rule} did not write all that it had taken ({reason})"
             raise StorageError(f"{message}; mend it and start this node again: it does that once more") from error

@@ -114,14 +114,12 @@ class Boot(NamedTuple):
         return self._replace(rules=tuple(other for other in self.rules if other != rule))
 
 
-LOST = Boot(b"", 0, ())
-"""To be noted where a filesystem has said that it could not write what it had taken: nobody knows what of it is on the
-disk. The next start is as one of the machine."""
-
-
 def read_boot(tables: Tables, progress: Progress) -> Boot:
-    """As noted, or what has to be noted now because the machine was started since, or `LOST` was noted: then no mark
-    counts."""
+    """As noted, or what has to be noted now: because the machine was started since, or because a filesystem has lost
+    writes. Then no mark counts."""
+    if progress.has_lost:
+        progress.forget()
+        return _anew(tables, progress)
     data = tables.get(Table.LOCAL, _BOOT)
     if data is None and progress.survived:
         return Boot(progress.boot, 0, ())
@@ -129,7 +127,10 @@ def read_boot(tables: Tables, progress: Progress) -> Boot:
         name, repeated_through, rules = msgpack.unpackb(data)
         if name == progress.boot:
             return Boot(name, repeated_through, tuple(rules))
-        progress.forget()
+    return _anew(tables, progress)
+
+
+def _anew(tables: Tables, progress: Progress) -> Boot:
     moved = sorted({rule for _, rule in _rules_of_notes(tables)})
     return Boot(progress.boot, View(tables).gsn, tuple(moved))
 

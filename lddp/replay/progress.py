@@ -14,9 +14,10 @@ import mmap
 import os
 import struct
 
-_HEADER = struct.Struct("=8s36s4xQ")
+_HEADER = struct.Struct("=8s36s?3xQ")
 _WORD = struct.Struct("@Q")  # native, which stores it with one instruction
 _MAGIC = b"lddpprg2"
+_LOST_AT = 44
 _ACTIVE_AT = 56
 _BANKS_AT = 64
 _ORDINAL_BITS = 20
@@ -49,6 +50,9 @@ class Progress:
         """Marks, those of this process included, of effects after which their file was withheld."""
         self.begun: set[Order] = set()
         """What an earlier process began, and was killed before it could say whether it was done."""
+        self.has_lost = False
+        """Whether a filesystem has said, in this boot, that it could not write what it had taken, and nobody has dealt
+        with that yet."""
         self._capacity = 0
         self._active = 0
         self._position = 0
@@ -69,11 +73,12 @@ class Progress:
             found = mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)
-        magic, boot, capacity = _HEADER.unpack_from(found)
+        magic, boot, self.has_lost, capacity = _HEADER.unpack_from(found)
         active = _WORD.unpack_from(found, _ACTIVE_AT)[0]
         whole = size == _BANKS_AT + 2 * capacity * _WORD.size and active in (0, 1)
         if magic != _MAGIC or boot != self.boot or not whole:
             found.close()
+            self.has_lost = False
             return False
         self._map, self._capacity, self._active = found, capacity, active
         self._load()
@@ -109,7 +114,7 @@ class Progress:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._may_be_emptied(size):
                 raise
             made, temporary = _emptied(self._path, size), self._path
-        _HEADER.pack_into(made, 0, _MAGIC, self.boot, capacity)
+        _HEADER.pack_into(made, 0, _MAGIC, self.boot, self.has_lost, capacity)
         if self._capacity:
             self._map.close()
         self._map, self._capacity, self._active = made, capacity, 0
@@ -154,6 +159,12 @@ class Progress:
         self._remake(keep)
         _WORD.pack_into(self._map, _ACTIVE_AT, other)
         self._active = other
+
+    def lost(self, is_so: bool) -> None:
+        """Notes that a filesystem has lost writes, for whoever opens the marks next; or that this is dealt with. May be
+        called by any thread."""
+        self.has_lost = is_so
+        self._map[_LOST_AT] = is_so
 
     def forget(self) -> None:
         """No mark that was found counts: as after another boot."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from collections.abc import Callable
@@ -50,3 +51,34 @@ async def test_the_node_ends_and_carries_it_out_again(bench: Bench, monkeypatch:
     await bench.settled()
     assert [effect.path for effect in bench.carrier.carried if isinstance(effect, e.PutFileEffect)] == [b"a"]
     bench.assert_equal()
+
+
+async def test_a_kill_right_after_it_forgets_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything could be said of it in the database."""
+    await bench.settled()
+    large = bench.hold(b"large" * 10_000)
+    bench.submit(Put(OperationId(b"c", 1), *HEAD, 0o644, 0, 0, large))
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    refused = asyncio.Event()
+
+    def fails() -> None:
+        refused.set()
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.zone, "sync", fails)
+        transactions = bench.transactions
+        bench.time.now += 1000.0
+        bench.projector.poke()
+        await refused.wait()
+        await bench.end()
+        assert bench.transactions == transactions
+    await bench.restart()
+    await bench.supply(large)
+    await bench.settled()
+    assert any(isinstance(effect, e.PutFileEffect) for effect in bench.carrier.carried)
+    bench.assert_equal()
+
+    await bench.restart()
+    await bench.settled()
+    assert not bench.carrier.carried, "it has been dealt with"
