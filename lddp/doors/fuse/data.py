@@ -193,8 +193,15 @@ class Data:
         handle = self._handles.pop(wire.handle(request.body), None)
         if handle is not None:
             self._tree.passthrough.closed(handle)
-            self._let_go(handle.file)
+            file = handle.file
+            if handle.writes and file.opens > 1 and file.is_ahead and not self._may_change(file):
+                self._commit_soon(file)  # what its last writer could not commit: no reader is asked to
+            self._let_go(file)
         return b""
+
+    def _may_change(self, file: File) -> bool:
+        """Whether a close is still to come that commits what was written."""
+        return file.mirror >= 0 or any(one.file is file and one.writes for one in self._handles.values())
 
     def _let_go(self, file: File) -> None:
         if self._tree.files.let_go(file):
@@ -220,12 +227,15 @@ class Data:
         try:
             await self._tree.committer.commit(file)
         except (OSError, LddpError) as error:
-            if file.opens > 1:
-                file.opens -= 1  # who has opened it since is asked again for what was written, and told
+            if file.opens > 1 and self._may_change(file):
+                file.opens -= 1  # who may write to it is asked again for what was written, and told
                 return
             _log.error("what was written to inode %d is lost: %s", file.number, error)
             self._tree.files.abandon(file)
             self._tree.inodes.pages_are_lost(file.number)
+            if file.opens > 1:  # who reads it
+                self._tree.passthrough.refresh(file)
+                self._tree.files.misled(file.number)
         self._let_go(file)
 
     async def close(self) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 
 import pytest
 
 from lddp.access import ContentWriter
+from lddp.doors.fuse import wire
+from lddp.doors.fuse.ground import Patience
 from lddp.doors.fuse.tree import LOST_LOGGED_MAX
-from lddp.errors import StorageError
+from lddp.errors import StorageError, UnavailableError
+from tests.doors.fuse.followed import followed, put
 from tests.doors.fuse.kernel import Kernel, MachineGround, Open, until
 from tests.doors.fuse.test_names import number
 
@@ -102,3 +106,38 @@ async def test_an_end_of_a_node_whose_database_has_failed(
     monkeypatch.setattr(ground, "view", view)
     await kernel.filesystem.close()
     assert f"what was written to inode {file.node} of data was not committed, and is lost" in caplog.text
+
+
+async def test_a_reader_does_not_keep_what_its_writer_could_not_commit(ground: MachineGround) -> None:
+    """It would hide what other zones put, and replace it when it closes the file some day."""
+    kernel = Kernel(ground, Patience(soft_s=1e-9))
+    async with followed(kernel) as told:
+        writer = await written(kernel, b"f")
+        reader = await kernel.open(writer.node)
+        ground.failure = UnavailableError("nobody leads")
+        assert await number(writer.flush()) == errno.EIO
+        await writer.release()
+        held = kernel.tree.files.get(writer.node)
+        assert held is not None
+        await until(lambda: not held.is_ahead)
+        ground.failure = None
+        put(ground, b"/data/f", b"of another zone")
+        await told.all()
+        assert b"".join(wire.inode_notice(writer.node, 0)) in told.notices
+        assert await reader.read() == b"of another zone"
+        await reader.close()
+    assert ground.content(b"/data/f") == b"of another zone"
+    await kernel.filesystem.close()
+
+
+async def test_who_may_write_too_keeps_what_could_not_be_committed(ground: MachineGround) -> None:
+    kernel = Kernel(ground, Patience(soft_s=1e-9))
+    writer = await written(kernel, b"f")
+    other = await kernel.open(writer.node, os.O_RDWR)
+    ground.failure = UnavailableError("nobody leads")
+    assert await number(writer.flush()) == errno.EIO
+    await writer.release()
+    ground.failure = None
+    await other.close()
+    assert ground.content(b"/data/f") == b"f" * 100
+    await kernel.filesystem.close()
