@@ -18,7 +18,7 @@ from lddp.core.machine import StateMachine
 from lddp.core.records import Attributes, Kind, Record
 from lddp.core.tables import Tables
 from lddp.core.view import View
-from lddp.errors import UnavailableError
+from lddp.errors import StorageError, UnavailableError
 from lddp.replay import checkpoints as checkpoints_module
 from lddp.replay import outbox
 from lddp.replay import progress as progress_module
@@ -118,8 +118,9 @@ class Campaign:
         future.set_result(None)
         return future
 
-    async def restart(self, cut: bool = False) -> None:
-        """As after a kill or a power cut: what was in memory is gone."""
+    async def restart(self, cut: bool = False, *, lost: bool = False) -> None:
+        """As after a kill or a power cut: what was in memory is gone. `lost`: the filesystem could not write what it
+        had taken, and said so."""
         self.death.dead = True
         await self.end()
         self.happened.append("-- killed")
@@ -127,6 +128,9 @@ class Campaign:
         self.contents.restart()
         if cut or not self.has_power or self.random.random() < self.cutting:
             self.cut()
+        elif lost and not isinstance(self.zone, MortalFiles):
+            self.happened += ["-- lost, but for", *(f"   {change}" for change in self.zone.cut(self.random))]
+            self.cut_through = self.machine.gsn
         for key in sorted(self.contents.blobs):
             if self.random.random() < 0.3:  # it was in memory
                 del self.contents.blobs[key]
@@ -282,6 +286,8 @@ class Campaign:
                 task.result()
         if self.death.dead:
             await self.restart()
+        elif self.task.done() and isinstance(self.task.exception(), StorageError):
+            await self.restart(lost=True)
         elif self.task.done():
             self.task.result()
 

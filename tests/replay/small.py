@@ -30,6 +30,7 @@ from lddp.core.records import (
     Write,
 )
 from lddp.core.tables import Tables
+from lddp.errors import StorageError
 from lddp.replay import outbox
 from lddp.replay import progress as progress_module
 from lddp.replay import rewind as rewind_module
@@ -228,7 +229,10 @@ class Machine:
             if condition():
                 return
             if self._task.done():
-                self._task.result()
+                try:
+                    self._task.result()
+                except StorageError as error:  # its zone could not write
+                    raise Killed from error
             await asyncio.sleep(0)
         raise AssertionError(f"it never ends: {self.projector.stopped} {self.projector._waiting}")
 
@@ -276,6 +280,11 @@ class Machine:
         for _ in range(5):
             await asyncio.sleep(0)
         self.zone.heal()
+        assert self._task is not None
+        if event == "refused" and self._task.done():
+            assert isinstance(self._task.exception(), StorageError)
+            await self.end()  # which makes somebody start it again
+            self._start()
         await self.carried()
 
     async def boot(self, random: Random, prefix: int | None, changes_max: int = -1) -> None:
