@@ -96,10 +96,10 @@ class Orders:
         """All outcomes, once the records are durable on a majority and this node's namespace shows them."""
         return [outcome for _, outcome in await self.answers(records)]
 
-    async def in_time(self, record: Record) -> list[Outcome]:
-        """As `now`. OSError(EIO) after the time of a soft mount."""
+    async def in_time(self, record: Record, soft_s: float | None) -> list[Outcome]:
+        """As `now`. OSError(EIO) after `soft_s` seconds: it may be ordered nevertheless."""
         try:
-            return await asyncio.wait_for(self.now([record]), self._patience.soft_s)
+            return await asyncio.wait_for(self.now([record]), soft_s)
         except TimeoutError:
             raise refused(errno.EIO) from None
 

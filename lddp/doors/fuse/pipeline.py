@@ -99,13 +99,13 @@ class Pipeline:
         outcomes: list[Outcome] = []
         for record in records:
             outcome = self._ask(record)
-            if outcome.errno == errno.EAGAIN:
-                # Not known here: what is below a directory of the source that is not listed yet.
+            if outcome.errno == errno.EAGAIN:  # what is below a directory of the source that is not listed yet
                 assert isinstance(record, r.Operation)
                 await self.barrier()
-                if (later := self.writers.get(id(getattr(record, "content", None)))) is not None:
+                if later := self.writers.get(id(getattr(record, "content", None))):
                     later.is_asked_for = True
-                (outcome,) = await self.orders.in_time(meaning(record, self.speculation.aliases.to_real))
+                real = meaning(record, self.speculation.aliases.to_real)
+                (outcome,) = await self.orders.in_time(real, self._patience.soft_s)
             outcomes.append(outcome)
         return outcomes
 

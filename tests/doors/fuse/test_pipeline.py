@@ -626,6 +626,17 @@ async def test_what_only_the_log_can_say_is_asked_of_it(ground: MachineGround) -
     await kernel.filesystem.close()
 
 
+async def test_a_soft_mount_does_not_wait_for_what_only_the_log_can_say(
+    ground: MachineGround, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Kernel(ground, Patience(soft_s=0.01), mode=WriteMode.PIPELINED)
+    monkeypatch.setattr(pipeline(kernel).speculation, "ask", lambda *_: (None, r.Outcome(errno.EAGAIN)))
+    gate = hold(ground)
+    assert await refusal(kernel.mkdir(b"d")) == errno.EIO
+    gate.set()
+    await kernel.filesystem.close()
+
+
 async def test_a_rule_that_is_removed_takes_what_was_promised_with_it(kernel: Kernel, ground: MachineGround) -> None:
     gate, handle = hold(ground), await kernel.opendir()
     await write(kernel, b"f", b"x")
