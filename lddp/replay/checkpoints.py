@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
+from lddp.content.disk import finished
 from lddp.core import effects as e
 from lddp.core.namespace import DENTRY
 from lddp.core.tables import Table, Tables
@@ -360,7 +361,8 @@ class Checkpoints:
                 raise
 
         try:
-            await asyncio.get_running_loop().run_in_executor(None, sync)
+            # Whoever is cancelled hears of its end, too: nobody else is told of what was lost.
+            await finished(asyncio.get_running_loop().run_in_executor(None, sync))
         except OSError as error:
             reason = f"{errno_name(error.errno or 0)}: {error.strerror or error}"
             message = f"the filesystem of rule {rule} did not write all that it had taken ({reason})"

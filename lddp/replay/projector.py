@@ -168,6 +168,7 @@ class Projector(Checkpoints):
             self._fetches.cancel()
             if self._background is not None:
                 self._background.cancel()
+                await asyncio.wait([self._background])
 
     async def exclusively(self, job: Callable[[View], T]) -> T:
         """Runs a job in the carrying thread at a moment when the files are as its View says, and while nothing else

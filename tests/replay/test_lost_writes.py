@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -82,3 +83,40 @@ async def test_a_kill_right_after_it_forgets_nothing(bench: Bench, monkeypatch: 
     await bench.restart()
     await bench.settled()
     assert not bench.carrier.carried, "it has been dealt with"
+
+
+async def test_a_node_that_is_stopped_while_it_syncs_forgets_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.settled()
+    large = bench.hold(b"large" * 10_000)
+    bench.submit(Put(OperationId(b"c", 1), *HEAD, 0o644, 0, 0, large))
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+    loop, begun, go_on, over = asyncio.get_running_loop(), asyncio.Event(), threading.Event(), threading.Event()
+
+    def fails() -> None:
+        loop.call_soon_threadsafe(begun.set)
+        go_on.wait(PATIENCE_S)
+        try:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        finally:
+            over.set()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.zone, "sync", fails)
+        bench.time.now += 1000.0
+        bench.projector.poke()
+        await begun.wait()
+        ending = asyncio.create_task(bench.end())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        if not ending.done():
+            go_on.set()
+        await ending
+        bench.progress.close()
+        go_on.set()
+        await asyncio.to_thread(over.wait)
+    await bench.restart()
+    await bench.supply(large)
+    await bench.settled()
+    assert any(isinstance(effect, e.PutFileEffect) for effect in bench.carrier.carried)
