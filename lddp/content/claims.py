@@ -80,7 +80,7 @@ class Claims:
     def _end(self, name: str, upload: object) -> bool:
         """True where it was the last one."""
         claim = self._claims.get(name)
-        if claim is None or _key(upload) not in claim.uploads:
+        if claim is None or upload is None or _key(upload) not in claim.uploads:
             return False
         del claim.uploads[_key(upload)]
         if not claim.uploads:

@@ -108,3 +108,17 @@ def test_what_is_saved_is_synced(store: Store, synced: set[int], tmp_path: Path)
     finally:
         os.close(descriptor)
     assert os.stat(blob(store, content)).st_ino in synced
+
+
+def test_a_refusal_of_the_disk_is_told_as_it_is(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a client here has an undecided upload of the same bytes."""
+    upload(store)
+
+    def fdatasync(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "bad disk")
+
+    arrival = store.arrival(durable=True)
+    arrival.write([DATA])
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    with pytest.raises(OSError, match="bad disk"):
+        store.publish(arrival, arrival.seal(), durable=True, pushed=b"p" * 16)
