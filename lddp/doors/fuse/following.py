@@ -53,6 +53,8 @@ class Following:
     def misled(self, number: int) -> None:
         """The kernel may have other bytes of it than the mount shows."""
         self._tree.inodes.pages_are_lost(number)
+        if (file := self._tree.files.get(number)) is not None:
+            self._tree.passthrough.refresh(file)
         self._misled.add(number)
         self.changed([number])
 

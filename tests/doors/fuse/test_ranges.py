@@ -122,3 +122,27 @@ async def test_ranges_that_nobody_came_between_stay_what_the_copy_has(kernel: Ke
     assert await file.read(0, BIG) == ground.content(b"/data/f")
     await file.close()
     assert len(ground.open_files) == opened
+
+
+async def test_a_passed_file_whose_ranges_were_mixed_after_the_other_put_was_told_of(
+    kernel: Kernel, ground: MachineGround, backing: FakeBacking
+) -> None:
+    put(ground, b"/data/f", b"a" * BIG)
+    reader = await kernel.open((await kernel.lookup(b"f")).inode)
+    assert reader.passes
+    file = await kernel.open(reader.node, os.O_RDWR)
+    await file.write(0, b"mine")
+    ground.gate, ground.waiting = asyncio.Event(), asyncio.Event()
+    close = asyncio.create_task(file.close())
+    await ground.waiting.wait()
+    put(ground, b"/data/f", b"b" * BIG)
+    await kernel.told()
+    ground.gate.set()
+    ground.gate = None
+    await close
+    for _ in range(3):
+        await kernel.told()
+    found = await reader.read(0, BIG)
+    await reader.close()
+    assert ground.content(b"/data/f") == MIXED
+    assert found == MIXED
