@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,7 +16,9 @@ from lddp.core.records import InPlace, OperationId, Outcome, Record
 from lddp.core.view import View
 from lddp.doors.fuse.gate import Gate
 from lddp.doors.fuse.ground import Ground, Patience, Top
-from lddp.errors import OutcomeUnknownError, UnavailableError
+from lddp.errors import ElsewhereError, OutcomeUnknownError, UnavailableError
+
+_log = logging.getLogger(__name__)
 
 Stamp = tuple[OperationId, int, int]
 """The first fields of every operation."""
@@ -26,6 +29,8 @@ OWN_MAX = 65_536
 TRY_S = 10.0
 """How long one try waits for an outcome. The next one carries the same id."""
 PAUSE_NOTHING_TAKEN_S = 0.2
+ELSEWHERE_S = 30.0
+"""How long a call waits for what this zone has lost, or does not know yet: comparing the zones may bring it."""
 MOVES_MAX = 16
 """How often an object is followed to another name. Each time another zone was faster than a round of consensus."""
 MOVED = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ESTALE))
@@ -129,13 +134,17 @@ class Orders:
                     raise refused(errno.EIO)
 
     async def patiently(self, work: Callable[[], Awaitable[Got]]) -> Got:
-        """What `work` gives once it raises UnavailableError no more. OSError(EIO) after the time of a soft mount."""
+        """What `work` gives once it raises UnavailableError no more. OSError(EIO) after the time of a soft mount, and
+        after ELSEWHERE_S where only other nodes can have it: nobody may ever bring it here."""
         clock = asyncio.get_running_loop().time
         began = clock()
         while True:
             try:
                 return await work()
-            except UnavailableError:
+            except UnavailableError as error:
+                if isinstance(error, ElsewhereError) and clock() - began >= ELSEWHERE_S:
+                    _log.error("what a program asked for is not to be had here: %s", error)
+                    raise refused(errno.EIO) from error
                 # There is no event to wait for, as with records.
                 await asyncio.sleep(PAUSE_NOTHING_TAKEN_S)
             if self._patience.soft_s is not None and clock() - began >= self._patience.soft_s:

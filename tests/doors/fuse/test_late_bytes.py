@@ -16,7 +16,7 @@ from lddp.config import WriteMode
 from lddp.doors.fuse import ordering
 from lddp.doors.fuse.ground import Patience
 from lddp.doors.fuse.protocol import Opcode, SetAttribute
-from lddp.errors import UnavailableError
+from lddp.errors import ElsewhereError, UnavailableError
 from tests.doors.fuse.followed import followed, put
 from tests.doors.fuse.kernel import Kernel, MachineGround, Open, until
 from tests.doors.fuse.test_names import number
@@ -102,3 +102,18 @@ async def test_who_needs_no_bytes_waits_for_none(ground: Behind) -> None:
     await file.close()
     assert ground.content(b"/data/f") == b"new"
     await kernel.filesystem.close()
+
+
+async def test_a_hard_mount_does_not_wait_for_ever_for_what_only_others_have(
+    kernel: Kernel, ground: MachineGround, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that somebody has taken out of this zone may never come back."""
+    put(ground, b"/data/f", b"before")
+    node = (await kernel.lookup(b"f")).inode
+    monkeypatch.setattr(ordering, "ELSEWHERE_S", 0.0)
+
+    async def open_file(_path: bytes) -> OpenFile:
+        raise ElsewhereError("this zone has not got the bytes")
+
+    monkeypatch.setattr(ground, "open_file", open_file)
+    assert await number(kernel.open(node)) == errno.EIO
