@@ -14,6 +14,12 @@ from lddp.errors import UnavailableError
 
 _log = logging.getLogger(__name__)
 PAUSE_NOTHING_TAKEN_S = 0.2
+PASSING = frozenset(
+    (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.EINTR, errno.ENOSPC, errno.EDQUOT)
+)
+"""What a node may have again: descriptors, memory, room."""
+FAILURES_MAX = 16
+"""How often it is tried again after other errors of the disk."""
 
 
 class Later:
@@ -51,12 +57,16 @@ class Later:
 
     async def _spread(self) -> None:
         """Until the bytes are as durable as the rule asks for: they are promised."""
-        is_told = False
+        is_told, failures = False, 0
         while True:
             try:
                 await self._inner.commit()
                 return
             except (UnavailableError, OSError) as error:
+                failures += isinstance(error, OSError) and error.errno not in PASSING
+                if failures > FAILURES_MAX:
+                    _log.error("bytes that were promised cannot be sent: %s", error)
+                    raise
                 if isinstance(error, OSError) and not is_told:
                     is_told = True
                     _log.warning("bytes that were promised cannot be sent yet: %s", error)

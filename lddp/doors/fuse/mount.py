@@ -70,7 +70,12 @@ class Mount:
         mounted = loop.run_in_executor(None, mounting.mount, mountpoint, b"lddp:" + os.fsencode(top.name))
         descriptor = await finished(mounted, partial(_abandon, mountpoint))
         # Only who may administer the machine can give the kernel files.
-        mount = cls(top, mountpoint, patience, tree, descriptor, passes=passes and os.geteuid() == 0)
+        try:
+            mount = cls(top, mountpoint, patience, tree, descriptor, passes=passes and os.geteuid() == 0)
+        except OSError as error:
+            _abandon(mountpoint, descriptor)
+            message = f"{quoted(mountpoint)} cannot be served: {error.strerror}"
+            raise ZoneError(error.errno or errno.EIO, message) from error
         try:
             await mount._begin(ground, passes=passes)
         except BaseException:

@@ -14,9 +14,11 @@ import pytest
 from lddp.config import WriteMode
 from lddp.core.records import Record
 from lddp.doors.fuse import mounting
+from lddp.doors.fuse.ground import Patience, Top
 from lddp.doors.fuse.mount import Mount
 from lddp.errors import ZoneError
 from lddp.node.mounts import NodeGround
+from tests.doors.fuse.kernel import MachineGround
 from tests.doors.fuse.live import PATIENCE_S, RULE, MountedTrio, can_mount, trio
 from tests.doors.fuse.test_mounted import trio_mount_at_target
 from tests.node.trio import SOURCE, TARGET
@@ -148,3 +150,26 @@ async def test_a_beginning_that_is_given_up_once_it_is_mounted(
     starting.cancel()
     await asyncio.wait([starting])
     assert not nodes.is_mounted() and not mounts.mounts
+
+
+async def test_a_mount_whose_device_cannot_be_doubled(
+    ground: MachineGround, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node has no descriptor left. Nobody would answer the kernel."""
+    device, other = os.pipe()
+    honest = os.dup
+
+    def dup(descriptor: int) -> int:
+        if descriptor == device:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return honest(descriptor)
+
+    monkeypatch.setattr(mounting, "mount", lambda _mountpoint, _source: device)
+    monkeypatch.setattr(os, "dup", dup)
+    with ground.view() as view:
+        root = next(iter(view.rules())).root
+    with pytest.raises(ZoneError, match="cannot be served"):
+        await Mount.start(ground, Top(1, "data", b"/data", root), os.fsencode(tmp_path), Patience())
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(device)
+    os.close(other)

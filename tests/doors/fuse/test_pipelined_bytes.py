@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from lddp.config import WriteMode
-from lddp.core.records import Outcome
+from lddp.core.records import Content, Outcome
 from lddp.doors.fuse import later, pipeline
 from lddp.doors.fuse.ground import Patience
+from lddp.doors.fuse.later import Later
 from lddp.doors.fuse.protocol import SetAttribute
 from lddp.errors import StorageError, UnavailableError
 from tests.doors.fuse.kernel import Kernel, MachineGround, Open, until
@@ -223,3 +224,26 @@ async def test_what_may_be_ordered_without_the_queue_is_kept(
     monkeypatch.undo()
     ground.gate.set()
     await file.close()
+
+
+class Rotten:
+    """An upload whose blob cannot be read any more."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def seal(self) -> Content:
+        return Content(bytes(32), 99)
+
+    async def commit(self) -> Content:
+        self.asked += 1
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+async def test_bytes_that_can_never_be_read_again_are_not_sent_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(later, "PAUSE_NOTHING_TAKEN_S", 0.0)
+    inner = Rotten()
+    one = Later(inner, lambda _content, _later: None)  # type: ignore[arg-type]
+    await one.commit()
+    await one.spread()
+    assert (inner.asked, one.failed) == (later.FAILURES_MAX + 1, errno.EIO)
