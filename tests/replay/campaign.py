@@ -169,9 +169,10 @@ class Campaign:
         tasks = [task for task in (self.task, *self.others) if task is not None]
         for task in tasks:
             task.cancel()
+        self.slow.end()  # the process is gone, and its threads with it
         await asyncio.gather(*tasks, return_exceptions=True)
         self.others.clear()
-        self.slow.waiting.clear()
+        self.slow.end()
         assert not self.carrier.drift, f"drift: {self.carrier.drift}"
         self.progress.close()
 
@@ -322,7 +323,8 @@ class Campaign:
             self.open()
         if self.death.dead:
             await self.restart()
-        settled = asyncio.get_running_loop().create_task(self._settled())
+        loop, projector = asyncio.get_running_loop(), self.projector
+        settled = loop.create_task(self._settled())
         for _ in range(ROUNDS_MAX):
             self.answer(1.0)
             await self.wait.go()
@@ -332,6 +334,11 @@ class Campaign:
             for _ in range(10):
                 await asyncio.sleep(0)
             await self.check_alive()
+            if self.projector is not projector:  # a sync of before was refused, and the process has ended now
+                settled.cancel()
+                projector, settled = self.projector, loop.create_task(self._settled())
+                if RULE not in self.carriers:
+                    self.open()
             if settled.done():
                 break
         assert settled.done(), f"it never ends: {self.projector.stopped} {self.projector._waiting}"

@@ -216,6 +216,11 @@ class Slow(ThreadPoolExecutor):
         self.waiting.append((lambda: work(*args, **kwargs), future))
         return future
 
+    def end(self) -> None:
+        for _, future in self.waiting:
+            future.cancel()
+        self.waiting.clear()
+
     def work(self) -> None:
         waiting, self.waiting = self.waiting, []
         for work, future in waiting:
