@@ -11,19 +11,16 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from cluster.bench.nodes import Ecosystem, ecosystem
-from lddp.content.claims import PUSHED_LOOKS
 from lddp.doors.fuse import streaming
 from lddp.errors import UnavailableError
 from lddp.node import uploads
-from lddp.node.runtime import Node
-from lddp.node.sweep import Sweep
 from tests.doors.fuse.cloning import Driven, can_clone, cloning_filesystem, driven
 from tests.doors.fuse.lake import OPEN, SIZE, Lake, lake_at, reader
 from tests.doors.fuse.live import abort, can_mount
@@ -147,18 +144,8 @@ async def test_another_zone_removes_what_is_streamed(lake: Lake) -> None:
     assert await other.ask("os.listdir()") == await program.ask("os.listdir()") == []
     await program.do("os.close(fd)")
     await lake.over(number)
-    nodes = [lake.nodes.nodes[name] for name in (SOURCE, TARGET)]
-    await asyncio.to_thread(swept, nodes)
-    stores = [node.config.staging_directory / "content" for node in nodes]
+    stores = [lake.nodes.nodes[name].config.staging_directory / "content" for name in (SOURCE, TARGET)]
     await lake.nodes.until(lambda: not any(map(held, stores)))
-
-
-def swept(nodes: Sequence[Node]) -> None:
-    """What a push brought when its record was carried out already waits for the sweep."""
-    for node in nodes:
-        sweep = Sweep(node.environment, node.store)
-        for _ in range(PUSHED_LOOKS + 2):
-            sweep.look()
 
 
 async def test_a_mount_that_ends_and_comes_again(lake: Lake) -> None:
