@@ -282,10 +282,10 @@ class Store:
         await self._fetch(content, inode, holders)
 
     def named(self, content: Content) -> None:
-        """A record names these bytes: if another node pushed them, they are the effects' to let go from now on."""
-        if self._pushes:
-            with self._lock:
-                self._pushes.forget(_name_of(content))
+        """A record names these bytes: if another node pushed them, they are the effects' to let go from now on. They
+        are expected by then: a push that comes later claims nothing, and one that is coming has the lock."""
+        with self._lock:
+            self._pushes.forget(_name_of(content))
 
     # -- letting go -------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -252,3 +253,22 @@ def test_of_too_many_undecided_uploads_the_oldest_are_forgotten() -> None:
     assert len(claims) == UNDECIDED_MAX
     assert not claims.give_up("0", "a")
     assert claims.give_up("1", "a")
+
+
+def test_a_push_that_is_stored_while_its_record_is_folded_claims_nothing(store: Store) -> None:
+    """It had been looked whether the bytes are expected, and they became so before they had their name."""
+    content = Content(blake3(LARGE).digest(), len(LARGE))
+    folding = threading.Thread(target=store.named, args=(content,))
+
+    def is_expected(_content: Content) -> bool:
+        if folding.ident is not None:
+            return False
+        folding.start()
+        folding.join(0.5)  # ends here if it does not wait for the push
+        return False
+
+    store.is_expected = is_expected
+    assert push(store, LARGE, b"a") == content
+    folding.join()
+    store.release(content)
+    assert store.usage().blobs == 0
