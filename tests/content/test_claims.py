@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from blake3 import blake3
@@ -16,13 +14,6 @@ from lddp.content.store import Store
 from lddp.core.records import Content
 
 LARGE = bytes(range(256)) * 100
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    made = Store(tmp_path / "s")
-    yield made
-    made.close()
 
 
 def upload(store: Store, data: bytes, by: str) -> Content:

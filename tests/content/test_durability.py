@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,6 @@ from lddp.core.records import Content
 from .world import content_of, put, read
 
 DATA = os.urandom(200_000)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    made = Store(tmp_path / "s")
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -17,13 +17,6 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    made = Store(tmp_path / "s")
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def descriptor(tmp_path: Path) -> Iterator[int]:
     descriptor = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT, 0o600)
     yield descriptor

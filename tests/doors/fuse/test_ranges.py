@@ -13,7 +13,7 @@ from lddp.core.records import OperationId
 from lddp.doors.fuse import committing
 from lddp.doors.fuse.wire import inode_notice
 from tests.doors.fuse.followed import followed, put
-from tests.doors.fuse.kernel import Kernel, MachineGround, plain
+from tests.doors.fuse.kernel import Kernel, MachineGround, Open, plain
 from tests.doors.fuse.passing import FakeBacking
 from tests.doors.fuse.test_elsewhere import Elsewhere, meanwhile
 
@@ -84,14 +84,20 @@ async def test_the_kernel_forgets_what_it_has_of_a_file_whose_ranges_were_mixed(
         await file.close()
 
 
-async def test_a_passed_file_whose_ranges_were_mixed(
-    kernel: Kernel, ground: MachineGround, backing: FakeBacking
-) -> None:
+async def passed_and_changed(kernel: Kernel, ground: MachineGround) -> tuple[Open, Open]:
+    """Who reads a file that passes, and who has changed a range of it."""
     put(ground, b"/data/f", b"a" * BIG)
     reader = await kernel.open((await kernel.lookup(b"f")).inode)
     assert reader.passes
     file = await kernel.open(reader.node, os.O_RDWR)
     await file.write(0, b"mine")
+    return reader, file
+
+
+async def test_a_passed_file_whose_ranges_were_mixed(
+    kernel: Kernel, ground: MachineGround, backing: FakeBacking
+) -> None:
+    reader, file = await passed_and_changed(kernel, ground)
     await meanwhile(ground, file.close(), replaced)
     await kernel.told()
     assert await reader.read(0, BIG) == ground.content(b"/data/f") == MIXED
@@ -127,11 +133,7 @@ async def test_ranges_that_nobody_came_between_stay_what_the_copy_has(kernel: Ke
 async def test_a_passed_file_whose_ranges_were_mixed_after_the_other_put_was_told_of(
     kernel: Kernel, ground: MachineGround, backing: FakeBacking
 ) -> None:
-    put(ground, b"/data/f", b"a" * BIG)
-    reader = await kernel.open((await kernel.lookup(b"f")).inode)
-    assert reader.passes
-    file = await kernel.open(reader.node, os.O_RDWR)
-    await file.write(0, b"mine")
+    reader, file = await passed_and_changed(kernel, ground)
     ground.gate, ground.waiting = asyncio.Event(), asyncio.Event()
     close = asyncio.create_task(file.close())
     await ground.waiting.wait()
