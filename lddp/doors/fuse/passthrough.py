@@ -64,6 +64,7 @@ LOOK_SHARE = 10
 AGAIN_S = 1.0
 """Until bytes of another zone that could not be had are asked for again."""
 STORED_MAX = 65_536
+_NOT_KNOWN = "what was stored to inode %d is not known: %s"
 _NEVER = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS, errno.EINVAL, errno.ELOOP))
 """What says that there is no passthrough here at all: no privilege, an older kernel, a filesystem without clones, or
 one that is a stack itself."""
@@ -267,8 +268,12 @@ class Passthrough:
                 await self._files.notice(file)
 
     async def look_at_all(self) -> None:
+        """What cannot be read does not hinder the rest."""
         for passed in list(self._passed.values()):
-            await self.look(passed.file)
+            try:
+                await self.look(passed.file)
+            except OSError as error:
+                _log.error(_NOT_KNOWN, passed.file.number, error.strerror)
 
     def _keep_watch(self, passed: _Passed) -> None:
         if passed.is_watched and self._watch is None:
@@ -282,7 +287,7 @@ class Passthrough:
                 try:
                     await self._watch_one(passed)
                 except OSError as error:
-                    _log.error("what was stored to inode %d is not known: %s", passed.file.number, error.strerror)
+                    _log.error(_NOT_KNOWN, passed.file.number, error.strerror)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._left.wait(), LOOK_S)
             self._left.clear()

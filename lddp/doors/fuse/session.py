@@ -78,7 +78,7 @@ class Session:
         self._is_closing = False
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.started: asyncio.Future[None] = self._loop.create_future()
-        """Done when the kernel has been greeted."""
+        """Done when the kernel has been greeted; OSError(ENOTCONN) where it has let go before."""
         self.passes = False
         """Whether passthrough was agreed on; the kernel is asked for it only where that is wanted."""
         self._asks_to_pass = asks_to_pass
@@ -107,7 +107,8 @@ class Session:
         if not self.ended.done():
             self.ended.set_result(None)
         if not self.started.done():
-            self.started.cancel()
+            self.started.set_exception(OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN)))
+            self.started.exception()  # who ends it himself does not ask
 
     def _take(self, request: wire.Request) -> None:
         match request.opcode:

@@ -152,6 +152,25 @@ async def test_a_beginning_that_is_given_up_once_it_is_mounted(
     assert not nodes.is_mounted() and not mounts.mounts
 
 
+async def test_a_beginning_that_somebody_unmounts(nodes: MountedTrio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node tries its configured mounts again and again, and must hear of it."""
+    await nodes.unmount()
+    mounts, mount = nodes.nodes[SOURCE].mounts, mounting.mount
+
+    def undone(mountpoint: bytes, source: bytes) -> int:
+        descriptor = mount(mountpoint, source)
+        mounting.unmount(mountpoint, lazily=True)
+        return descriptor
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mounting, "mount", undone)
+        with pytest.raises(ZoneError, match="cannot be served"):
+            await mounts.mount(RULE, bytes(nodes.point), None, WriteMode.SYNC)
+    assert not nodes.is_mounted() and not mounts.mounts
+    await mounts.mount(RULE, bytes(nodes.point), None, WriteMode.SYNC)
+    assert nodes.is_mounted()
+
+
 async def test_a_mount_whose_device_cannot_be_doubled(
     ground: MachineGround, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ import pytest
 from lddp.core import records as r
 from lddp.core.records import Content, OperationId
 from lddp.doors.fuse import copying, memory, passthrough, wire
+from lddp.doors.fuse.file import File
 from lddp.doors.fuse.following import SETTLE_TURNS
 from lddp.doors.fuse.protocol import FOPEN_DIRECT_IO, FOPEN_PASSTHROUGH, SetAttribute
 from lddp.errors import UnavailableError
@@ -291,6 +292,31 @@ async def test_stores_are_committed(kernel: Kernel, backing: FakeBacking, ground
     assert len(ground.order) == records
     await writer.close()
     await reader.close()
+
+
+async def test_stores_that_cannot_be_read_do_not_hinder_the_rest(
+    kernel: Kernel, backing: FakeBacking, ground: MachineGround, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mount ends, and everything in it is to be committed."""
+    node = await made(kernel)
+    reader = await kernel.open(node)
+    writer = await kernel.open(node, os.O_RDWR)
+    writer.store(0, b"SOME")
+    other = await kernel.create(b"other")
+    await other.write(0, b"of another file")
+    notice = kernel.tree.files.notice
+
+    async def refused(file: File) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(kernel.tree.files, "notice", refused)
+    await kernel.tree.commit_all()
+    assert ground.content(b"/data/other") == b"of another file"
+    monkeypatch.setattr(kernel.tree.files, "notice", notice)
+    await kernel.tree.commit_all()
+    assert ground.content(b"/data/f") == b"SOME" + DATA[4:]
+    for file in (reader, writer, other):
+        await file.close()
 
 
 async def test_the_kernel_is_told_of_the_time_of_stores(kernel: Kernel, backing: FakeBacking) -> None:
