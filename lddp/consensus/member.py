@@ -13,6 +13,7 @@ from lddp.consensus import notes
 from lddp.consensus.config import RaftConfig
 from lddp.consensus.core import Role
 from lddp.consensus.fold import Change
+from lddp.consensus.incoming import Incoming
 from lddp.consensus.replica import Replica
 from lddp.consensus.transport import Links
 from lddp.consensus.waiters import Waiters
@@ -23,7 +24,6 @@ from lddp.links.listener import Listener
 from lddp.ports import Apply, Clock, KeyValue, Random
 
 _T = TypeVar("_T")
-_INCOMING_BYTES_MAX = 64 << 20
 _RECORD_OVERHEAD_BYTES = 16
 _TIMER_S_MIN = 0.001
 """The loop counts in milliseconds: a shorter timer would fire at once, and too early, again and again."""
@@ -67,8 +67,7 @@ class RaftMember:
         self._begun_early = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
-        self._incoming_bytes = 0
-        self._room: asyncio.Future[None] | None = None
+        self._incoming = Incoming()
         self._waiters = Waiters(config.waiters_max)
         self._reads: set[asyncio.Future[int]] = set()
         self._changes: set[asyncio.Future[Any]] = set()
@@ -274,15 +273,16 @@ class RaftMember:
         self._guard(self._replica.link_down, peer)
         self._wake()
 
+    def link_failed(self, peer: str, error: BaseException) -> None:
+        """Nobody connects to the peer any more; a node that starts again does."""
+        if not self._stopped:
+            self._fail(error)
+
     def receive(self, peer: str, message: Message, size: int) -> asyncio.Future[None] | None:
-        self._incoming_bytes += size
-        if self._replica.deliver(peer, message) or self._incoming_bytes > _INCOMING_BYTES_MAX:
+        is_full = self._incoming.add(size)
+        if self._replica.deliver(peer, message) or is_full:
             self._wake()
-        if self._incoming_bytes <= _INCOMING_BYTES_MAX or self._loop is None:
-            return None
-        if self._room is None:
-            self._room = self._loop.create_future()
-        return self._room
+        return self._incoming.room(self._loop) if is_full and self._loop is not None else None
 
     def received(self) -> None:
         """The cycle that they asked for does not wait for the loop's next round. One a round: a link that always has
@@ -311,11 +311,7 @@ class RaftMember:
             return
         self._wanted = False
         sent_early = self._guard(self._replica.begin)
-        self._incoming_bytes = 0
-        if self._room is not None:
-            if not self._room.done():
-                self._room.set_result(None)
-            self._room = None
+        self._incoming.taken()
         assert self._loop is not None
         if sent_early:
             self._loop.call_soon(self._finish)  # so that it leaves before the disk is waited for
@@ -363,14 +359,17 @@ class RaftMember:
             return None
         try:
             return step(*arguments)
-        except Exception as error:
-            logger.critical("node %s stops: %s", self._config.node, error, exc_info=error)
-            self._end(UnavailableError(f"node {self._config.node} has stopped after an error; see its log"))
-            if not self.failed.done():
-                self.failed.set_exception(error)
-                # Looked at by the node; not reported a second time where it is not.
-                self.failed.exception()
+        except Exception as error:  # noqa: BLE001  # whatever it is
+            self._fail(error)
             return None
+
+    def _fail(self, error: BaseException) -> None:
+        logger.critical("node %s stops: %s", self._config.node, error, exc_info=error)
+        self._end(UnavailableError(f"node {self._config.node} has stopped after an error; see its log"))
+        if not self.failed.done():
+            self.failed.set_exception(error)
+            # Looked at by the node; not reported a second time where it is not.
+            self.failed.exception()
 
     def _end(self, error: UnavailableError) -> None:
         self._stopped = True
@@ -382,8 +381,7 @@ class RaftMember:
                 future.set_exception(error)
                 future.exception()
         self._changes.clear()
-        if self._room is not None and not self._room.done():
-            self._room.cancel()
+        self._incoming.end()
 
     def _require_running(self) -> None:
         if self._stopped or self._loop is None:

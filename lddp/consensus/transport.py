@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from lddp.consensus.config import RaftConfig
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 class Receiver(Protocol):
     """What the member does with links. `receive` returns a future only where the reader must wait; `received` follows
-    the last of the messages that came together."""
+    the last of the messages that came together; after `link_failed` nobody connects to that peer any more."""
 
     def link_up(self, peer: str) -> None: ...
 
@@ -38,6 +39,8 @@ class Receiver(Protocol):
     def receive(self, peer: str, message: Message, size: int) -> asyncio.Future[None] | None: ...
 
     def received(self) -> None: ...
+
+    def link_failed(self, peer: str, error: BaseException) -> None: ...
 
 
 class _Connection(NamedTuple):
@@ -70,7 +73,9 @@ class Links:
         context = None if self._config.credentials is None else self._config.credentials.client_context()
         for peer, address in self._config.peers.items():
             if self._config.node < peer:
-                self._dialling.append(asyncio.create_task(self._dial(peer, address, context)))
+                task = asyncio.create_task(self._dial(peer, address, context))
+                task.add_done_callback(partial(self._undialled, peer))
+                self._dialling.append(task)
 
     async def stop(self) -> None:
         self._stopping = True
@@ -97,6 +102,7 @@ class Links:
         connection.writer.write(encode_frame(encode_message(message)))
 
     async def _dial(self, peer: str, address: str, context: ssl.SSLContext | None) -> None:
+        loop = asyncio.get_running_loop()
         backoff_s = _BACKOFF_MIN_S
         failure = ""
         while True:
@@ -118,14 +124,23 @@ class Links:
                 await asyncio.sleep(self._random.uniform(backoff_s / 2, backoff_s))
                 backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
                 continue
-            failure = ""
+            failure, up_at = "", loop.time()
             try:
                 whole = await self._run(peer, _Connection(reader, writer))
             finally:
                 writer.close()
-            # A link that ended because of what came over it would end so again at once.
-            backoff_s = _BACKOFF_MIN_S if whole else _BACKOFF_MAX_S
+            # A link that ended because of what came over it would end so again at once, as one that ended soon may.
+            if not whole:
+                backoff_s = _BACKOFF_MAX_S
+            elif loop.time() - up_at >= _BACKOFF_MAX_S:
+                backoff_s = _BACKOFF_MIN_S
             await asyncio.sleep(self._random.uniform(backoff_s / 2, backoff_s))
+            backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
+
+    def _undialled(self, peer: str, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._receiver.link_failed(peer, error)
 
     async def _accepted(self, reader: LinkReader, writer: asyncio.StreamWriter, peer: str) -> None:
         if peer not in self._config.peers or self._config.node < peer or self._stopping:
@@ -151,7 +166,7 @@ class Links:
             return False
         except asyncio.IncompleteReadError:
             logger.info("link to %s is down: the peer has closed it", peer)
-        except (ConnectionError, ssl.SSLError, TimeoutError) as error:
+        except OSError as error:  # of whatever kind: where a machine is off, it is that it cannot be reached
             logger.info("link to %s is down: %s", peer, error)
         finally:
             connection.writer.transport.abort()

@@ -128,7 +128,7 @@ class Listener:
                 await handler(reader, writer, peer)
         except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError) as error:
             logger.debug("connection ended: %s", error)
-        except LddpError as error:
+        except (LddpError, OSError) as error:
             logger.warning("connection ended: %s", error)
         except asyncio.CancelledError:
             # Only `stop` cancels; a cancelled connection callback would be reported as an error by asyncio.
@@ -152,7 +152,7 @@ class Listener:
         except (FormatError, LimitError) as error:
             self._refuse(writer, "hello", str(error))
             return None
-        except (TimeoutError, ConnectionError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError):
             self._refuse(writer, "hello", "no hello came")
             return None
         finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import random
 import secrets
 import time
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from lddp.consensus import RaftConfig, RaftMember
+from lddp.consensus import RaftConfig, RaftMember, transport
 from lddp.consensus.wire import Append
 from lddp.core.tables import Table, Tables
 from lddp.errors import LimitError, UnavailableError
@@ -185,6 +187,43 @@ async def test_leadership_is_handed_over(tmp_path: Path) -> None:
         old.member.hand_over(heir.name)
         await heir.until(lambda: heir.member.role == "leader")
         await old.until(lambda: old.member.leader == heir.name)
+
+
+def link_of(node: Running, peer: str) -> Any:
+    return node.member._links._connections.get(peer)
+
+
+async def test_a_link_to_a_machine_that_is_off_is_made_anew(tmp_path: Path) -> None:
+    """Where the kernel knows that it cannot be reached, the link ends with that, and not with a time that is over."""
+    async with group(unix(tmp_path, "ab"), tmp_path) as nodes:
+        await led(nodes)
+        a, b = nodes["a"], nodes["b"]
+        for number, end in ((errno.EHOSTUNREACH, a), (errno.ENETUNREACH, b)):
+            link = link_of(end, "b" if end is a else "a")
+            link.reader.set_exception(OSError(number, os.strerror(number)))
+            async with asyncio.timeout(DEADLINE_S):
+                while link_of(end, "b" if end is a else "a") in (None, link):  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.001)
+        a.member.submit([b"after"])
+        await b.until(lambda: b"after" in b.applied)
+
+
+async def test_a_member_that_does_not_connect_any_more_stops(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the reason, it would never be linked again."""
+
+    async def unforeseen(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("unforeseen")
+
+    monkeypatch.setattr(transport, "connect", unforeseen)
+    async with group(unix(tmp_path, "ab"), tmp_path) as nodes:
+        async with asyncio.timeout(DEADLINE_S):
+            with pytest.raises(ZeroDivisionError):
+                await asyncio.shield(nodes["a"].member.failed)
+        with pytest.raises(UnavailableError):
+            nodes["a"].member.submit([b"record"])
+    assert "node a stops: unforeseen" in caplog.text
 
 
 async def test_messages_of_the_application(tmp_path: Path) -> None:
