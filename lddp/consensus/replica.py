@@ -384,10 +384,9 @@ class Replica:
 
     @_receive.register
     def _(self, message: Confirm, peer: str) -> None:
-        if message.term == self.core.term:
-            self._outlet.send(peer, Confirmed(message.term, message.number))
-        elif message.term < self.core.term:
-            self._outlet.send(peer, Later(self.core.term))
+        self.core.observe_term(message.term)  # whoever was away at the election may hear of its term by this first
+        confirmed = message.term == self.core.term
+        self._outlet.send(peer, Confirmed(message.term, message.number) if confirmed else Later(self.core.term))
 
     @_receive.register
     def _(self, message: Confirmed, peer: str) -> None:
