@@ -8,7 +8,8 @@ import pytest
 
 from lddp.config import Address, HttpAddress, MountConfig, NodeConfig, Role, WriteMode, load, parse
 from lddp.config.checks import ENTRY_BYTES_CEILING
-from lddp.core.limits import ENTRY_BYTES_MAX, ZONES_MAX
+from lddp.consensus import config as consensus
+from lddp.core.limits import ZONES_MAX
 from lddp.errors import ConfigError
 
 BASE = """
@@ -109,7 +110,7 @@ def test_unix_socket_addresses() -> None:
         (("[zone]", "[raft]\nheartbeat_s = 1.0\n[zone]"), "at least 3 heartbeats (3 s)"),
         (("[zone]", "[raft]\nelection_timeout_s_max = 0.5\n[zone]"), "candidates tie for ever"),
         (("[zone]", "[raft]\nheartbeat_s = inf\n[zone]"), "must be a number of seconds"),
-        (("[zone]", "[raft]\nentry_bytes_max = 99999999\n[zone]"), "a frame holds at most"),
+        (("[zone]", "[raft]\nentry_bytes_max = 99999999\n[zone]"), "a log entry holds at most"),
         (("[zone]", '[peers.a]\naddress = "x:1"\nrole = "witness"\n[zone]'), "[peers.a] is this node itself"),
         (("[zone]", '[peers.b]\naddress = "x:1"\n[zone]'), "exactly the witnesses have none"),
         (("[zone]", '[peers.b]\naddress = "x:1"\nzone = "onprem"\nzone_number = 4\n[zone]'), "both own zone onprem"),
@@ -155,7 +156,7 @@ def test_a_zone_contains_what_is_below_its_root() -> None:
 
 
 def test_constants_that_layers_keep_apart_agree() -> None:
-    assert ENTRY_BYTES_CEILING == ENTRY_BYTES_MAX
+    assert ENTRY_BYTES_CEILING == consensus.ENTRY_BYTES_CEILING
     assert read(BASE.replace("number = 0", f"number = {ZONES_MAX - 1}")).zone is not None
 
 

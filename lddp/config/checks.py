@@ -12,8 +12,8 @@ NODE_NAME_PATTERN = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 """A DNS label: names of nodes and zones are parts of certificates, file names and URLs."""
 ECOSYSTEM_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 ZONE_NUMBER_MAX = 63
-ENTRY_BYTES_CEILING = 8 * 1024 * 1024
-"""Equal to `lddp.core.limits.ENTRY_BYTES_MAX`; a test compares them, since this layer may not import the core."""
+ENTRY_BYTES_CEILING = 4 * 1024 * 1024
+"""Equal to that of `lddp.consensus.config`; a test compares them, since this layer may not import that one."""
 
 
 def check(config: NodeConfig, name: str) -> None:
@@ -86,7 +86,7 @@ def _check_numbers(config: NodeConfig, refuse: Callable[[str], None]) -> None:
         if value < floor:
             refuse(f"'{key}' is {value}; it must be at least {floor}")
     if raft.entry_bytes_max > ENTRY_BYTES_CEILING:
-        refuse(f"'raft.entry_bytes_max' is {raft.entry_bytes_max}; a frame holds at most {ENTRY_BYTES_CEILING}")
+        refuse(f"'raft.entry_bytes_max' is {raft.entry_bytes_max}; a log entry holds at most {ENTRY_BYTES_CEILING}")
     if raft.election_timeout_s_min < 3 * raft.heartbeat_s:
         refuse(f"'raft.election_timeout_s_min' must be at least 3 heartbeats ({3 * raft.heartbeat_s:g} s)")
     if raft.election_timeout_s_max < 1.2 * raft.election_timeout_s_min:

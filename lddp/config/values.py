@@ -129,8 +129,8 @@ class RaftConfig:
     """A leader hands over to the voter that submits more than nine of ten records, as one with a busy mount, at most
     once in so many seconds; 0: never. Its records need half as many messages one after the other then."""
     entry_bytes_max: int = 4 * 1024 * 1024
-    """The most bytes of records gathered into one log entry. Larger entries carry more records a sync, and make each
-    of them wait for all."""
+    """The most bytes of records gathered into one log entry, and so the most of one record; at least 64 KiB, at most
+    4 MiB. Larger entries carry more records a sync, and make each of them wait for all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

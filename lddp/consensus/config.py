@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from lddp.errors import ConfigError
 from lddp.links.credentials import Credentials
 
+ENTRY_BYTES_CEILING = 4 << 20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RaftConfig:
@@ -42,6 +44,8 @@ class RaftConfig:
 
     entry_bytes_max: int = 1 << 20
     """Bound of the records in one log entry together, and so of one record; the same on all members."""
+    entry_bytes_ceiling: int = ENTRY_BYTES_CEILING
+    """Bound of `entry_bytes_max` as it ever was on any member: the log may have entries of then."""
     entry_records_max: int = 1024
     """Records that one entry may carry: the unit between which heartbeats are possible; the same on all members."""
     apply_budget_s: float = 0.03
@@ -67,7 +71,7 @@ class RaftConfig:
     @property
     def command_bytes_max(self) -> int:
         """Bound of an entry as it is in the log: its records, up to five bytes of msgpack before each, and its head."""
-        return self.entry_bytes_max + 5 * self.entry_records_max + 6
+        return self.entry_bytes_ceiling + 5 * self.entry_records_max + 6
 
     def __post_init__(self) -> None:
         if self.node in self.peers:
@@ -80,8 +84,8 @@ class RaftConfig:
             raise ConfigError("fold_quiet_s must not be beyond fold_delay_s")
         if self.follow_workload_s < 0 or self.follow_look_s <= 0:
             raise ConfigError("follow_workload_s must not be negative, and follow_look_s must be positive")
-        if not 1024 <= self.entry_bytes_max <= 4 << 20:
-            raise ConfigError("entry_bytes_max must be between 1 KiB and 4 MiB")
+        if not 1024 <= self.entry_bytes_max <= self.entry_bytes_ceiling <= ENTRY_BYTES_CEILING:
+            raise ConfigError("entry_bytes_max must be between 1 KiB and 4 MiB, and not beyond entry_bytes_ceiling")
         if self.flight_bytes_max < self.entry_bytes_max or self.pending_bytes_max < self.entry_bytes_max:
             raise ConfigError("flight_bytes_max and pending_bytes_max must hold at least one entry")
         counts = (self.entry_records_max, self.pending_records_max, self.window_entries_max, self.waiters_max)

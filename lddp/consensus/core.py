@@ -52,7 +52,7 @@ class Core:
         peers: Iterable[str],
         journal: RaftJournal,
         clock: Clock,
-        entry_bytes_max: int,
+        command_bytes_max: int,
         flight_bytes_max: int,
         leader_timeout_s: float,
         send_now: Callable[[str, Message], None],
@@ -76,7 +76,7 @@ class Core:
         module = load_raft(clock.monotonic, lambda _file: journal)
         self._nodes = {peer: module.Node(Name(peer)) for peer in peers}
         self._wire = Transport(self._sent)
-        configuration = _configuration(module, entry_bytes_max, leader_timeout_s, self._role_changed)
+        configuration = _configuration(module, command_bytes_max, leader_timeout_s, self._role_changed)
         self._raft = module.SyncObj(
             module.Node(Name(node)), list(self._nodes.values()), configuration, transport=self._wire
         )
@@ -301,7 +301,12 @@ class Core:
     def _without_known(self, message: Append) -> tuple[int, int, list[Entry]]:
         """The message without the leading entries that are here already, as (previous, its term, rest)."""
         previous, previous_term = message.previous, message.previous_term
-        if self.journal.term_at(previous) != previous_term:
+        own_term = self.journal.term_at(previous)
+        if own_term != previous_term:
+            if own_term is not None and previous <= self.commit:
+                raise InvariantError(
+                    f"entry {previous} is committed here, and whoever leads term {message.term} has another"
+                )
             return previous, previous_term, list(message.entries)
         known = 0
         for entry in message.entries:
@@ -339,7 +344,7 @@ class Core:
 
 
 def _configuration(
-    module: ModuleType, entry_bytes_max: int, leader_timeout_s: float, role_changed: Callable[[int, int], None]
+    module: ModuleType, command_bytes_max: int, leader_timeout_s: float, role_changed: Callable[[int, int], None]
 ) -> Any:
     return module.SyncObjConf(
         autoTick=False,
@@ -352,8 +357,8 @@ def _configuration(
         raftMaxTimeout=2.0,
         connectionTimeout=60.0,
         leaderFallbackTimeout=max(leader_timeout_s, 0.26),
-        # Above the largest entry, so that no entry is chunked.
-        appendEntriesBatchSizeBytes=entry_bytes_max + 1,
+        # Above the largest entry that the log may have, so that no entry is chunked.
+        appendEntriesBatchSizeBytes=command_bytes_max + 1,
         logCompactionMinEntries=_NEVER,
         logCompactionMinTime=_NEVER,
         useFork=False,

@@ -73,7 +73,7 @@ class Replica:
             peers=config.peers,
             journal=self.journal,
             clock=clock,
-            entry_bytes_max=config.command_bytes_max,
+            command_bytes_max=config.command_bytes_max,
             flight_bytes_max=config.flight_bytes_max,
             leader_timeout_s=config.election_timeout_max_s,
             send_now=self._send_now,

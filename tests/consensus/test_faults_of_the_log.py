@@ -233,6 +233,26 @@ def test_16_an_entry_full_of_small_records_is_not_chunked_either() -> None:
     assert member.replica.journal.last == 3
 
 
+def test_16_an_entry_of_larger_settings_than_now_is_not_chunked() -> None:
+    """All members were given a lower bound, and one of them was away when the log got the entry."""
+    before = Member(entry_bytes_max=1 << 20)
+    before.lead()
+    assert before.replica.inbox.put([bytes(200_000)])
+    before.cycle()
+    core = before.replica.core
+    before.receive("c", Appended(core.term, core.last + 1, True, core.commit))
+    assert core.commit == core.last == 3
+    before.replica.close()
+
+    after = Member(keyvalue=before.keyvalue, entry_bytes_max=64 << 10)
+    after.lead()
+    core = after.replica.core
+    after.taken(Append)
+    after.receive("b", Appended(core.term, core.last, False, 2))
+    sent = [entry[1] for message in after.taken(Append) for entry in message.entries]
+    assert sent == [3, 4]
+
+
 def test_what_is_on_its_way_to_a_silent_follower_is_bounded() -> None:
     member = Member(entry_bytes_max=1024, flight_bytes_max=4096)
     member.lead()
@@ -291,3 +311,14 @@ def test_a_cut_of_committed_entries_stops_the_member() -> None:
     member.append("b", 1, (1, 0), 3, entry(2, 1), entry(3, 1))
     with pytest.raises(InvariantError):
         member.append("c", 2, (1, 0), 3, entry(2, 2), entry(3, 2))
+
+
+def test_a_member_that_has_committed_something_else_than_the_leader_stops() -> None:
+    """Somebody's disk has forgotten what it promised. The leader asks from the index on that this member has committed,
+    and would ask so for ever."""
+    member = Member()
+    member.append("b", 1, (1, 0), 2, entry(2, 1))
+    assert member.replica.journal.commit == 2
+    member.replica.link_down("b")
+    with pytest.raises(InvariantError, match="entry 2 is committed here"):
+        member.append("c", 2, (2, 2), 3, entry(3, 2))

@@ -51,7 +51,7 @@ from tests.sim.world import Settings, World
 RULE = 1
 PATH = b"/data"
 NAMES = (b"a", b"b", b"c", b"\xff\xfe")
-SMALL = {"entry_bytes_max": 1024, "entry_records_max": 2, "flight_bytes_max": 1024}
+SMALL = {"entry_bytes_max": 1024, "entry_bytes_ceiling": 1024, "entry_records_max": 2, "flight_bytes_max": 1024}
 """Entries and messages so small that a follower is brought along in many steps."""
 REST_S = 120.0
 """Simulated time within which everything must have come to rest once the faults have stopped."""
