@@ -33,7 +33,7 @@ def new_file(directory: Path) -> int:
 
 
 def require_room_for(directory: Path, size: int) -> None:
-    """OSError(EFBIG) where files there cannot have this size."""
+    """OSError(EFBIG) where files there cannot have this size: a record that says so would stop the zone."""
     descriptor = new_file(directory)
     try:
         os.ftruncate(descriptor, size)

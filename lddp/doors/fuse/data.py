@@ -111,7 +111,7 @@ class Data:
     def read(self, request: wire.Request) -> Answer:
         span = wire.span(request.body)
         file = self._handle(span.handle).file
-        data = self._tree.files.read_at_once(file, span.offset, span.size)
+        data = file.read_at_once(span.offset, span.size)
         return self._tree.files.read(file, span.offset, span.size) if data is None else data  # type: ignore[return-value]
 
     def write(self, request: wire.Request) -> Answer:

@@ -8,6 +8,7 @@ and nobody else before it is committed.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,6 +60,8 @@ class File:
         """Whether something was, since it was opened by somebody alone."""
         self.is_stale = False
         """Whether the log has another content since, from elsewhere."""
+        self.is_told = False
+        """Whether the kernel is just being told to forget its bytes, which has to wait for who reads or writes them."""
         self.is_orphan = False
         """Whether it had no name when that was looked for last, so that no bytes could come from elsewhere."""
         self.lock = asyncio.Lock()
@@ -84,6 +87,21 @@ class File:
         if self.is_stale and not self.is_ahead:
             return False
         return self.staged >= 0 or self.base is None or self.base.is_intact()
+
+    def read_at_once(self, offset: int, size: int) -> bytes | None:
+        """Bytes that are in memory already; None where a thread has to wait for them."""
+        descriptor = self.descriptor
+        size = max(0, min(size, self.size - offset))
+        if descriptor < 0 or not size:
+            return b"" if self.is_known and self.is_intact() else None
+        data = bytearray(size)
+        try:
+            count = os.preadv(descriptor, [data], offset, 0 if self.is_in_memory else os.RWF_NOWAIT)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EOPNOTSUPP):
+                raise
+            return None
+        return bytes(data) if count == size and self.is_intact() else None
 
     def end_stream(self) -> None:
         """What was sent before its commit is not wanted any more."""

@@ -21,7 +21,7 @@ from lddp.doors.fuse.file import File
 from lddp.doors.fuse.memory import Memory
 from lddp.doors.fuse.ordering import Orders, patient, refused
 from lddp.doors.fuse.spares import Spares
-from lddp.errors import OperationError
+from lddp.errors import OperationError, UnavailableError
 
 AT_ONCE_BYTES = 128 * 1024
 """What is written to a file's pages without a thread: such a write is a copy in memory, a thread costs more."""
@@ -161,6 +161,19 @@ class Files:
                 return
         raise refused(errno.ESTALE)
 
+    async def _is_left_old(self, file: File) -> bool:
+        """As `freshen`, but where the kernel waits for this call before it forgets what it has of the file, and so all
+        that it is to be told: better the bytes that were there before than to wait for those that are to come. It is
+        told once more then."""
+        try:
+            await self.freshen(file)
+        except UnavailableError:
+            if not file.is_told or not file.is_known:
+                raise
+            self.misled(file.number)
+            return True
+        return False
+
     async def _reopen(self, file: File, path: bytes, before: Inode) -> bool:
         """False where the path is another object's, or nobody's, since it was looked for. `before` is what the file was
         then: what is queued gives it one version, whatever the log brings below that."""
@@ -199,21 +212,6 @@ class Files:
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
-    def read_at_once(self, file: File, offset: int, size: int) -> bytes | None:
-        """Bytes that are in memory already; None where a thread has to wait for them."""
-        descriptor = file.descriptor
-        size = max(0, min(size, file.size - offset))
-        if descriptor < 0 or not size:
-            return b"" if file.is_known and file.is_intact() else None
-        data = bytearray(size)
-        try:
-            count = os.preadv(descriptor, [data], offset, 0 if file.is_in_memory else os.RWF_NOWAIT)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EOPNOTSUPP):
-                raise
-            return None
-        return bytes(data) if count == size and file.is_intact() else None
-
     @patient
     async def read(self, file: File, offset: int, size: int) -> bytes:
         data = await self._asked(file, os.pread, size, offset)
@@ -222,9 +220,10 @@ class Files:
     async def _asked(self, file: File, function: Callable[..., Got], *arguments: int) -> Got | None:
         """What `function` says of a descriptor of the bytes, and of no other; None where there are none."""
         for _ in range(TRIES_MAX):
+            is_old = False
             if not file.is_known or not file.is_intact():
                 async with file.lock:
-                    await self.freshen(file)
+                    is_old = await self._is_left_old(file)
             descriptor = file.descriptor
             if descriptor < 0:
                 return None
@@ -234,7 +233,7 @@ class Files:
                 if error.errno != errno.EBADF and descriptor == file.descriptor and file.is_intact():
                     raise
                 continue  # replaced by a newer one meanwhile
-            if file.is_intact() and descriptor == file.descriptor:
+            if descriptor == file.descriptor and (is_old or file.is_intact()):
                 return found
         raise refused(errno.EIO)
 
@@ -244,7 +243,7 @@ class Files:
         """A private copy to write to, which is to have `size` bytes then, or more; empty without `keep`. `lock` is
         held."""
         if file.staged >= 0 and not file.is_intact() and keep:
-            await self.freshen(file)
+            await self._is_left_old(file)
         if file.staged >= 0:
             if file.is_in_memory and not self._memory.fits(size):
                 await self._to_disk(file)
@@ -277,14 +276,14 @@ class Files:
     async def _copied(self, file: File, size: int) -> tuple[int, bool]:
         """As `_empty`, with the bytes of the file."""
         for _ in range(TRIES_MAX):
-            if not file.is_known or not file.is_intact():
-                await self.freshen(file)
+            is_fresh = file.is_known and file.is_intact()
+            is_old = not is_fresh and await self._is_left_old(file)
             staged, is_in_memory = await self._empty(max(size, file.size))
             try:
                 if file.base is None:
                     return staged, is_in_memory
                 await self.run(copying.copy, file.base.descriptor, staged, file.size)
-                if file.is_intact():
+                if is_old or file.is_intact():
                     return staged, is_in_memory
             except BaseException:
                 os.close(staged)
@@ -380,10 +379,6 @@ class Files:
         async with file.lock:
             await self.stage(file, size=size, keep=size > 0)
             self.resize(file, size)
-
-    async def require_room_for(self, size: int) -> None:
-        """EFBIG where this zone's filesystem has no files of this size: a record that says so would stop the zone."""
-        await self.run(copying.require_room_for, self._ground.scratch(), size)
 
     @patient
     async def seek(self, file: File, offset: int, whence: int) -> int:

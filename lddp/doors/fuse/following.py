@@ -28,6 +28,8 @@ class Following:
         self._ahead: set[int] = set()
         self._stored: set[int] = set()
         self._misled: set[int] = set()
+        self._forgotten: set[int] = set()
+        """Of whose bytes the kernel is told now."""
         self._wake = asyncio.Event()
         self._done = asyncio.Event()
         self._done.set()
@@ -76,6 +78,7 @@ class Following:
             numbers, self._ahead = self._ahead, set()
             with self._tree.ground.view() as view:
                 seen, self._seen = self._seen, view.gsn
+                self._forgotten = set(self._misled)
                 notices = [notice for number in numbers for notice in self._notices(view, number, seen)]
                 notices += [wire.inode_notice(self._tree.inodes.node(number), -1) for number in self._stored]
                 self._stored.clear()
@@ -83,9 +86,20 @@ class Following:
                 self._misled.clear()
                 self._tree.orders.told(numbers)
             if notices:
-                await self._tell(notices)
+                await self._tell_of(notices)
             if not self._ahead:
                 self._done.set()
+
+    async def _tell_of(self, notices: Notices) -> None:
+        """Whoever reads or writes pages that are to be forgotten has them locked, and must not wait meanwhile."""
+        files = [file for number in self._forgotten if (file := self._tree.files.get(number)) is not None]
+        for file in files:
+            file.is_told = True
+        try:
+            await self._tell(notices)
+        finally:
+            for file in files:
+                file.is_told = False
 
     def _notices(self, view: View, number: int, seen: int) -> Notices:
         tree = self._tree
@@ -102,8 +116,9 @@ class Following:
         if not own:
             tree.inodes.changed(number, tree.ground.time_ns())
             # Attributes only, or what is cached of the bytes as well.
-            offset = 0 if inode is not None and self._is_other_content(inode) else -1
-            notices.append(wire.inode_notice(tree.inodes.node(number), offset))
+            has_other = inode is not None and self._is_other_content(inode)
+            self._forgotten |= {number} if has_other else set()
+            notices.append(wire.inode_notice(tree.inodes.node(number), 0 if has_other else -1))
         return notices
 
     def _is_other_content(self, inode: Inode) -> bool:

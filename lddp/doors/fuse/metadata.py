@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lddp.core import records as r
 from lddp.core.namespace import Inode
 from lddp.core.records import Kind, XattrFlag
-from lddp.doors.fuse import wire
+from lddp.doors.fuse import copying, wire
 from lddp.doors.fuse.ordering import refused
 from lddp.doors.fuse.protocol import SetAttribute
 from lddp.doors.fuse.tree import Tree
@@ -94,7 +94,7 @@ class Metadata:
         file = tree.files.get(number)
         unused = file is None or file.staged < 0
         if size > inode.size:
-            await tree.files.require_room_for(size)
+            await tree.files.run(copying.require_room_for, tree.ground.scratch(), size)
         if unused and not change.valid & SetAttribute.FH and max(inode.size, size) >= TRUNCATE_RECORD_FROM_BYTES:
             if not await tree.change(number, lambda stamp, path: r.Truncate(*stamp, path, size)):
                 return False

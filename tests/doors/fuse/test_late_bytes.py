@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,12 +14,14 @@ import pytest
 from lddp.access import OpenFile
 from lddp.config import WriteMode
 from lddp.doors.fuse import ordering
+from lddp.doors.fuse.following import Following
 from lddp.doors.fuse.ground import Patience
 from lddp.doors.fuse.protocol import Opcode, SetAttribute
 from lddp.errors import ElsewhereError, UnavailableError
 from tests.doors.fuse.followed import followed, put
-from tests.doors.fuse.kernel import Kernel, MachineGround, Open, until
+from tests.doors.fuse.kernel import PATIENCE_S, Kernel, MachineGround, Open, until
 from tests.doors.fuse.test_names import number
+from tests.doors.fuse.told import attributes, bytes_of
 
 S = SetAttribute
 BYTES = b"bytes of another zone, which come late"
@@ -87,6 +89,47 @@ async def test_a_soft_mount_waits_for_a_while(ground: Behind, call: str) -> None
     file = await opened(kernel, ground, 10**6)
     assert await number(CALLS[call](file)) == errno.EIO
     await kernel.filesystem.close()
+
+
+@pytest.mark.parametrize("call", ["read", "write"])
+async def test_the_kernel_is_told_of_everything_though_somebody_waits_for_bytes(
+    kernel: Kernel, ground: Behind, call: str
+) -> None:
+    """It has the pages locked that somebody reads or writes, and forgets none of the file before that has an answer."""
+    put(ground, b"/data/other", b"before")
+    other = (await kernel.lookup(b"other")).inode
+    file = await opened(kernel, ground, 10**6)
+    waiting = asyncio.ensure_future(CALLS[call](file))
+    await until(lambda: ground.late < 10**6)
+    told: list[bytes] = []
+
+    async def tell(notices: list[Sequence[bytes]]) -> None:
+        for notice in notices:
+            if tuple(notice) == bytes_of(file.node):
+                await asyncio.wait([waiting])
+            told.append(b"".join(notice))
+
+    following = Following(kernel.tree, tell)
+    ground.follow(following.changed)
+    running = asyncio.create_task(following.run())
+    put(ground, b"/data/f", b"what comes third, and late as well")
+    put(ground, b"/data/other", b"of another file")
+    async with asyncio.timeout(PATIENCE_S):
+        await following.told()
+    of_file, of_other = b"".join(bytes_of(file.node)), {b"".join(bytes_of(other)), b"".join(attributes(other))}
+    assert told.count(of_file) > 1, "what was answered last is forgotten, too"
+    assert of_other & set(told)
+    if call == "read":
+        assert await waiting == b"before"
+        ground.late = 0
+        assert await file.read() == b"what comes third, and late as well"
+        await file.close()
+    else:
+        assert await file.read() == b"bxfore"
+        await file.close()
+        assert ground.content(b"/data/f") == b"bxfore"
+    running.cancel()
+    await asyncio.wait([running])
 
 
 async def test_who_needs_no_bytes_waits_for_none(ground: Behind) -> None:
