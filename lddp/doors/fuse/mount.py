@@ -9,6 +9,7 @@ import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from subprocess import SubprocessError
 
 from lddp.config import WriteMode
 from lddp.content.disk import finished
@@ -65,17 +66,22 @@ class Mount:
     ) -> Mount:
         """Mounts; returns once the kernel has been greeted, so that programs can be let loose. `passes`: where it can,
         the kernel reads files by itself. Raises UsageError, ZoneError and UnavailableError."""
-        tree = Tree(ground, top, patience, VALID_NS, mode)
         loop = asyncio.get_running_loop()
-        mounted = loop.run_in_executor(None, mounting.mount, mountpoint, b"lddp:" + os.fsencode(top.name))
-        descriptor = await finished(mounted, partial(_abandon, mountpoint))
-        # Only who may administer the machine can give the kernel files.
         try:
+            mounted = loop.run_in_executor(None, mounting.mount, mountpoint, b"lddp:" + os.fsencode(top.name))
+            descriptor = await finished(mounted, partial(_abandon, mountpoint))
+        except (OSError, SubprocessError) as error:
+            raise _cannot_be_served(mountpoint, error) from error
+        tree: Tree | None = None
+        try:
+            tree = Tree(ground, top, patience, VALID_NS, mode)
+            # Only who may administer the machine can give the kernel files.
             mount = cls(top, mountpoint, patience, tree, descriptor, passes=passes and os.geteuid() == 0)
         except OSError as error:
             _abandon(mountpoint, descriptor)
-            message = f"{quoted(mountpoint)} cannot be served: {error.strerror}"
-            raise ZoneError(error.errno or errno.EIO, message) from error
+            if tree is not None:
+                await tree.close()
+            raise _cannot_be_served(mountpoint, error) from error
         try:
             await mount._begin(ground, passes=passes)
         except BaseException:
@@ -92,8 +98,7 @@ class Mount:
             point = quoted(self.mountpoint)
             raise UnavailableError(f"the kernel did not greet the mount at {point}; try again") from None
         except OSError as error:
-            point = quoted(self.mountpoint)
-            raise ZoneError(error.errno or errno.EIO, f"{point} cannot be served: {error.strerror}") from error
+            raise _cannot_be_served(self.mountpoint, error) from error
 
     async def _undo(self) -> None:
         """Nobody would know of the mount, so that nobody could unmount it."""
@@ -201,6 +206,11 @@ class Mount:
         await self.session.close()
         await self._filesystem.close()
         self._threads.shutdown(wait=False)
+
+
+def _cannot_be_served(mountpoint: bytes, error: OSError | SubprocessError) -> ZoneError:
+    number, why = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
+    return ZoneError(number or errno.EIO, f"{quoted(mountpoint)} cannot be served: {why or error}")
 
 
 def _abandon(mountpoint: bytes, descriptor: int) -> None:

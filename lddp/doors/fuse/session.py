@@ -83,7 +83,11 @@ class Session:
         """Whether passthrough was agreed on; the kernel is asked for it only where that is wanted."""
         self._asks_to_pass = asks_to_pass
         os.set_blocking(descriptor, False)
-        self._loop.add_reader(descriptor, self._readable)
+        try:
+            self._loop.add_reader(descriptor, self._readable)
+        except OSError:
+            os.close(self._noticing)
+            raise
 
     # -- in -----------------------------------------------------------------------------------------------------------
 

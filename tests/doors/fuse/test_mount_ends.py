@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from subprocess import TimeoutExpired
 
 import pytest
 
@@ -16,7 +17,7 @@ from lddp.core.records import Record
 from lddp.doors.fuse import mounting
 from lddp.doors.fuse.ground import Patience, Top
 from lddp.doors.fuse.mount import Mount
-from lddp.errors import ZoneError
+from lddp.errors import UsageError, ZoneError
 from lddp.node.mounts import NodeGround
 from tests.doors.fuse.kernel import MachineGround
 from tests.doors.fuse.live import PATIENCE_S, RULE, MountedTrio, can_mount, trio
@@ -171,6 +172,33 @@ async def test_a_beginning_that_somebody_unmounts(nodes: MountedTrio, monkeypatc
     assert nodes.is_mounted()
 
 
+def top_of(ground: MachineGround) -> Top:
+    with ground.view() as view:
+        rule = next(iter(view.rules()))
+    return Top(rule.number, rule.name, rule.path, rule.root)
+
+
+async def test_a_mount_that_cannot_begin_leaves_nobody_who_follows_the_log(ground: MachineGround) -> None:
+    """A node tries again every second."""
+    with pytest.raises(UsageError):
+        await Mount.start(ground, top_of(ground), b"/nowhere/at/all", Patience(), WriteMode.PIPELINED)
+    assert not ground.listeners
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, os.strerror(errno.EMFILE)), TimeoutExpired("mounter", 30.0)])
+async def test_a_mount_that_the_machine_does_not_make_is_an_error_of_ours(
+    ground: MachineGround, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
+    """Any other would end the node, which tries a configured mount again instead."""
+
+    def table() -> None:
+        raise error
+
+    monkeypatch.setattr(mounting, "table", table)
+    with pytest.raises(ZoneError, match="cannot be served"):
+        await Mount.start(ground, top_of(ground), os.fsencode(tmp_path), Patience())
+
+
 async def test_a_mount_whose_device_cannot_be_doubled(
     ground: MachineGround, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,10 +213,9 @@ async def test_a_mount_whose_device_cannot_be_doubled(
 
     monkeypatch.setattr(mounting, "mount", lambda _mountpoint, _source: device)
     monkeypatch.setattr(os, "dup", dup)
-    with ground.view() as view:
-        root = next(iter(view.rules())).root
     with pytest.raises(ZoneError, match="cannot be served"):
-        await Mount.start(ground, Top(1, "data", b"/data", root), os.fsencode(tmp_path), Patience())
+        await Mount.start(ground, top_of(ground), os.fsencode(tmp_path), Patience(), WriteMode.PIPELINED)
+    assert not ground.listeners
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(device)
     os.close(other)
