@@ -102,7 +102,7 @@ def test_unix_socket_addresses() -> None:
         (("http://127.0.0.1:7480", "ftp://10.0.0.1:80"), "must be https://HOST:PORT"),
         (('"127.0.0.1:7400"', '"127.0.0.1"'), "'node.peer' must end in HOST:PORT"),
         (('"127.0.0.1:7400"', '"127.0.0.1:99999"'), "'node.peer' must end in HOST:PORT"),
-        (('name = "a"', 'name = "a"\nrole = "king"'), "'node.role' must be one of voter, witness, observer"),
+        (('name = "a"', 'name = "a"\nrole = "king"'), "'node.role' must be one of voter, witness, not 'king'"),
         (('name = "a"', 'name = "a"\nrole = "witness"'), "a witness owns no zone"),
         (('[zone]\nname = "onprem"\nnumber = 0', ""), "a voter needs a zone"),
         (("\n[node]", "\nlimits = 1\n[node]"), "'limits' must be a table"),
@@ -117,7 +117,8 @@ def test_unix_socket_addresses() -> None:
         (("[zone]", '[peers.b]\naddress = "x:1"\nzone = "q"\nzone_number = 0\n[zone]'), "both have zone number 0"),
         (("[zone]", '[peers.b]\naddress = "127.0.0.1:7400"\nrole = "witness"\n[zone]'), "give each its own"),
         (("[zone]", "[zone"), "is not valid TOML"),
-        (('name = "a"', 'name = "a"\nrole = "observer"'), "every node is an observer"),
+        (('name = "a"', 'name = "a"\nrole = "observer"'), "'node.role' must be one of voter, witness, not 'observer'"),
+        (("[zone]", '[peers.b]\naddress = "x:1"\nrole = "observer"\n[zone]'), "'peers.b.role' must be one of voter, "),
     ],
 )
 def test_each_mistake_gets_one_line(change: tuple[str, str], expected: str) -> None:

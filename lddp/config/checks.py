@@ -30,7 +30,7 @@ def check(config: NodeConfig, name: str) -> None:
     if config.name in config.peers:
         refuse(f"[peers.{config.name}] is this node itself; remove it")
     if config.role is Role.WITNESS and config.zone is not None:
-        refuse("a witness owns no zone; remove [zone], or set node.role to voter or observer")
+        refuse("a witness owns no zone; remove [zone], or set node.role to voter")
     if config.role is not Role.WITNESS and config.zone is None:
         refuse(f"a {config.role} needs a zone; add [zone] with name and number, or set node.role to witness")
     _check_zones(config, refuse)
@@ -66,8 +66,6 @@ def _check_peers(config: NodeConfig, refuse: Callable[[str], None]) -> None:
         if peer.address in addresses:
             refuse(f"[peers.{name}] has the address {peer.address} of {addresses[peer.address]}; give each its own")
         addresses[peer.address] = f"[peers.{name}]"
-    if not any(role is not Role.OBSERVER for role in (config.role, *(peer.role for peer in config.peers.values()))):
-        refuse("every node is an observer; at least one must be a voter")
 
 
 def _check_numbers(config: NodeConfig, refuse: Callable[[str], None]) -> None:

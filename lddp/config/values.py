@@ -15,8 +15,6 @@ class Role(StrEnum):
     VOTER = "voter"
     WITNESS = "witness"
     """Votes and stores the log, owns no filesystem: the tiebreaker for two zones."""
-    OBSERVER = "observer"
-    """Replays the log into its zone and does not vote."""
 
 
 @dataclass(frozen=True, slots=True)

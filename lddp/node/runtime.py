@@ -142,7 +142,7 @@ class Node:
         return RaftConfig(
             node=self.config.name,
             address=str(self.config.peer),
-            peers={name: str(p.address) for name, p in self.config.peers.items() if p.role is not Role.OBSERVER},
+            peers={name: str(peer.address) for name, peer in self.config.peers.items()},
             ecosystem=self.config.ecosystem,
             credentials=self.credentials,
             election_timeout_min_s=raft.election_timeout_s_min,

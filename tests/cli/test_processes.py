@@ -112,6 +112,7 @@ def test_init_and_join(tmp_path: Path) -> None:
         (["--join", "--http", "http://10.0.0.1:80"], "tokens in the clear"),
         (["--join", "--peer", "127.0.0.1:7400"], "give each its own"),
         (["--join", "--role", "witness", "--zone", "z"], "a witness owns no zone"),
+        (["--join", "--role", "observer"], "'observer' is not one of 'voter', 'witness'"),
     ],
 )
 def test_init_refuses_and_changes_nothing(tmp_path: Path, arguments: list[str], expected: str) -> None:
