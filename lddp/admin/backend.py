@@ -138,13 +138,14 @@ class Backend(Access, Protocol):
 
     # -- the log
 
-    def log(self, first: int, last: int, path: bytes, limit: int) -> list[Document]:
-        """Records with first <= index <= last (0: the end) at or below `path` (empty: all), oldest first. Each: index,
-        kind, path, time_ns, errno and what else the kind has."""
+    async def log(self, first: int, last: int, path: bytes, limit: int) -> tuple[list[Document], int]:
+        """Records with first <= index <= last (0: the end) at or below `path` (empty: all), oldest first, and the index
+        to go on from; 0: that was all. Each: index, kind, path, time_ns, errno and what else the kind has. There may be
+        fewer than `limit`, or none, before the end: what is looked at is bounded too."""
         ...
 
     def subscribe(self, after: int) -> AsyncGenerator[list[Event], None]:
         """Events above GSN `after` (-1: only what is to come), then live; those of one GSN come in one list. Ends when
-        the node stops. Raises OperationError(ESTALE), before its first wait, where the log no longer holds `after` + 1;
-        and UnavailableError rather than leaving a gap for a reader that is too slow. Closed with `aclose`."""
+        the node stops. Raises OperationError(ESTALE), before its first wait, where the log no longer holds `after` + 1,
+        and later rather than leaving a gap for a reader that is too slow. Closed with `aclose`."""
         ...

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 from contextlib import aclosing
+from typing import Any
 
 from aiohttp import web
 
@@ -81,7 +82,11 @@ async def log(request: web.Request) -> web.Response:
         raise UsageError(f"'to' ({last}) is before 'from' ({first}); swap them")
     backend = request.app[BACKEND]
     limit = integer(query, "limit", LOG_DEFAULT, 1, LOG_MAX)
-    return json_answer({"records": backend.log(first, last, b"" if path == b"/" else path, limit)}, backend.applied())
+    records, following = await backend.log(first, last, b"" if path == b"/" else path, limit)
+    body: dict[str, Any] = {"records": records}
+    if following:
+        body["next"] = following
+    return json_answer(body, backend.applied())
 
 
 async def barrier(request: web.Request) -> web.Response:

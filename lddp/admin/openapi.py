@@ -50,7 +50,9 @@ DESCRIBED = (
     Described("GET", "/v1/mounts", "FUSE mounts that this node serves"),
     Described("POST", "/v1/mounts", "Mount a rule's tree on the node's machine; from that machine only", (), JSON),
     Described("DELETE", "/v1/mounts", "Unmount; from the node's machine only", ("mountpoint", "lazy")),
-    Described("GET", "/v1/log", "Records of the log, oldest first", ("from", "to", "path", "limit")),
+    Described(
+        "GET", "/v1/log", "Records of the log, oldest first; `next`: more, from there", ("from", "to", "path", "limit")
+    ),
     Described(
         "GET",
         "/v1/events",

@@ -99,8 +99,14 @@ def log(session: Session, first: int, last: int | None, path: str | None, limit:
         query["to"] = last
     if path is not None:
         query["path"] = namespace_path(path)
-    for record in session.client.get("/v1/log", query)["records"]:
-        _show(session, record)
+    while limit > 0:
+        page = session.client.get("/v1/log", query)
+        for record in page["records"]:
+            _show(session, record)
+        limit -= len(page["records"])
+        if "next" not in page:
+            return
+        query |= {"from": page["next"], "limit": limit}
 
 
 def _show(session: Session, record: dict[str, Any]) -> None:

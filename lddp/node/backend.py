@@ -240,8 +240,8 @@ class NodeBackend:
             fields = read_receipt(tables, id)
         return None if fields is None else receipt_document(id, fields, self._names())
 
-    def log(self, first: int, last: int, path: bytes, limit: int) -> list[Document]:
-        return self._history.documents(first, last, path, limit)
+    async def log(self, first: int, last: int, path: bytes, limit: int) -> tuple[list[Document], int]:
+        return await self._history.documents(first, last, path, limit)
 
     def subscribe(self, after: int) -> AsyncGenerator[list[Event], None]:
         return self._history.events(after)

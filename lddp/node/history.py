@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
-from collections.abc import AsyncGenerator, Iterator
-from typing import TYPE_CHECKING
+import itertools
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, NamedTuple
 
 from lddp.admin.backend import Document, Event
 from lddp.core.codec import decode
 from lddp.core.namespace import NUMBER
 from lddp.core.records import Guarded, Record
-from lddp.core.tables import Table
+from lddp.core.tables import Table, Tables
 from lddp.errors import FormatError, OperationError
 from lddp.node.describe import event_kind, record_document
 
 if TYPE_CHECKING:
     from lddp.node.runtime import Node
 
-EVENTS_AT_ONCE = 1000
+RECORDS_AT_ONCE = 256
+"""Records that are read before other things of the node have their turn; the last entry of them is read whole."""
+LOOKED_MAX = 10_000
+"""Records that are looked at for one answer, whatever is found: as many as one answer may have."""
+
+
+class Portion(NamedTuple):
+    """Records by GSN: those from `first` to before `following` that can be read."""
+
+    first: int
+    following: int
+    records: list[tuple[int, Record]]
 
 
 class History:
@@ -27,53 +40,65 @@ class History:
     def __init__(self, node: Node) -> None:
         self._node = node
 
-    def records(self, first: int, last: int) -> Iterator[tuple[int, Record]]:
-        """(GSN, record) of the applied log from GSN `first` to `last` (0: the end), as far as it is kept."""
+    def portion(self, first: int, last: int) -> Portion | None:
+        """What the applied log has from GSN `first` to `last`, as far as it is kept, or the beginning of that; None
+        where there is nothing."""
+        if first > last:
+            return None
         node = self._node
-        last = min(last or node.gateway.gsn, node.gateway.gsn)
         with node.environment.read() as tables:
-            starts = [
-                (NUMBER.unpack(key)[0], NUMBER.unpack(value)[0])
-                for key, value in tables.scan(Table.ENTRY_GSNS, NUMBER.pack(self._entry_start(first)))
-                if NUMBER.unpack(key)[0] <= last
-            ]
-        for start, index in starts:
-            if index < node.member.first_index:
-                continue
-            for offset, data in enumerate(node.member.records_at(index)):
-                gsn = start + offset
-                if first <= gsn <= last:
-                    try:
-                        yield gsn, decode(data)
-                    except FormatError:
-                        continue
-
-    def _entry_start(self, gsn: int) -> int:
-        """First GSN of the entry that holds `gsn`; entries carry at most as many records as RaftConfig allows."""
-        span = 4096
-        found = max(gsn, 1)
-        with self._node.environment.read() as tables:
-            low, high = NUMBER.pack(max(gsn - span, 0)), NUMBER.pack(gsn + 1)
-            for key, _ in tables.scan(Table.ENTRY_GSNS, low, high):
-                found = NUMBER.unpack(key)[0]
-        return found
-
-    def documents(self, first: int, last: int, path: bytes, limit: int) -> list[Document]:
-        found: list[Document] = []
-        for gsn, record in self.records(first, last):
-            if path and not concerns(record, path):
-                continue
-            found.append(record_document(gsn, record))
-            if len(found) >= limit:
+            rows = tables.scan(Table.ENTRY_GSNS, self._entry_start(tables, first), NUMBER.pack(last + 1))
+            places = ((NUMBER.unpack(key)[0], NUMBER.unpack(value)[0]) for key, value in rows)
+            kept = (place for place in places if place[1] >= node.member.first_index)
+            entries = list(itertools.islice(kept, RECORDS_AT_ONCE))
+        if not entries:
+            return None
+        found: list[tuple[int, Record]] = []
+        begin = following = max(first, entries[0][0])
+        for start, index in entries:
+            if following - begin >= RECORDS_AT_ONCE:
                 break
+            for gsn, data in enumerate(node.member.records_at(index), start):
+                if first <= gsn <= last:
+                    following = gsn + 1
+                    with contextlib.suppress(FormatError):
+                        found.append((gsn, decode(data)))
+        return Portion(begin, following, found)
+
+    def _entry_start(self, tables: Tables, gsn: int) -> bytes:
+        """Key of the entry that holds `gsn`; entries carry at most as many records as RaftConfig allows."""
+        span = 4096
+        found = NUMBER.pack(max(gsn, 1))
+        if tables.get(Table.ENTRY_GSNS, found) is None:
+            for key, _ in tables.scan(Table.ENTRY_GSNS, NUMBER.pack(max(gsn - span, 0)), found):
+                found = key
         return found
+
+    async def documents(self, first: int, last: int, path: bytes, limit: int) -> tuple[list[Document], int]:
+        """Records with first <= GSN <= last (0: the end) that concern `path`, and the GSN to go on from, 0 at the end.
+        What is looked at is bounded as what is found is, and other things of the node have their turn meanwhile."""
+        last = min(last or self._node.gateway.gsn, self._node.gateway.gsn)
+        found: list[Document] = []
+        looked = 0
+        while (portion := self.portion(first, last)) is not None:
+            for gsn, record in portion.records:
+                if path and not concerns(record, path):
+                    continue
+                found.append(record_document(gsn, record))
+                if len(found) == limit:
+                    return found, gsn + 1 if gsn < last else 0
+            first = portion.following
+            looked += first - portion.first
+            if looked >= LOOKED_MAX:
+                return found, first if first <= last else 0
+            await asyncio.sleep(0)
+        return found, 0
 
     async def events(self, after: int) -> AsyncGenerator[list[Event], None]:
-        """Everything after GSN `after` (-1: what is to come), each GSN's events together."""
+        """Everything after GSN `after` (-1: what is to come), each GSN's events together. OperationError(ESTALE) where
+        the log no longer holds what is next, be it at the start or because the reader is too slow."""
         node = self._node
         position = node.gateway.gsn if after < 0 else after
-        if position < node.gateway.gsn and next(self.records(position + 1, position + 1), None) is None:
-            raise OperationError(errno.ESTALE, f"the log no longer holds {position + 1}: read the state again")
         moved = asyncio.Event()
 
         def poke(_gsn: int) -> None:
@@ -83,10 +108,15 @@ class History:
         try:
             while True:
                 moved.clear()
-                last = min(node.gateway.gsn, position + EVENTS_AT_ONCE)
-                for gsn, record in self.records(position + 1, last) if last > position else ():
-                    yield [Event(gsn, event_kind(record), record_document(gsn, record))]
-                position = last
+                if position < node.gateway.gsn:
+                    portion = self.portion(position + 1, node.gateway.gsn)
+                    if portion is None or portion.first > position + 1:
+                        raise OperationError(
+                            errno.ESTALE, f"the log no longer holds {position + 1}: read the state again"
+                        )
+                    for gsn, record in portion.records:
+                        yield [Event(gsn, event_kind(record), record_document(gsn, record))]
+                    position = portion.following - 1
                 if position >= node.gateway.gsn:
                     await moved.wait()
         finally:

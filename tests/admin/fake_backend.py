@@ -108,6 +108,7 @@ class FakeBackend:
         self.migration_states: dict[str, str] = {}
         self.receipt_documents: list[Document] = []
         self.records: list[Document] = []
+        self.log_looked_max = 1000
         self.mounted: dict[bytes, str] = {}
         self.why_no_passthrough = ""
         self.listener_left = asyncio.Event()
@@ -461,10 +462,14 @@ class FakeBackend:
             raise OperationError(errno.ENOENT, "nothing is mounted there")
         return {"rule": self.mounted.pop(mountpoint), "lazily": lazily}
 
-    def log(self, first: int, last: int, path: bytes, limit: int) -> list[Document]:
+    async def log(self, first: int, last: int, path: bytes, limit: int) -> tuple[list[Document], int]:
         rows = [row for row in self.records if first <= row["index"] and (not last or row["index"] <= last)]
+        looked, rest = rows[: self.log_looked_max], rows[self.log_looked_max :]
         below = path.decode("utf-8", "surrogateescape")
-        return [row for row in rows if row["path"] == below or row["path"].startswith(below + "/")][:limit]
+        found = [row for row in looked if row["path"] == below or row["path"].startswith(below + "/")]
+        if len(found) >= limit:
+            rest = [row for row in rows if row["index"] > found[limit - 1]["index"]]
+        return found[:limit], rest[0]["index"] if rest else 0
 
     async def subscribe(self, after: int) -> AsyncGenerator[list[Event], None]:
         if after > self.gsn:

@@ -251,6 +251,23 @@ async def test_status_nodes_and_log(http: aiohttp.ClientSession) -> None:
             assert response.status == 400
 
 
+async def test_a_log_says_where_it_goes_on(http: aiohttp.ClientSession, backend: FakeBackend) -> None:
+    """It may have been searched in part, whatever was found."""
+    for name in ("a", "b", "c"):
+        await (await http.post(f"/v1/files/{name}?op=mkdir")).read()
+
+    async def page(query: str) -> tuple[list[int], int | None]:
+        async with http.get(f"/v1/log?{query}") as response:
+            body = await response.json()
+            return [row["index"] for row in body["records"]], body.get("next")
+
+    assert await page("limit=2") == ([1, 2], 3)
+    assert await page("limit=3") == ([1, 2, 3], None)
+    backend.log_looked_max = 1
+    assert await page("path=/c") == ([], 2)
+    assert await page("path=/c&from=3") == ([3], None)
+
+
 async def test_barrier_and_wait(http: aiohttp.ClientSession) -> None:
     await (await http.post("/v1/files/a?op=mkdir")).read()
     async with http.post("/v1/barrier") as response:

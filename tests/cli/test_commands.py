@@ -118,6 +118,9 @@ def test_inspection(served: Served, lddp: Lddp) -> None:
     ]  # fmt: skip
     assert [row["index"] for row in documents(ok(lddp("log", "--json")))] == [1, 2]
     assert [row["path"] for row in documents(ok(lddp("log", "--json", "--path", "/b")))] == ["/b"]
+    served.backend.log_looked_max = 1
+    assert [row["index"] for row in documents(ok(lddp("log", "--json")))] == [1, 2], "whatever is looked at at once"
+    assert [row["index"] for row in documents(ok(lddp("log", "--json", "--limit", "1", "--path", "/b")))] == [2]
     assert ok(lddp("log", "--to", "1")) == b"1  MakeDirectory  /a  errno=0\n"
     assert ok(lddp("barrier")) == b"2\n"
     assert ok(lddp("barrier", "--index", "1")) == b"1\n"

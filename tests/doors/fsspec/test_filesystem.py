@@ -123,7 +123,8 @@ def test_that_it_is_a_directory_is_decided_with_its_removal(fs: LddpFileSystem, 
     fs.mkdir(f"{at}/made once")
     fs.rmdir(f"{at}/made once")
     backend = served.zones.backend("zone-1")
-    (*_, last) = backend.log(1, served.run(backend.barrier(PATIENCE_S)), f"{at}/made once".encode(), 10)
+    end = served.run(backend.barrier(PATIENCE_S))
+    (*_, last), _ = served.run(backend.log(1, end, f"{at}/made once".encode(), 10))
     assert last["record"] == "RemoveDirectory"
 
 
