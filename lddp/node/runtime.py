@@ -72,6 +72,7 @@ class Node:
             str(config.data_directory),
             ecosystem=config.ecosystem,
             node=config.name,
+            witness=self.witness,
             map_size=config.limits.database_bytes,
         )
         self.gateway = Gateway(self.environment, zone, self.clock, self.random, self.witness)

@@ -162,11 +162,13 @@ class Environment:
         self._lock = lock
 
     @classmethod
-    def open(cls, directory: str, *, ecosystem: str, node: str, map_size: int = MAP_SIZE_DEFAULT) -> Self:
-        """Opens, or makes, the database of `node` in `directory`. `map_size` bounds it in bytes; it costs address
-        space only.
+    def open(
+        cls, directory: str, *, ecosystem: str, node: str, witness: bool = False, map_size: int = MAP_SIZE_DEFAULT
+    ) -> Self:
+        """Opens, or makes, the database of `node` in `directory`; a `witness` has counted in it what voters have
+        folded. `map_size` bounds it in bytes; it costs address space only.
 
-        Raises UsageError (another process has it; it belongs to another node or ecosystem; a newer format),
+        Raises UsageError (another process has it; it belongs to another node, ecosystem or role; a newer format),
         CorruptError (not a database, or a damaged one), StorageError (the disk refuses).
         """
         lock = -1
@@ -184,13 +186,14 @@ class Environment:
             _release(lock)
             raise
         try:
-            _check_marker(environment, directory, ecosystem, node)
+            role = "witness" if witness else "voter"
+            _check_marker(environment, directory, ecosystem, node, role)
             # In one transaction: each that makes something is a sync.
             with environment.begin(write=True) as transaction:
                 databases = {table: environment.open_db(table.value.encode(), transaction) for table in Table}
             # What an earlier process wrote and could not sync any more is what this one builds on.
             environment.sync(True)
-            _write_marker_file(directory, ecosystem, node)
+            _write_marker_file(directory, ecosystem, node, role)
         except lmdb.Error as error:
             environment.close()
             _release(lock)
@@ -291,19 +294,19 @@ def _forget_unfinished(directory: str) -> None:
             file.truncate(0)
 
 
-def _check_marker(environment: lmdb.Environment, directory: str, ecosystem: str, node: str) -> None:
+def _check_marker(environment: lmdb.Environment, directory: str, ecosystem: str, node: str, role: str) -> None:
     with environment.begin() as transaction:
         stored = transaction.get(_MARKER_KEY)
         strange = stored is None and transaction.stat()["entries"] > 0
     if strange:
         raise CorruptError(f"{directory} holds a database without our marker; choose another directory")
     if stored is None:
-        with environment.begin(write=True) as transaction:
-            transaction.put(_MARKER_KEY, _marker(ecosystem, node))
+        _put_marker(environment, _marker(ecosystem, node, role))
         return
     try:
         marker = json.loads(stored)
         version, owner, name = int(marker["format"]), str(marker["ecosystem"]), str(marker["node"])
+        its_role = str(marker.get("role", ""))
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptError(f"{directory}: the database's marker cannot be read; restore this node") from error
     if version > FORMAT_VERSION:
@@ -312,18 +315,28 @@ def _check_marker(environment: lmdb.Environment, directory: str, ecosystem: str,
         raise UsageError(f"{directory} belongs to ecosystem {owner!r}, not {ecosystem!r}; use its own directory")
     if name != node:
         raise UsageError(f"{directory} belongs to node {name!r}, not {node!r}; use its own directory")
+    if not its_role:
+        # Made by an lddp whose markers did not say it.
+        _put_marker(environment, _marker(ecosystem, node, role))
+    elif its_role != role:
+        raise UsageError(f"{directory} belongs to a {its_role}, and {node!r} is a {role} now; use its own directory")
 
 
-def _marker(ecosystem: str, node: str) -> bytes:
-    return json.dumps({"format": FORMAT_VERSION, "ecosystem": ecosystem, "node": node}).encode()
+def _put_marker(environment: lmdb.Environment, marker: bytes) -> None:
+    with environment.begin(write=True) as transaction:
+        transaction.put(_MARKER_KEY, marker)
 
 
-def _write_marker_file(directory: str, ecosystem: str, node: str) -> None:
+def _marker(ecosystem: str, node: str, role: str) -> bytes:
+    return json.dumps({"format": FORMAT_VERSION, "ecosystem": ecosystem, "node": node, "role": role}).encode()
+
+
+def _write_marker_file(directory: str, ecosystem: str, node: str, role: str) -> None:
     path = os.path.join(directory, _MARKER_FILE)
     if os.path.exists(path):
         return
     with open(path + ".new", "wb") as file:
-        file.write(_marker(ecosystem, node))
+        file.write(_marker(ecosystem, node, role))
         file.flush()
         os.fsync(file.fileno())
     os.rename(path + ".new", path)

@@ -18,8 +18,10 @@ from lddp.storage.overlay import Overlay
 from lddp.storage.residency import shared_resident_bytes
 
 
-def opened(directory: Path, *, ecosystem: str = "e", node: str = "n", map_size: int = 64 << 20) -> Environment:
-    return Environment.open(str(directory), ecosystem=ecosystem, node=node, map_size=map_size)
+def opened(
+    directory: Path, *, ecosystem: str = "e", node: str = "n", witness: bool = False, map_size: int = 64 << 20
+) -> Environment:
+    return Environment.open(str(directory), ecosystem=ecosystem, node=node, witness=witness, map_size=map_size)
 
 
 @pytest.fixture
@@ -43,6 +45,26 @@ def test_another_nodes_database_is_refused(used: Path) -> None:
     with pytest.raises(UsageError, match="belongs to ecosystem 'e'"):
         opened(used, ecosystem="other")
     opened(used).close()
+
+
+def test_the_database_of_another_role_is_refused(tmp_path: Path) -> None:
+    """A witness counts records and folds none: what comes after them has nothing to be folded onto."""
+    opened(tmp_path / "w", witness=True).close()
+    with pytest.raises(UsageError, match="belongs to a witness, and 'n' is a voter now"):
+        opened(tmp_path / "w")
+    opened(tmp_path / "w", witness=True).close()
+    opened(tmp_path / "v").close()
+    with pytest.raises(UsageError, match="belongs to a voter, and 'n' is a witness now"):
+        opened(tmp_path / "v", witness=True)
+
+
+def test_a_database_whose_marker_says_no_role_gets_that_of_its_next_start(used: Path) -> None:
+    marker = json.dumps({"format": FORMAT_VERSION, "ecosystem": "e", "node": "n"}).encode()
+    with lmdb.open(str(used), max_dbs=32) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"\x00environment", marker)
+    opened(used, witness=True).close()
+    with pytest.raises(UsageError, match="belongs to a witness"):
+        opened(used)
 
 
 def test_a_newer_format_is_refused(used: Path) -> None:
