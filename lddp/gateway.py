@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from lddp.consensus.member import RaftMember
+from lddp.consensus.waiters import Waiters
 from lddp.core.codec import decode, encode
 from lddp.core.limits import ENTRY_BYTES_MAX
 from lddp.core.machine import StateMachine, read_gsn
@@ -89,7 +90,7 @@ class Gateway:
         """Outcomes to be told once their fold is durable, and ..."""
         self._early: list[tuple[asyncio.Future[Applied], Applied]] = []
         """... those to be told before."""
-        self._gsn_waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._gsn_waiters = Waiters(WAITING_MAX)
         self._settled = asyncio.Event()
         self._member: RaftMember | None = None
         self._timer: asyncio.Task[None] | None = None
@@ -124,8 +125,8 @@ class Gateway:
                 # Whoever asked may be gone, or have been told by another record of the same batch.
                 waiter.future.exception()
         self._waiters.clear()
-        for _, future in self._gsn_waiters:
-            future.cancel()
+        for waiting in self._gsn_waiters.take_all():
+            waiting.cancel()
 
     @property
     def member(self) -> RaftMember:
@@ -148,7 +149,7 @@ class Gateway:
         machine.flush()
         if records:
             tables.put(Table.ENTRY_GSNS, NUMBER.pack(first), NUMBER.pack(raft_index))
-        return bool(self._done or self._gsn_waiters)
+        return bool(self._done) or self._gsn_waiters.have_reached(machine.gsn)
 
     def _apply_one(self, machine: StateMachine, tables: Tables, data: bytes) -> None:
         try:
@@ -212,14 +213,7 @@ class Gateway:
             offer(items, self.gsn)
         for callback in self.on_applied:
             callback(self.gsn)
-        if self._gsn_waiters:
-            late = []
-            for gsn, waiter in self._gsn_waiters:
-                if gsn > self.gsn:
-                    late.append((gsn, waiter))
-                elif not waiter.done():
-                    waiter.set_result(None)
-            self._gsn_waiters = late
+        self._gsn_waiters.reached(self.gsn)
 
     # -- submitting -------------------------------------------------------------------------------------------------
 
@@ -376,20 +370,18 @@ class Gateway:
             await self._settled.wait()
 
     async def wait(self, gsn: int, timeout_s: float) -> None:
-        """Until this node has folded the log up to `gsn`. UnavailableError after the time."""
+        """Until this node has folded the log up to `gsn`. UnavailableError after the time, and where too many wait."""
         if self.gsn >= gsn:
             return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._gsn_waiters.append((gsn, future))
+        future = self._gsn_waiters.add(gsn)
+        if future is None:
+            raise UnavailableError("too many callers wait for an index: try again later")
         if self.machine.gsn >= gsn:
             self.member.hurry()  # it is folded already: nothing else asks for the transaction
         try:
             await asyncio.wait_for(future, timeout_s)
         except TimeoutError:
             raise UnavailableError(f"this node is at {self.gsn}, not at {gsn}, after {timeout_s:g} s") from None
-        finally:
-            with contextlib.suppress(ValueError):  # it has been reached
-                self._gsn_waiters.remove((gsn, future))
 
     async def barrier(self, timeout_s: float) -> int:
         """A GSN such that this node's state holds everything acknowledged anywhere before the call."""

@@ -490,7 +490,6 @@ async def test_waiting_for_an_index(node: Node) -> None:
     await node.gateway.wait(1, 0.0)
     with pytest.raises(UnavailableError, match="this node is at 1, not at 2"):
         await node.gateway.wait(2, 0.0)
-    assert node.gateway._gsn_waiters == []  # nobody waits for it any more
     early, late = (asyncio.get_running_loop().create_task(node.gateway.wait(gsn, 5.0)) for gsn in (2, 3))
     await settle()
     node.gateway.post([node.directory(b"a")])
@@ -500,3 +499,35 @@ async def test_waiting_for_an_index(node: Node) -> None:
     node.gateway.post([node.directory(b"b")])
     node.order()
     await late
+
+
+async def test_who_waits_for_an_index_far_ahead_makes_no_fold_durable_at_once(node: Node) -> None:
+    """One such waiter would make every fold a transaction."""
+    far = asyncio.get_running_loop().create_task(node.gateway.wait(10**18, 5.0))
+    await settle()
+    assert not node.fold([encode(node.directory(b"a"))])
+    near = asyncio.get_running_loop().create_task(node.gateway.wait(3, 5.0))
+    await settle()
+    assert node.fold([encode(node.directory(b"b"))])
+    node.commit()
+    await near
+    assert not far.done()
+    far.cancel()
+
+
+async def test_so_many_wait_for_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITING_MAX", 2)
+    node = Node()
+    waiting = [asyncio.get_running_loop().create_task(node.gateway.wait(9, 5.0)) for _ in range(2)]
+    await settle()
+    with pytest.raises(UnavailableError, match="too many callers wait"):
+        await node.gateway.wait(9, 5.0)
+    waiting.pop().cancel()
+    await settle()
+    waiting.append(asyncio.get_running_loop().create_task(node.gateway.wait(1, 5.0)))
+    await settle()
+    assert not waiting[1].done(), "there is room again where somebody waits no longer"
+    node.order([encode(create_rule())])
+    await waiting[1]
+    waiting[0].cancel()
+    await node.gateway.stop()

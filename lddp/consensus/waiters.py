@@ -29,6 +29,10 @@ class Waiters:
         heapq.heappush(self._heap, (index, self._number, waiter))
         return waiter
 
+    def have_reached(self, index: int) -> bool:
+        """Whether one of them waits for no more than `index`."""
+        return bool(self._heap) and self._heap[0][0] <= index
+
     def reached(self, index: int) -> None:
         while self._heap and self._heap[0][0] <= index:
             waiter = heapq.heappop(self._heap)[2]
