@@ -9,11 +9,11 @@ from contextlib import AbstractContextManager
 from math import inf
 from typing import Any, TypeVar
 
-from lddp.consensus import notes
 from lddp.consensus.config import RaftConfig
 from lddp.consensus.core import Role
 from lddp.consensus.fold import Change
 from lddp.consensus.incoming import Incoming
+from lddp.consensus.notes import Notes, encode
 from lddp.consensus.replica import Replica
 from lddp.consensus.transport import Links
 from lddp.consensus.waiters import Waiters
@@ -42,7 +42,7 @@ class RaftMember:
       on_folded(first, last)      these entries are folded; they are durable on a majority, the fold is not yet
       on_committed(first, last)   the transaction that folded these entries has committed
       on_leader_change(name)      another member leads, or (None) none that is heard
-      on_message(peer, message)   a dictionary sent by `send`
+      on_message(peer, message)   a dictionary sent by `send`; raises FormatError for one to be dropped (`Notes`)
     """
 
     def __init__(
@@ -76,8 +76,9 @@ class RaftMember:
         self.on_folded: list[Callable[[int, int], None]] = self._replica.on_folded
         self.on_committed: list[Callable[[int, int], None]] = self._replica.on_committed
         self.on_leader_change: list[Callable[[str | None], None]] = self._replica.on_leader_change
-        self.on_message: list[Callable[[str, dict[str, Any]], None]] = []
-        self._replica.on_note.append(self._noted)
+        notes = Notes()
+        self.on_message: list[Callable[[str, dict[str, Any]], None]] = notes.receivers
+        self._replica.on_note.append(notes.receive)
         self.on_committed.append(lambda _first, last: self._waiters.reached(last))
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -188,7 +189,7 @@ class RaftMember:
     def send(self, peer: str, message: dict[str, Any]) -> None:
         """A small message to a peer, lost where there is no link or it is full. Raises LimitError."""
         self._require_running()
-        self._links.send(peer, notes.encode(message))
+        self._links.send(peer, encode(message))
 
     def hand_over(self, peer: str) -> None:
         """As leader: asks `peer` to lead instead. Raises UnavailableError where it cannot; watch `leader`."""
@@ -386,11 +387,3 @@ class RaftMember:
     def _require_running(self) -> None:
         if self._stopped or self._loop is None:
             raise UnavailableError(f"node {self._config.node} is not running; ask another")
-
-    # -- callbacks --------------------------------------------------------------------------------------------------
-
-    def _noted(self, peer: str, body: bytes) -> None:
-        message = notes.decode(peer, body)
-        if message is not None:
-            for received in self.on_message:
-                received(peer, message)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
 
 from lddp.consensus.wire import Note
-from lddp.errors import LimitError
+from lddp.errors import CorruptError, FormatError, LimitError
 
 NOTE_BYTES_MAX = 64 << 10
 
@@ -23,14 +24,32 @@ def encode(message: dict[str, Any]) -> Note:
     return Note(body)
 
 
-def decode(peer: str, body: bytes) -> dict[str, Any] | None:
-    """None, and a line in the log, for what is no such message."""
+class Notes:
+    """Hands the messages of peers to `receivers`, which raise FormatError for one that has not the shape it should
+    have. Such a message is dropped; the first one of each peer leaves a line in the log."""
+
+    def __init__(self) -> None:
+        self.receivers: list[Callable[[str, dict[str, Any]], None]] = []
+        self._refused: set[str] = set()
+
+    def receive(self, peer: str, body: bytes) -> None:
+        try:
+            message = _decode(body)
+            for receive in self.receivers:
+                receive(peer, message)
+        except CorruptError:
+            raise  # what is this node's own
+        except FormatError as error:
+            if peer not in self._refused:
+                self._refused.add(peer)
+                logger.warning("messages of %s are dropped, is it of another version? The first: %s", peer, error)
+
+
+def _decode(body: bytes) -> dict[str, Any]:
     try:
         message = msgpack.unpackb(body)
     except (ValueError, msgpack.UnpackException) as error:
-        logger.warning("a message of %s is not msgpack: %s", peer, error)
-        return None
+        raise FormatError(f"not msgpack ({error})") from error
     if type(message) is not dict:
-        logger.warning("a message of %s is not a dictionary", peer)
-        return None
+        raise FormatError("not a dictionary")
     return message

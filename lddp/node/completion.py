@@ -9,6 +9,7 @@ from typing import Any
 
 from lddp.consensus.member import RaftMember
 from lddp.gateway import Gateway
+from lddp.node.fields import number
 from lddp.node.migration import ENDED, MigrationDriver
 
 ASK_AGAIN_S = 1.0
@@ -51,16 +52,16 @@ class Completion:
                 states = {rule: view.migration(rule) for rule in self._wanted}
             self._wanted = {rule for rule, found in states.items() if found is not None and found.state not in ENDED}
 
-    def _tell(self, number: int) -> None:
+    def _tell(self, wanted: int) -> None:
         with self._gateway.view() as view:
-            rule = next((rule for rule in view.rules() if rule.number == number), None)
-        driver = self._driver(number)
+            rule = next((rule for rule in view.rules() if rule.number == wanted), None)
+        driver = self._driver(wanted)
         if driver is not None:
             driver.complete()
         elif rule is not None and rule.source in self._nodes:
-            self._member.send(self._nodes[rule.source], {"type": "complete", "rule": number})
+            self._member.send(self._nodes[rule.source], {"type": "complete", "rule": wanted})
 
     def _message(self, _peer: str, message: dict[str, Any]) -> None:
-        driver = self._driver(int(message["rule"])) if message.get("type") == "complete" else None
+        driver = self._driver(number(message, "rule")) if message.get("type") == "complete" else None
         if driver is not None:
             driver.complete()

@@ -12,6 +12,7 @@ from lddp.consensus.member import RaftMember
 from lddp.core.namespace import NUMBER
 from lddp.core.tables import Table, Tables
 from lddp.gateway import Gateway
+from lddp.node.fields import number, several
 from lddp.node.neighbours import Neighbours
 from lddp.replay.projector import Projector
 
@@ -69,12 +70,14 @@ class Gossip:
             self._member.send(peer, message)
 
     def hear(self, peer: str, message: dict[str, Any]) -> None:
-        self.projected[peer] = int(message["gsn"])
-        self.durable[peer] = int(message.get("durable", 0))
+        """FormatError, with nothing of it taken, where it is no such message."""
+        projected, durable = number(message, "gsn"), number(message, "durable", 0)
+        applied = number(message, "applied")
+        processes, scratch = several(message, "processes", int), several(message, "scratch", bytes)
+        self.projected[peer], self.durable[peer], self._applied_by[peer] = projected, durable, applied
         if self._projector is not None and self._projector.retained is not None:
             self._projector.retained.release_due()
-        self._applied_by[peer] = int(message["applied"])
-        self.neighbours.hear(peer, message.get("processes", ()), message.get("scratch", ()))
+        self.neighbours.hear(peer, processes, scratch)
 
     def _compact(self) -> None:
         """Drops log entries that every node has folded, but for those kept for history."""

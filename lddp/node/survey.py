@@ -13,10 +13,11 @@ from lddp.consensus.member import RaftMember
 from lddp.core.records import Content
 from lddp.core.rules import Rule
 from lddp.core.view import View
-from lddp.errors import LddpError, UnavailableError
+from lddp.errors import FormatError, LddpError, UnavailableError
 from lddp.gateway import Gateway
 from lddp.migrate.options import Exclusion, MigrationOptions
 from lddp.migrate.verify import Finding, Verifier
+from lddp.node.fields import checked_list, number, text
 from lddp.node.trees import Trees
 from lddp.ports import ContentStore, KeyValue
 from lddp.replay.existing import OnExisting
@@ -84,52 +85,52 @@ class Surveyor:
         node = self._nodes.get(zone)
         if node is None:
             return f"no node owns zone {zone}"
-        number = next(self._numbers)
+        question = next(self._numbers)
         future: asyncio.Future[Finding | str] = asyncio.get_running_loop().create_future()
         clock = self._gateway.clock
-        self._asked[number], self._heard[number] = future, clock.monotonic()
+        self._asked[question], self._heard[question] = future, clock.monotonic()
         try:
-            while clock.monotonic() - self._heard[number] < AWAY_S:
-                self._member.send(node, {"type": "survey", "number": number, "rule": rule.number, "gsn": gsn})
+            while clock.monotonic() - self._heard[question] < AWAY_S:
+                self._member.send(node, {"type": "survey", "number": question, "rule": rule.number, "gsn": gsn})
                 done, _ = await asyncio.wait([future], timeout=ASK_AGAIN_S)
                 if done:
                     return future.result()
             return f"node {node} does not answer"
         finally:
-            del self._asked[number], self._heard[number]
+            del self._asked[question], self._heard[question]
 
     def _message(self, peer: str, message: dict[str, Any]) -> None:
         if message.get("type") == "survey":
             self._asked_by(peer, message)
-        elif message.get("type") == "surveying" and int(message["number"]) in self._heard:
-            self._heard[int(message["number"])] = self._gateway.clock.monotonic()
+        elif message.get("type") == "surveying" and number(message, "number") in self._heard:
+            self._heard[number(message, "number")] = self._gateway.clock.monotonic()
         elif message.get("type") == "finding":
-            future = self._asked.get(int(message["number"]))
+            future, error = self._asked.get(number(message, "number")), text(message, "error")
             if future is not None and not future.done():
-                error = message["error"]
-                future.set_result(error if error else finding_of(message["finding"]))
+                future.set_result(error if error else finding_of(message.get("finding")))
 
     def _asked_by(self, peer: str, message: dict[str, Any]) -> None:
-        number, key = int(message["number"]), (peer, int(message["rule"]))
-        if (peer, number) in self._answers:
-            self._member.send(peer, self._answers[peer, number])
+        question, rule, gsn = number(message, "number"), number(message, "rule"), number(message, "gsn")
+        key = (peer, rule)
+        if (peer, question) in self._answers:
+            self._member.send(peer, self._answers[peer, question])
             return
         if key not in self._working:
-            task = asyncio.get_running_loop().create_task(self._answer(peer, message))
+            task = asyncio.get_running_loop().create_task(self._answer(peer, question, rule, gsn))
             self._working[key] = task
             task.add_done_callback(lambda _: self._working.pop(key, None))
-        self._member.send(peer, {"type": "surveying", "number": number})
+        self._member.send(peer, {"type": "surveying", "number": question})
 
-    async def _answer(self, peer: str, message: dict[str, Any]) -> None:
-        found = await self._look(int(message["rule"]), int(message["gsn"]))
-        answer: dict[str, Any] = {"type": "finding", "number": message["number"], "error": "", "finding": None}
+    async def _answer(self, peer: str, question: int, rule: int, gsn: int) -> None:
+        found = await self._look(rule, gsn)
+        answer: dict[str, Any] = {"type": "finding", "number": question, "error": "", "finding": None}
         if isinstance(found, str):
             answer["error"] = found
         else:
             answer["finding"] = list_of(found)
         while len(self._answers) >= ANSWERS_KEPT:
             del self._answers[next(iter(self._answers))]
-        self._answers[peer, int(message["number"])] = answer
+        self._answers[peer, question] = answer
         self._member.send(peer, answer)
 
     async def _look(self, rule_number: int, gsn: int) -> Finding | str:
@@ -227,6 +228,10 @@ class Surveyor:
         return finding
 
 
+_FINDING = (int, bytes, bytes, int, int, int, int, list, int, list, int)
+"""Types of the fields of a finding in a message."""
+
+
 def list_of(finding: Finding) -> list[Any]:
     """A finding as a message can carry it."""
     return [
@@ -244,9 +249,19 @@ def list_of(finding: Finding) -> list[Any]:
     ]
 
 
-def finding_of(fields: list[Any]) -> Finding:
-    gsn, digest, total, *rest = fields
-    directories, files, file_bytes, count, differences, extraneous_count, extraneous, repaired = rest
+def finding_of(fields: object) -> Finding:
+    """FormatError."""
+    if type(fields) is not list or len(fields) != len(_FINDING):
+        raise FormatError("a finding has not the fields that it should have")
+    for value, kind in zip(fields, _FINDING, strict=True):
+        if type(value) is not kind:
+            raise FormatError(f"a field of a finding is not {kind.__name__}")
+    gsn, digest, total, directories, files, file_bytes, count, differences, extraneous_count, extraneous, repaired = (
+        fields
+    )
+    for difference in checked_list(differences, "differences", list):
+        if [type(part) for part in difference] != [bytes, str]:
+            raise FormatError("a difference is not a path and what it is")
     return Finding(
         gsn,
         digest,
@@ -257,6 +272,6 @@ def finding_of(fields: list[Any]) -> Finding:
         count,
         [(path, what) for path, what in differences],
         extraneous_count,
-        extraneous,
+        checked_list(extraneous, "extraneous", bytes),
         repaired,
     )
