@@ -19,7 +19,9 @@ from lddp.replay.projector import Projector
 EVERY_S = 1.0
 WITHOUT_LEADER_S = 0.05
 COMPACT_ENTRIES_MIN = 10_000
-COMPACT_ENTRIES_MAX = 100_000
+COMPACT_ENTRIES_MAX = 20_000
+"""Entries that are dropped at once: more come to be dropped when a node that was away for long is back, and dropping
+them takes the loop's time, and a transaction for each thousand."""
 
 
 class Gossip:
@@ -87,6 +89,7 @@ class Gossip:
         through = common - self._config.limits.log_entries_kept
         if through < self._member.first_index + COMPACT_ENTRIES_MIN:
             return
+        through = min(through, self._member.first_index + COMPACT_ENTRIES_MAX - 1)
         self._member.compact(through)
 
         def forget(tables: Tables) -> None:

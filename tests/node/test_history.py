@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
 
+from lddp.config import LimitsConfig
 from lddp.consensus.config import RaftConfig
 from lddp.consensus.member import RaftMember
+from lddp.core.namespace import NUMBER
 from lddp.core.records import MakeDirectory
 from lddp.core.tables import Table, Tables
 from lddp.errors import OperationError
 from lddp.gateway import Gateway
-from lddp.node import history
+from lddp.node import gossip, history
 from lddp.node.history import History
 from lddp.node.system import SystemClock, SystemRandom
 from tests.core.support import TARGET, create_rule
@@ -44,7 +47,7 @@ class Log(NamedTuple):
 
         def forget(tables: Tables) -> None:
             for key, value in list(tables.scan(Table.ENTRY_GSNS)):
-                if int.from_bytes(value, "big") <= through:
+                if NUMBER.unpack(value)[0] <= through:
                     tables.delete(Table.ENTRY_GSNS, key)
 
         self.member.compact(through)
@@ -153,3 +156,20 @@ async def test_a_reader_of_events_that_comes_along_has_all(log: Log, monkeypatch
     await log.make(b"new")
     assert [event.gsn for event in await upcoming] == [RECORDS + 2]
     await events.aclose()
+
+
+async def test_no_more_than_so_much_is_dropped_at_once(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much a node that was away has kept the others from dropping; and what says where records are goes with
+    the entries."""
+    monkeypatch.setattr(gossip, "COMPACT_ENTRIES_MIN", 1)
+    monkeypatch.setattr(gossip, "COMPACT_ENTRIES_MAX", 15)
+    config: Any = SimpleNamespace(peers={}, limits=LimitsConfig(log_entries_kept=5))
+    gossiping = gossip.Gossip(log.gateway, log.member, None, config, dict)
+    end, steps = log.member.applied_index - 5, 0
+    while (first := log.member.first_index) <= end - 1:
+        gossiping._compact()
+        places = await log.member.transact(lambda tables: [value for _, value in tables.scan(Table.ENTRY_GSNS)])
+        assert 0 < log.member.first_index - first <= 15
+        assert NUMBER.unpack(places[0])[0] >= log.member.first_index
+        steps += 1
+    assert steps > 1
