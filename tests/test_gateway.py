@@ -13,14 +13,14 @@ from typing import Any, cast
 import msgpack
 import pytest
 
-from lddp import gateway as module
 from lddp.core.codec import encode
 from lddp.core.namespace import NUMBER
 from lddp.core.records import Barrier, MakeDirectory, OperationId, Record
 from lddp.core.tables import Table, Tables
 from lddp.errors import OutcomeUnknownError, StorageError, UnavailableError
-from lddp.gateway import NO_ZONE, Applied, Gateway
+from lddp.gateway import NO_ZONE, Gateway
 from lddp.replay.outbox import Item
+from lddp.submissions import Applied
 from tests.core.support import TARGET, create_rule
 from tests.fakes.memory import MemoryKeyValue
 
@@ -423,7 +423,7 @@ async def test_a_stop_leaves_no_outcome_that_nobody_has_looked_at(node: Node) ->
 
 
 async def test_too_much_waits_already(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WAITING_MAX", 2)
+    monkeypatch.setattr("lddp.submissions.WAITING_MAX", 2)
     futures = node.gateway.post([node.directory(b"a"), node.directory(b"b")])
     with pytest.raises(UnavailableError, match="waiting to be ordered"):
         node.gateway.post([node.directory(b"c")])

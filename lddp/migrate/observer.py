@@ -24,7 +24,7 @@ from lddp.core.namespace import Inode
 from lddp.core.records import Content, InodeReport, Kind, Observation
 from lddp.core.rules import Rule
 from lddp.errors import UnavailableError
-from lddp.gateway import Applied, Gateway
+from lddp.gateway import Gateway
 from lddp.migrate.backlog import DIRECTORIES, Backlog, numbers_of
 from lddp.migrate.look import Looker, Moved, Pack, SourceZone, is_same, report_of
 from lddp.migrate.options import Exclusion
@@ -34,6 +34,7 @@ from lddp.migrate.strays import directories_in, taken_for_others
 from lddp.ports import KeyValue
 from lddp.replay.existing import digest_of
 from lddp.replay.unwatched import Source, Unwatched
+from lddp.submissions import Applied
 from lddp.zones.attributes import read_xattrs
 
 _log = logging.getLogger(__name__)

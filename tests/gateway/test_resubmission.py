@@ -11,7 +11,8 @@ import pytest
 from lddp.core.codec import encode
 from lddp.core.records import Barrier, Record
 from lddp.errors import LddpError, LimitError, OutcomeUnknownError, UnavailableError
-from lddp.gateway import RESUBMIT_AFTER_S, Gateway
+from lddp.gateway import Gateway
+from lddp.submissions import RESUBMIT_AFTER_S
 from tests.fakes.memory import MemoryKeyValue
 
 
@@ -150,7 +151,7 @@ async def test_a_new_leader_is_given_the_rest_as_it_brings_back_the_first(
 ) -> None:
     records = [bench.post() for _ in range(6)]
     size = len(encode(records[0]))
-    monkeypatch.setattr("lddp.gateway.RESENT_BYTES_MAX", 2 * size - 1)
+    monkeypatch.setattr("lddp.submissions.RESENT_BYTES_MAX", 2 * size - 1)
     bench.member.taken.clear()
     bench.gateway._leader_changed("b")
     assert bench.member.taken == [encode(record) for record in records[:2]]

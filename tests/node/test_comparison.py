@@ -20,13 +20,13 @@ from lddp.core.records import (
 )
 from lddp.core.rules import Rule
 from lddp.core.values import Attributes, Kind
-from lddp.gateway import Applied
 from lddp.migrate.look import Failure
 from lddp.migrate.observer import Counters
 from lddp.migrate.verify import Finding
 from lddp.node import migration
 from lddp.node.migration import SOURCE_IS_BUSY, MigrationDriver
 from lddp.node.neighbours import Neighbours
+from lddp.submissions import Applied
 from tests.core.support import SOURCE, TARGET, Ledger, content, create_rule, operation_id
 from tests.node.test_driver import FakeEnvironment, FakeGateway, FakeObserver
 

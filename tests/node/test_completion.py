@@ -14,11 +14,11 @@ import pytest
 from lddp.core.records import ChangeMigration, MigrationAction, Record
 from lddp.core.rules import Rule
 from lddp.doors.watch import Watcher
-from lddp.gateway import Applied
 from lddp.migrate.verify import Finding
 from lddp.node import completion, migration, survey
 from lddp.node.survey import Surveyor
 from lddp.node.system import SystemClock
+from lddp.submissions import Applied
 from tests.node.trees import fill
 from tests.node.trio import PATIENCE_S, RULE, SOURCE, TARGET, Trio
 

@@ -29,7 +29,7 @@ from lddp.core.records import (
 )
 from lddp.core.tables import Table, Tables
 from lddp.core.view import View
-from lddp.gateway import Applied
+from lddp.submissions import Applied
 from tests.core.support import tree
 from tests.fakes.tables import DictTables
 from tests.fakes.zone import FakeZone, Inode

@@ -9,7 +9,8 @@ from random import Random
 
 from lddp.core.records import OperationId, Record
 from lddp.errors import LddpError, OutcomeUnknownError, UnavailableError
-from lddp.gateway import NO_ZONE, Applied
+from lddp.gateway import NO_ZONE
+from lddp.submissions import Applied
 from tests.sim.checks import Call
 from tests.sim.loop import Process
 from tests.sim.node import Machine, Node

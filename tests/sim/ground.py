@@ -15,9 +15,9 @@ from lddp.core.records import Content, OperationId, Outcome, Record
 from lddp.core.rules import Rule
 from lddp.doors.fuse import copying
 from lddp.errors import ElsewhereError
-from lddp.gateway import Applied
 from lddp.node.mounts import NodeGround
 from lddp.node.reading import Reader, Seen
+from lddp.submissions import Applied
 from tests.sim.checks import Call
 from tests.sim.uploads import Upload
 

@@ -22,7 +22,7 @@ from lddp.core.rules import Rule
 from lddp.core.tables import Tables
 from lddp.core.view import View
 from lddp.errors import OutcomeUnknownError, StorageError, UnavailableError
-from lddp.gateway import NO_ZONE, Applied, Gateway
+from lddp.gateway import NO_ZONE, Gateway
 from lddp.migrate.observer import Observer
 from lddp.migrate.options import Exclusion, MigrationOptions
 from lddp.node.completion import Completion
@@ -35,6 +35,7 @@ from lddp.replay.awaited import name_of_changed
 from lddp.replay.progress import Progress
 from lddp.replay.projector import Projector
 from lddp.replay.retained import Retained
+from lddp.submissions import Applied
 from tests.fakes.memory import MemoryKeyValue
 from tests.fakes.power import PowerZone
 from tests.fakes.zone import FakeZone

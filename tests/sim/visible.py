@@ -8,7 +8,7 @@ from lddp.core.namespace import Inode as Known
 from lddp.core.records import Attributes, Guarded, Kind, Link, Operation, Record, Rename
 from lddp.core.rules import Rule
 from lddp.core.view import View
-from lddp.gateway import Applied
+from lddp.submissions import Applied
 from tests.fakes.zone import FakeZone, Inode
 from tests.sim.checks import Row, content_of, difference, identity_of, namespace_rows, zone_rows
 from tests.sim.node import Node
