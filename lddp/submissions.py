@@ -17,7 +17,7 @@ from lddp.consensus.member import RaftMember
 from lddp.core.codec import encode
 from lddp.core.limits import ENTRY_BYTES_MAX
 from lddp.core.records import OperationId, Outcome, Record
-from lddp.errors import LddpError, OutcomeUnknownError, UnavailableError
+from lddp.errors import OutcomeUnknownError, UnavailableError
 from lddp.ports import Clock, Random
 
 _log = logging.getLogger(__name__)
@@ -99,36 +99,29 @@ class Submissions:
 
     def post(self, records: Sequence[Record], *, early: bool = False) -> list[asyncio.Future[Applied]]:
         """Submits records in this order and returns at once; each future resolves when this node has folded its
-        record, durably unless asked for `early`. UnavailableError where too much is waiting already."""
+        record, durably unless asked for `early`. UnavailableError where too much is waiting already, FormatError and
+        LimitError for what cannot be written; then nothing of it is taken."""
         if len(self._waiters) + len(records) > WAITING_MAX:
             raise UnavailableError(f"{len(self._waiters)} records are waiting to be ordered: try again later")
+        encoded = [b"" if record.id in self._waiters else encode(record) for record in records]
+        data = [one for one in encoded if one]
+        if data:
+            # First: where something cannot be written or is refused, nothing of it waits to be submitted again.
+            self.member.submit(data)
         loop, now = asyncio.get_running_loop(), self.clock.monotonic()
         futures: list[asyncio.Future[Applied]] = []
-        data: list[bytes] = []
-        fresh: list[OperationId] = []
-        for record in records:
+        for record, one in zip(records, encoded, strict=True):
             earlier = self._waiters.get(record.id)
             if earlier is not None:
                 self._waiters[record.id] = earlier._replace(early=earlier.early and early)
                 self._sharing[record.id] = self._sharing.get(record.id, 1) + 1
                 futures.append(earlier.future)
                 continue
-            encoded = encode(record)
             future: asyncio.Future[Applied] = loop.create_future()
-            self._waiters[record.id] = _Waiter(future, encoded, now, early)
+            self._waiters[record.id] = _Waiter(future, one, now, early)
             if len(self._own) < OWN_RECORDS_MAX:
-                self._own[encoded] = record
+                self._own[one] = record
             futures.append(future)
-            fresh.append(record.id)
-            data.append(encoded)
-        if data:
-            try:
-                self.member.submit(data)
-            except LddpError:
-                # Nothing of it was taken, the caller hears so: it must not be submitted again later.
-                for operation in fresh:
-                    self._forget(operation)
-                raise
         return futures
 
     def _forget(self, operation: OperationId) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from lddp.core.codec import encode
 from lddp.core.records import Barrier, Record
-from lddp.errors import LddpError, LimitError, OutcomeUnknownError, UnavailableError
+from lddp.errors import FormatError, LddpError, LimitError, OutcomeUnknownError, UnavailableError
 from lddp.gateway import Gateway
 from lddp.submissions import RESUBMIT_AFTER_S
 from tests.fakes.memory import MemoryKeyValue
@@ -126,6 +126,34 @@ async def test_what_was_refused_is_not_submitted_later(bench: Bench) -> None:
     bench.member.failure = None
     bench.time.now += 60.0
     assert bench.late() == [earlier.id.sequence]
+
+
+async def test_a_record_that_cannot_be_written_leaves_nothing_of_its_batch(bench: Bench) -> None:
+    earlier = bench.post()
+    bench.member.taken.clear()
+    for bad in (
+        Barrier(bench.gateway.next_id(), 1 << 70, "rule"),
+        Barrier(bench.gateway.next_id(), 1, "r" * (5 << 20)),
+    ):
+        with pytest.raises((FormatError, LimitError)):
+            bench.gateway.post([earlier, bench.record(), bad])
+    assert bench.member.taken == []
+    bench.time.now += 60.0
+    assert bench.late() == [earlier.id.sequence]
+
+
+async def test_a_post_that_was_refused_does_not_count_as_one_that_waits(bench: Bench) -> None:
+    record = bench.record()
+    waiting = asyncio.create_task(bench.gateway.submit(record, 0.0))
+    await asyncio.sleep(0)
+    bench.member.failure = UnavailableError("full")
+    with pytest.raises(UnavailableError):
+        bench.gateway.post([record, bench.record()])
+    bench.member.failure = None
+    with pytest.raises(OutcomeUnknownError):
+        await waiting
+    bench.time.now += 60.0
+    assert bench.late() == [], "the only one that waited has gone"
 
 
 async def test_a_change_of_leader_brings_all_of_it_at_once(bench: Bench) -> None:
