@@ -40,6 +40,8 @@ class _Waiter(NamedTuple):
     data: bytes
     since: float
     early: bool
+    batch: int
+    """The number of the post: what was posted together is submitted again together."""
 
 
 class Submissions:
@@ -49,7 +51,9 @@ class Submissions:
         self.clock = clock
         self._session = random.token(12)
         self._sequence = 0
+        self._batch = 0
         self._waiters: dict[OperationId, _Waiter] = {}
+        """In the order in which they are submitted again."""
         self._sharing: dict[OperationId, int] = {}
         """How many callers wait for an operation, where it is more than one."""
         self._again: deque[OperationId] = deque()
@@ -101,67 +105,70 @@ class Submissions:
         """Submits records in this order and returns at once; each future resolves when this node has folded its
         record, durably unless asked for `early`. UnavailableError where too much is waiting already, FormatError and
         LimitError for what cannot be written; then nothing of it is taken."""
-        if len(self._waiters) + len(records) > WAITING_MAX:
-            raise UnavailableError(f"{len(self._waiters)} records are waiting to be ordered: try again later")
-        encoded = [b"" if record.id in self._waiters else encode(record) for record in records]
-        data = [one for one in encoded if one]
+        waiters = self._waiters
+        if len(waiters) + len(records) > WAITING_MAX:
+            raise UnavailableError(f"{len(waiters)} records are waiting to be ordered: try again later")
+        data: list[bytes] = []
+        for record in records:
+            earlier = waiters.get(record.id)
+            if earlier is None:
+                data.append(encode(record))
+            elif data:
+                data.append(earlier.data)  # must not come before what it stands behind here
         if data:
             # First: where something cannot be written or is refused, nothing of it waits to be submitted again.
             self.member.submit(data)
+        self._batch += 1
         loop, now = asyncio.get_running_loop(), self.clock.monotonic()
         futures: list[asyncio.Future[Applied]] = []
-        for record, one in zip(records, encoded, strict=True):
-            earlier = self._waiters.get(record.id)
+        for at, record in enumerate(records, len(data) - len(records)):  # at: in `data`; what comes before is shared
+            earlier = waiters.get(record.id)
             if earlier is not None:
-                self._waiters[record.id] = earlier._replace(early=earlier.early and early)
-                self._sharing[record.id] = self._sharing.get(record.id, 1) + 1
                 futures.append(earlier.future)
+                self._sharing[record.id] = self._sharing.get(record.id, 1) + 1
+                if at >= 0:
+                    del waiters[record.id]
+                    earlier = earlier._replace(since=now, batch=self._batch)
+                waiters[record.id] = earlier._replace(early=earlier.early and early)
                 continue
             future: asyncio.Future[Applied] = loop.create_future()
-            self._waiters[record.id] = _Waiter(future, one, now, early)
+            waiters[record.id] = _Waiter(future, data[at], now, early, self._batch)
             if len(self._own) < OWN_RECORDS_MAX:
-                self._own[one] = record
+                self._own[data[at]] = record
             futures.append(future)
         return futures
-
-    def _forget(self, operation: OperationId) -> None:
-        waiter = self._waiters.pop(operation, None)
-        if waiter is not None:
-            self._own.pop(waiter.data, None)
 
     async def submit(self, record: Record, timeout_s: float = 30.0) -> Applied:
         """One record's outcome. OutcomeUnknownError where it is not known in time: it may take effect later; a retry
         with the same id is safe."""
-        (future,) = self.post([record])
-        return await self._await(record.id, future, timeout_s)
+        (applied,) = await self.submit_many([record], timeout_s)
+        return applied
 
     async def submit_many(
         self, records: Sequence[Record], timeout_s: float = 30.0, *, early: bool = False
     ) -> list[Applied]:
         """The outcomes of several records, ordered as given; `early`: see `post`."""
-        deadline = self.clock.monotonic() + timeout_s
         futures = self.post(records, early=early)
-        return [
-            await self._await(record.id, future, max(0.0, deadline - self.clock.monotonic()))
-            for record, future in zip(records, futures, strict=True)
-        ]
-
-    async def _await(self, operation: OperationId, future: asyncio.Future[Applied], timeout_s: float) -> Applied:
-        if future.done():
-            return future.result()
         try:
-            return await asyncio.wait_for(asyncio.shield(future), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return [future.result() if future.done() else await asyncio.shield(future) for future in futures]
         except TimeoutError:
-            self._give_up(operation)
+            # All of them: a retry would stand behind those that stay.
+            for record, future in zip(records, futures, strict=True):
+                self._give_up(record.id, future)
             raise OutcomeUnknownError(
                 f"no outcome within {timeout_s:g} s (is a majority of the nodes up?): ask again with the same id"
             ) from None
 
-    def _give_up(self, operation: OperationId) -> None:
+    def _give_up(self, operation: OperationId, future: asyncio.Future[Applied]) -> None:
         """One caller waits no longer; others may."""
+        waiter = self._waiters.get(operation)
+        if waiter is None or waiter.future is not future:
+            return  # it has come back, and whoever waits now has asked anew
         others = self._sharing.pop(operation, 1) - 1
         if others == 0:
-            self._forget(operation)
+            del self._waiters[operation]
+            self._own.pop(waiter.data, None)
         elif others > 1:
             self._sharing[operation] = others
 
@@ -180,7 +187,7 @@ class Submissions:
             self._folded_at = self.clock.monotonic()
             self._patience_s = RESUBMIT_AFTER_S
             if self._again:
-                self._send_again()
+                self._resubmit(self._again)
         for future, applied in done:
             if not future.done():
                 future.set_result(applied)
@@ -190,27 +197,14 @@ class Submissions:
     def _leader_changed(self, leader: str | None) -> None:
         if leader is not None:
             self._again = deque(self._waiters)
-            self._send_again()
-
-    def _send_again(self) -> None:
-        """The next part of what a new leader is to be given; another one follows when something has come back."""
-        part: list[OperationId] = []
-        size = 0
-        while self._again and size <= RESENT_BYTES_MAX:
-            operation = self._again.popleft()
-            waiter = self._waiters.get(operation)
-            if waiter is not None:
-                part.append(operation)
-                size += len(waiter.data)
-        if part:
-            self._resubmit(part)
+            self._resubmit(self._again)
 
     async def _resubmit_late(self) -> None:
         while True:
             await asyncio.sleep(RESUBMIT_AFTER_S)
             late = self._late()
             if late and self.member.leader is not None:
-                self._resubmit(late)
+                self._resubmit(deque(late))
 
     def _late(self) -> list[OperationId]:
         """Records that were probably lost: a later one has come back before them, or none comes back any more. A leader
@@ -225,17 +219,29 @@ class Submissions:
             before = min(limit, self._folded_since)
         return [operation for operation, waiter in self._waiters.items() if waiter.since < before]
 
-    def _resubmit(self, operations: list[OperationId]) -> None:
-        batch: list[bytes] = []
-        size, now = 0, self.clock.monotonic()
-        for operation in operations:
-            waiter = self._waiters[operation]
-            self._waiters[operation] = waiter._replace(since=now)
-            batch.append(waiter.data)
-            size += len(waiter.data)
-            if size > RESENT_BYTES_MAX:
-                break
+    def _resubmit(self, operations: deque[OperationId]) -> None:
+        """Submits the first of these, whole batches, and takes them out; where they are refused they stay the first."""
+        part: list[OperationId] = []
+        data: list[bytes] = []
+        size = batch = 0
+        while operations:
+            waiter = self._waiters.get(operations[0])
+            if waiter is not None:
+                if size > RESENT_BYTES_MAX and waiter.batch != batch:
+                    break
+                part.append(operations[0])
+                data.append(waiter.data)
+                size += len(waiter.data)
+                batch = waiter.batch
+            operations.popleft()
+        if not part:
+            return
         try:
-            self.member.submit(batch)
+            self.member.submit(data)
         except UnavailableError as error:
-            _log.info("resubmitting %d records waits: %s", len(batch), error)
+            _log.info("resubmitting %d records waits: %s", len(part), error)
+            operations.extendleft(reversed(part))
+            return
+        now = self.clock.monotonic()
+        for operation in part:
+            self._waiters[operation] = self._waiters[operation]._replace(since=now)

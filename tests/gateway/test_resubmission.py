@@ -3,83 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, cast
+from collections import deque
 
 import pytest
 
 from lddp.core.codec import encode
-from lddp.core.records import Barrier, Record
-from lddp.errors import FormatError, LddpError, LimitError, OutcomeUnknownError, UnavailableError
-from lddp.gateway import Gateway
+from lddp.core.records import Barrier
+from lddp.errors import FormatError, LimitError, OutcomeUnknownError, UnavailableError
 from lddp.submissions import RESUBMIT_AFTER_S
-from tests.fakes.memory import MemoryKeyValue
 
-
-class Time:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def time_ns(self) -> int:
-        return int(self.now * 1e9)
-
-
-class Numbers:
-    def uniform(self, low: float, high: float) -> float:
-        return low
-
-    def token(self, size: int) -> bytes:
-        return b"t" * size
-
-
-class Member:
-    """Takes records and orders nothing by itself."""
-
-    def __init__(self) -> None:
-        self.leader: str | None = "a"
-        self.taken: list[bytes] = []
-        self.failure: LddpError | None = None
-        self.on_leader_change: list[Any] = []
-
-    def submit(self, records: Sequence[bytes]) -> None:
-        if self.failure is not None:
-            raise self.failure
-        self.taken += records
-
-
-class Bench:
-    def __init__(self) -> None:
-        self.time = Time()
-        self.member = Member()
-        self.environment = MemoryKeyValue()
-        self.gateway = Gateway(self.environment, 0, self.time, Numbers())
-        self.gateway._member = cast(Any, self.member)
-        self.index = 0
-
-    def record(self) -> Record:
-        return Barrier(self.gateway.next_id(), 1, "rule")
-
-    def post(self) -> Record:
-        record = self.record()
-        self.gateway.post([record])
-        return record
-
-    def fold(self, record: Record) -> None:
-        self.index += 1
-        with self.environment.write() as tables:
-            self.gateway.apply(tables, self.index, [encode(record)])
-        self.gateway.committed(self.index, self.index)
-
-    def late(self) -> list[int]:
-        return [operation.sequence for operation in self.gateway._late()]
-
-
-@pytest.fixture
-async def bench() -> Bench:
-    return Bench()
+from .bench import Bench
 
 
 async def test_work_is_not_given_twice_to_a_leader_that_is_only_busy(bench: Bench) -> None:
@@ -111,7 +44,7 @@ async def test_everything_is_late_when_nothing_comes_back_but_less_and_less_ofte
         late = bench.gateway._late()
         if late:
             submitted.append(tick)
-            bench.gateway._resubmit(late)
+            bench.gateway._resubmit(deque(late))
     assert submitted[0] <= 1
     assert 3 <= len(submitted) <= 8
     assert bench.member.taken == [encode(record)] * (1 + len(submitted))
