@@ -103,8 +103,9 @@ class Submissions:
 
     def post(self, records: Sequence[Record], *, early: bool = False) -> list[asyncio.Future[Applied]]:
         """Submits records in this order and returns at once; each future resolves when this node has folded its
-        record, durably unless asked for `early`. UnavailableError where too much is waiting already, FormatError and
-        LimitError for what cannot be written; then nothing of it is taken."""
+        record, durably unless asked for `early`. They are submitted again until then, or until `outcomes` gives them
+        up. UnavailableError where too much is waiting already, FormatError and LimitError for what cannot be written;
+        then nothing of it is taken."""
         waiters = self._waiters
         if len(waiters) + len(records) > WAITING_MAX:
             raise UnavailableError(f"{len(waiters)} records are waiting to be ordered: try again later")
@@ -148,14 +149,22 @@ class Submissions:
         self, records: Sequence[Record], timeout_s: float = 30.0, *, early: bool = False
     ) -> list[Applied]:
         """The outcomes of several records, ordered as given; `early`: see `post`."""
-        futures = self.post(records, early=early)
+        return await self.outcomes(records, self.post(records, early=early), timeout_s)
+
+    async def outcomes(
+        self, records: Sequence[Record], futures: Sequence[asyncio.Future[Applied]], timeout_s: float
+    ) -> list[Applied]:
+        """What becomes of records that were posted, with the futures of that. OutcomeUnknownError as from `submit`. Who
+        does not wait to the end, or is cancelled, lets all of them be: they are not submitted again."""
         try:
             async with asyncio.timeout(timeout_s):
                 return [future.result() if future.done() else await asyncio.shield(future) for future in futures]
-        except TimeoutError:
+        except (TimeoutError, asyncio.CancelledError) as error:
             # All of them: a retry would stand behind those that stay.
             for record, future in zip(records, futures, strict=True):
                 self._give_up(record.id, future)
+            if isinstance(error, asyncio.CancelledError):
+                raise
             raise OutcomeUnknownError(
                 f"no outcome within {timeout_s:g} s (is a majority of the nodes up?): ask again with the same id"
             ) from None
@@ -176,6 +185,7 @@ class Submissions:
 
     def _came_back(self, operation: OperationId, waiter: _Waiter, applied: Applied) -> None:
         """Its record was folded; it is not among those that wait any more."""
+        self._own.pop(waiter.data, None)  # still there where the same id came back with other bytes
         if self._sharing:
             self._sharing.pop(operation, None)
         self._folded_since = max(self._folded_since, waiter.since)

@@ -265,7 +265,8 @@ class Observer:
                 known = directories_in(view, self.rule, record)
             (future,) = self._gateway.post([record])
             posted.set_result(None)
-            self._look_again(record, await asyncio.wait_for(future, SUBMIT_TIMEOUT_S))
+            (applied,) = await self._gateway.outcomes([record], [future], SUBMIT_TIMEOUT_S)
+            self._look_again(record, applied)
             with self._gateway.view() as view:
                 self.dirty.compare |= taken_for_others(view, self.rule, known)
         finally:
@@ -383,8 +384,7 @@ class Observer:
 
     async def _report_file(self, as_of: int, report: InodeReport) -> None:
         record = Observation(self._gateway.next_id(), self._gateway.zone, as_of, self.rule.number, (), (report,))
-        (future,) = self._gateway.post([record])
-        applied = await asyncio.wait_for(future, SUBMIT_TIMEOUT_S)
+        applied = await self._gateway.submit(record, SUBMIT_TIMEOUT_S)
         self.counters.observations += 1
         if applied.outcome.void:
             self.counters.voids += 1

@@ -135,3 +135,54 @@ async def test_one_caller_that_gives_up_leaves_the_others_waiting(bench: Bench) 
     with pytest.raises(OutcomeUnknownError):
         await bench.gateway.submit(bench.record(), 0.0)
     assert bench.gateway._waiters == {}, "the last one takes it along"
+
+
+async def test_who_is_cancelled_waits_no_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that have left fill nothing, and their operations take no effect when a majority is back."""
+    monkeypatch.setattr("lddp.submissions.WAITING_MAX", 3)
+    for _ in range(3):
+        records = [bench.record() for _ in range(3)]
+        asking = asyncio.create_task(bench.gateway.submit_many(records, 60.0))
+        await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    bench.time.now += 60.0
+    assert bench.late() == []
+    assert not bench.gateway._own
+
+
+async def test_who_is_cancelled_in_the_middle_of_a_batch_leaves_nothing_of_it(bench: Bench) -> None:
+    records = [bench.record() for _ in range(3)]
+    asking = asyncio.create_task(bench.gateway.submit_many(records, 60.0))
+    await asyncio.sleep(0)
+    bench.fold(records[0])
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    bench.time.now += 60.0
+    assert bench.late() == []
+
+
+async def test_one_caller_that_is_cancelled_leaves_the_others_waiting(bench: Bench) -> None:
+    records = [bench.record() for _ in range(2)]
+    leaving, staying = (asyncio.create_task(bench.gateway.submit_many(records, 60.0)) for _ in range(2))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    bench.time.now += 60.0
+    assert bench.late() == [record.id.sequence for record in records]
+    for record in records:
+        bench.fold(record)
+    assert [one.gsn for one in await staying] == [1, 2]
+
+
+async def test_what_comes_back_with_other_bytes_leaves_none_of_its_own(bench: Bench) -> None:
+    """A client asked two nodes for the same operation, and the other one's time is in the log."""
+    record = bench.record()
+    (future,) = bench.gateway.post([record])
+    bench.fold(Barrier(record.id, 2, "rule"))
+    assert future.result().gsn == 1
+    assert not bench.gateway._own
