@@ -13,6 +13,8 @@ class Inbox:
         self._records: deque[bytes] = deque()
         self._records_max = records_max
         self._bytes_max = bytes_max
+        self._dropped: set[str] = set()
+        """Peers whose last records did not fit."""
         self.bytes = 0
 
     def __len__(self) -> int:
@@ -26,6 +28,16 @@ class Inbox:
         self._records.extend(records)
         self.bytes += size
         return True
+
+    def put_forwarded(self, peer: str, records: Sequence[bytes], *, follows: bool) -> bool:
+        """As `put`, for what a peer has sent. What follows on something that did not fit is not taken either: a batch
+        would be ordered with its end before its beginning, which the peer sends again later."""
+        taken = not (follows and peer in self._dropped) and self.put(records)
+        if taken:
+            self._dropped.discard(peer)
+        else:
+            self._dropped.add(peer)
+        return taken
 
     def take(self, *, records_max: int, bytes_max: int) -> list[bytes]:
         """The oldest records, as many as fit; at least one if there is one."""

@@ -270,9 +270,11 @@ class Replica:
         leader, config = self.leader, self._config
         if leader is None or self.core.is_leader or leader not in self.core.linked:
             return
+        follows = False
         while len(self.inbox):
             records = self.inbox.take(records_max=config.entry_records_max, bytes_max=config.entry_bytes_max)
-            self._send_now(leader, Forward(tuple(records)))
+            self._send_now(leader, Forward(tuple(records), follows))
+            follows = True
 
     def _send_now(self, peer: str, message: Message) -> None:
         self._sent_early = True
@@ -368,11 +370,9 @@ class Replica:
     def _(self, message: Forward, peer: str) -> None:
         fitting = [record for record in message.records if len(record) <= self._config.entry_bytes_max]
         self._workload.came(peer, len(fitting))
-        if self.inbox.put(fitting):
-            self._forwarded = self._forwarded or bool(fitting)
-        else:
-            fitting.clear()
-        self.forwards_dropped += len(message.records) - len(fitting)
+        taken = self.inbox.put_forwarded(peer, fitting, follows=message.follows)
+        self._forwarded = self._forwarded or (taken and bool(fitting))
+        self.forwards_dropped += len(message.records) - (len(fitting) if taken else 0)
 
     @_receive.register
     def _(self, message: ReadAsk, peer: str) -> None:

@@ -87,9 +87,11 @@ class Sidelined(NamedTuple):
 
 
 class Forward(NamedTuple):
-    """Records that wait for ordering, from a follower to its leader."""
+    """Records that wait for ordering, from a follower to its leader. `follows`: they left together with those of the
+    Forward before it, and must not be ordered without them."""
 
     records: tuple[bytes, ...]
+    follows: bool
 
 
 class ReadAsk(NamedTuple):

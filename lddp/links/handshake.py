@@ -12,7 +12,7 @@ import msgpack
 
 from lddp.errors import FormatError, NotAllowedError
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 HELLO_BYTES_MAX = 1024
 _TEXT_CHARACTERS_MAX = 128
 

@@ -53,7 +53,7 @@ def test_hellos() -> None:
     assert decode_hello(hello.encode()) == hello
     check_hello(hello, ecosystem="e", certified="a")
     check_hello(hello, ecosystem="e", certified=None)
-    for wrong in (hello._replace(version=2), hello._replace(ecosystem="f"), hello._replace(node="b")):
+    for wrong in (hello._replace(version=1), hello._replace(ecosystem="f"), hello._replace(node="b")):
         with pytest.raises(NotAllowedError):
             check_hello(wrong, ecosystem="e", certified="a")
     for broken in ({"node": 1}, {"node": ""}, {"node": "x" * 200}, {"version": True}, {"version": "1"}):

@@ -1,0 +1,68 @@
+"""What followers send to their leader is ordered as they have sent it, or later as a whole."""
+
+from __future__ import annotations
+
+from lddp.consensus.wire import Append, Forward, Message, decode_message, decode_records, encode_message
+
+from .member import Member, entry
+
+BATCH = [b"%d" % number for number in range(6)]
+
+
+def ordered(leader: Member) -> list[bytes]:
+    """What was appended since the last call, as it went to one of the peers."""
+    entries = [
+        one for peer, message in leader.sent if peer == "c" and isinstance(message, Append) for one in message.entries
+    ]
+    leader.sent.clear()
+    return [record for command, _, _ in entries for record in decode_records(command[1:])]
+
+
+def frames() -> list[Message]:
+    """How a follower sends a batch that is larger than an entry may be."""
+    follower = Member("bc", entry_records_max=4)
+    follower.append("c", 1, (1, 0), 1, entry(2, 1))
+    follower.sent.clear()
+    assert follower.replica.inbox.put(BATCH)
+    follower.cycle()
+    sent = follower.taken(Forward)
+    assert [len(message.records) for message in sent] == [4, 2]
+    return [decode_message(encode_message(message)) for message in sent]
+
+
+def nearly_full() -> Member:
+    """A leader whose inbox has room for the end of the batch, not for its beginning."""
+    leader = Member("bc", pending_records_max=8)
+    leader.lead()
+    leader.sent.clear()
+    assert leader.replica.inbox.put([b"other"] * 5)
+    return leader
+
+
+def test_what_does_not_fit_takes_along_what_follows_it() -> None:
+    leader = nearly_full()
+    leader.receive("b", *frames())
+    assert leader.replica.forwards_dropped == len(BATCH)
+    leader.receive("b", *frames())
+    leader.cycle()
+    assert ordered(leader) == [b"other"] * 5 + BATCH
+
+
+def test_it_does_so_where_there_is_room_again_by_then() -> None:
+    leader = nearly_full()
+    first, second = frames()
+    leader.receive("b", first)
+    assert not len(leader.replica.inbox)
+    leader.receive("b", second)
+    leader.cycle()
+    assert ordered(leader) == [b"other"] * 5
+
+
+def test_what_another_peer_has_sent_does_not_follow_it() -> None:
+    leader = nearly_full()
+    first, second = frames()
+    leader.replica.deliver("b", first)
+    leader.receive("c", Forward((b"c",), False), Forward((b"d",), True))
+    leader.receive("b", second, Forward((b"later",), False))
+    leader.cycle()
+    assert ordered(leader) == [b"other"] * 5 + [b"c", b"d", b"later"]
