@@ -52,6 +52,10 @@ class Inbox:
         self.bytes -= size
         return taken
 
+    def clear(self) -> None:
+        self._records.clear()
+        self.bytes = 0
+
     def put_back(self, records: Sequence[bytes]) -> None:
         """Undoes a `take`."""
         self._records.extendleft(reversed(records))

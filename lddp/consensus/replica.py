@@ -238,9 +238,10 @@ class Replica:
 
     def _note_leadership(self, now: float) -> None:
         core = self.core
-        leadership = (core.term, core.leader)
-        if leadership != self._leadership:
-            self._leadership = leadership
+        before, self._leadership = self._leadership, (core.term, core.leader)
+        if self._leadership != before:
+            if before[1] == self._config.node and not self._workload.is_given:
+                self.inbox.clear()  # what stood before it may be lost; whoever waits sends all again, in its order
             self._reads.abandon()
             self._pulse.forget()
             self._workload.forget()

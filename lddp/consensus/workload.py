@@ -50,6 +50,11 @@ class Workload:
         """Of this member's own, or what others have sent."""
         self._ordered += records
 
+    @property
+    def is_given(self) -> bool:
+        """Whether another member was asked to lead instead, which has all that was ordered here."""
+        return self._asked is not None
+
     def forget(self) -> None:
         """Another leadership has begun."""
         self._came.clear()

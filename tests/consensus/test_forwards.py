@@ -66,3 +66,17 @@ def test_what_another_peer_has_sent_does_not_follow_it() -> None:
     leader.receive("b", second, Forward((b"later",), False))
     leader.cycle()
     assert ordered(leader) == [b"other"] * 5 + [b"c", b"d", b"later"]
+
+
+def test_who_leads_no_longer_does_not_send_on_what_it_has_left_of_a_batch() -> None:
+    """The beginning may be lost with its term, and comes again from who waits for it."""
+    member = Member("bc", entry_records_max=4, apply_budget_s=10.0)
+    member.lead()
+    member.replica.on_leader_change.append(lambda leader: leader and member.replica.inbox.put(BATCH))  # type: ignore
+    assert member.replica.inbox.put(BATCH)
+    member.cycle()
+    assert len(member.replica.inbox) == 2
+    member.sent.clear()
+    member.append("c", member.replica.core.term + 1, (1, 0), 1)
+    sent = [record for message in member.taken(Forward) for record in message.records]
+    assert sent == BATCH
