@@ -12,7 +12,6 @@ in this node's log: a start folds it again, once it hears what of the log is agr
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager

@@ -516,7 +516,7 @@ async def test_who_waits_for_an_index_far_ahead_makes_no_fold_durable_at_once(no
 
 
 async def test_so_many_wait_for_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WAITING_MAX", 2)
+    monkeypatch.setattr("lddp.gateway.WAITING_MAX", 2)
     node = Node()
     waiting = [asyncio.get_running_loop().create_task(node.gateway.wait(9, 5.0)) for _ in range(2)]
     await settle()
