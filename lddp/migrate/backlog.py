@@ -35,8 +35,8 @@ class Round:
 
 
 class Backlog:
-    """Of one rule. `busy` are inodes that somebody looks at now; `failures` what could not be read, by inode number,
-    which is tried again until it can."""
+    """Of one rule. `busy` are inodes that somebody looks at now; `failed` those that could not be read, which is tried
+    again until they can; `failures` says of the first FAILED_LISTED_MAX of them where they are and why."""
 
     def __init__(self, environment: KeyValue, rule: Rule, monotonic: Callable[[], float]) -> None:
         self._environment = environment
@@ -47,6 +47,7 @@ class Backlog:
         self.large: set[int] = set()
         """Files whose bytes are to be compared with what the log knows, though they are not pending."""
         self._rounds: set[Round] = set()
+        self.failed: set[int] = set()
         self.failures: dict[int, Failure] = {}
 
     # -- taking -----------------------------------------------------------------------------------------------------
@@ -88,9 +89,9 @@ class Backlog:
 
     def changes_in(self, work: Work) -> int:
         """How many names and files something has changed: what could not be read is only tried again."""
-        names = sum(len(names) for number, names in work.names.items() if number not in self.failures)
-        strays = 0 if self.failures else len(work.strays)  # which may be below what cannot be read
-        return names + len(work.files - self.failures.keys()) + strays
+        names = sum(len(names) for number, names in work.names.items() if number not in self.failed)
+        strays = 0 if self.failed else len(work.strays)  # which may be below what cannot be read
+        return names + len(work.files - self.failed) + strays
 
     def _find_written(self) -> None:
         """What was written by name is read, where all that was seen of its directory is in the log. A name that is not
@@ -160,15 +161,26 @@ class Backlog:
     # -- adding -----------------------------------------------------------------------------------------------------
 
     def fail(self, number: int, path: bytes, errno: int) -> None:
-        if len(self.failures) < FAILED_LISTED_MAX or number in self.failures:
-            self.failures[number] = Failure(path, errno)
+        self.note_failure(number, Failure(path, errno))
         self.dirty.postpone(number)
+
+    def note_failure(self, number: int, failure: Failure) -> None:
+        """It could not be read; the caller has said when it is tried again."""
+        self.failed.add(number)
+        if len(self.failures) < FAILED_LISTED_MAX or number in self.failures:
+            self.failures[number] = failure
+
+    def forget_failure(self, number: int) -> None:
+        """It has been read, or is gone."""
+        self.failed.discard(number)
+        self.failures.pop(number, None)
 
     def try_failed(self) -> None:
         """What could not be read is tried again at once, however often that was in vain: it is no failure again before
         that has been tried."""
-        for number in self.failures:
+        for number in self.failed:
             self.dirty.settled(number)
+        self.failed.clear()
         self.failures.clear()
 
     def scrub(self) -> None:
@@ -228,15 +240,15 @@ class Backlog:
 
     def is_idle(self) -> bool:
         """Nothing pending, dirty or being looked at, except what cannot be read."""
-        if self.busy or self.jobs or (self.large - self.failures.keys()) or self.dirty.has_other_than(self.failures):
+        if self.busy or self.jobs or (self.large - self.failed) or self.dirty.has_other_than(self.failed):
             return False
-        return all(number in self.failures for number in self._pending())
+        return all(number in self.failed for number in self._pending())
 
     def is_scanned(self) -> bool:
         """Everything that was there has been looked at once; changes may still be on their way."""
         if self.dirty.compare:
             return False
-        return all(number in self.failures or self.dirty.is_postponed(number) for number in self._pending())
+        return all(number in self.failed or self.dirty.is_postponed(number) for number in self._pending())
 
     def _pending(self) -> Iterable[int]:
         start, stop = RULE.pack(self._rule.number), RULE.pack(self._rule.number + 1)
@@ -248,8 +260,8 @@ class Backlog:
         """What could not be read and is not there any more is no failure."""
         with self._environment.read() as tables:
             view = View(tables)
-            for number in [number for number in self.failures if view.inode(number) is None]:
-                del self.failures[number]
+            for number in [number for number in self.failed if view.inode(number) is None]:
+                self.forget_failure(number)
 
 
 def numbers_of(work: Work) -> set[int]:

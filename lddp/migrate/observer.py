@@ -226,13 +226,13 @@ class Observer:
 
     def _finish(self, numbers: set[int], left: Leftover) -> None:
         for number in numbers:
-            self.failures.pop(number, None)
+            self.backlog.forget_failure(number)
             if number not in left.postponed:
                 self.dirty.settled(number)
         for number in left.postponed:
             self.dirty.postpone(number)
         for number, failure in left.failures:
-            self.failures[number] = failure
+            self.backlog.note_failure(number, failure)
         self.dirty.put_back(left.again)
         self._rounds.ended(left)
         for identity in left.changed:
@@ -364,7 +364,7 @@ class Observer:
             self.dirty.postpone(number)
             self.backlog.large.add(number)
             return
-        self.failures.pop(number, None)
+        self.backlog.forget_failure(number)
         self.dirty.settled(number)
         await self._report_file(as_of, report_of(inode, after, xattrs, content))
 

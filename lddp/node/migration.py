@@ -316,8 +316,9 @@ class MigrationDriver:
         """What is not as it must be; empty where all zones have what the log says, and it has all."""
         assert self.observer is not None
         count = sum(finding.difference_count for finding in self._found())
-        if self.observer.failures:
-            return f"{len(self.observer.failures)} paths cannot be read"
+        failed = self.observer.backlog.failed
+        if failed:
+            return f"{len(failed)} paths cannot be read"
         if count:
             return f"the zones differ in {count} places"
         return UNSEEN if self._differ_unseen() else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from lddp.core.records import Put, Write
-from lddp.migrate.backlog import DIRECTORIES, Backlog
+from lddp.migrate.backlog import DIRECTORIES, FAILED_LISTED_MAX, Backlog
 from lddp.migrate.dirty import Work
 from tests.core.support import content
 from tests.migrate.conftest import root_only
@@ -65,8 +65,27 @@ def test_to_try_again_is_no_change(scanned: World) -> None:
     tried = Work({directory: {b"small", b""}}, set(), {file}, {b"identity": {b"name"}}, {})
     assert backlog.changes_in(tried) == 0
     assert backlog.changes_in(tried._replace(files={file, other})) == 1
-    backlog.failures.clear()
+    backlog.try_failed()
     assert backlog.changes_in(tried) == 4
+
+
+def test_all_that_cannot_be_read_is_known_however_much_it_is(scanned: World) -> None:
+    """Where it is and why is kept of the first only; what was asked about the others waited for them without end."""
+    backlog = Backlog(scanned.environment, scanned.rule, lambda: 0.0)
+    numbers = [scanned.inode(path).number for path in ("d", "linked")]
+    numbers += range(1 << 40, (1 << 40) + FAILED_LISTED_MAX)
+    for number in reversed(numbers):
+        backlog.fail(number, b"path", 13)
+        backlog.large.add(number)
+    assert len(backlog.failures) == FAILED_LISTED_MAX
+    assert backlog.is_idle()
+    backlog.dirty.compare.add(numbers[0])
+    assert backlog.is_idle()
+    assert backlog.changes_in(Work({numbers[0]: {b"name"}}, set(), {numbers[1]}, {b"identity": {b""}}, {})) == 0
+    backlog.forget_the_gone()
+    assert backlog.failed == set(numbers[:2])
+    backlog.forget_failure(numbers[0])
+    assert not backlog.is_idle()
 
 
 def test_files_changed_in_part_are_brought_to_what_the_source_has(writable: Writable) -> None:

@@ -127,7 +127,7 @@ def test_a_stray_is_work_to_do_unless_it_may_be_below_what_cannot_be_read(writab
     backlog.busy.clear()
     backlog.dirty.put_back(work)
     assert not backlog.is_idle()
-    backlog.failures[7] = Failure(b"e", 13)
+    backlog.note_failure(7, Failure(b"e", 13))
     assert backlog.is_idle()
 
 
