@@ -67,13 +67,15 @@ class Glance:
     def _is_way(self, path: bytes) -> bool:
         """Whether the directory that a path is in is the one that the log has there, as far as it knows them. If not,
         the way is looked at."""
-        above, _, _ = path.rpartition(b"/")
-        if not above:
-            return True
-        known = self._ways.get(above)
-        if known is None:
-            known = self._ways[above] = self._is_way(above) and self._is_known(above)
-        return known
+        above = path.rpartition(b"/")[0]
+        new: list[bytes] = []
+        while above and above not in self._ways:
+            new.append(above)
+            above = above.rpartition(b"/")[0]
+        is_way = self._ways.get(above, True)
+        for directory in reversed(new):
+            is_way = self._ways[directory] = is_way and self._is_known(directory)
+        return is_way
 
     def _is_known(self, path: bytes) -> bool:
         parent, reached = self._view.descend(self._rule.root, path)

@@ -40,9 +40,14 @@ def plan_repair(view: View, rule: Rule, zone: ZoneFilesystem, paths: Iterable[by
     mends: dict[int, Mend] = {}
     for path in sorted(paths):
         found = view.find(rule.path + b"/" + path if path else rule.path)
-        if found is not None and found[1] is not None:
-            for mend in _mends(view, zone, found[1], path):
+        waiting = [(found[1], path)] if found is not None and found[1] is not None else []
+        while waiting:
+            inode, here = waiting.pop()
+            status = _status(zone, here)
+            for mend in _mends(view, zone, inode, here, status):
                 mends.setdefault(mend.inode, mend)
+            if inode.kind is Kind.DIRECTORY and (status is None or status.kind is not Kind.DIRECTORY):
+                waiting += reversed(_children(view, inode, here))
     return list(mends.values())
 
 
@@ -63,17 +68,20 @@ def carry_repair(view: View, carrier: Carrier, store: ContentStore, mends: Itera
     return mended
 
 
-def _mends(view: View, zone: ZoneFilesystem, inode: Inode, path: bytes) -> list[Mend]:
-    status = _status(zone, path)
+def _children(view: View, directory: Inode, path: bytes) -> list[tuple[Inode, bytes]]:
+    children: list[tuple[Inode, bytes]] = []
+    for name, number in view.list(directory.number):
+        child = view.inode(number)
+        assert child is not None, "an entry names an inode"
+        children.append((child, path + b"/" + name if path else name))
+    return children
+
+
+def _mends(view: View, zone: ZoneFilesystem, inode: Inode, path: bytes, status: Status | None) -> list[Mend]:
+    """Of one inode, without what is in a directory."""
     same = status is not None and status.kind is inode.kind and _has_attributes(zone, path, status, inode)
     if inode.kind is Kind.DIRECTORY:
-        mends = [] if same else [_mend(inode, e.MakeDirectoryEffect(inode.number, path, inode.attributes))]
-        if status is None or status.kind is not Kind.DIRECTORY:
-            for name, number in view.list(inode.number):
-                child = view.inode(number)
-                assert child is not None, "an entry names an inode"
-                mends += _mends(view, zone, child, path + b"/" + name if path else name)
-        return mends
+        return [] if same else [_mend(inode, e.MakeDirectoryEffect(inode.number, path, inode.attributes))]
     first, *others = view.paths(inode)
     links = [e.LinkEffect(inode.number, first, other) for other in others]
     if inode.kind is not Kind.FILE:

@@ -143,6 +143,21 @@ def test_an_operation_in_a_directory_that_a_program_had_moved(writable: Writable
     writable.assert_same()
 
 
+def test_an_operation_deep_below_a_directory_that_a_program_had_moved(writable: Writable) -> None:
+    """Deeper than Python lets a function call itself; the log allows more."""
+    source = writable.source
+    follow(writable, "e", "e/file")
+    path = b"e/" + b"d/" * 1100 + b"f"
+    operated = {(1 << 40, path): writable.operated}
+    assert not writable.look(operated=operated).again
+    os.rename(source / "e", source / "moved")
+    assert writable.look(operated=operated).again.operated == operated
+    follow(writable, "moved")
+    assert not writable.look(operated=operated).again
+    writable.finish(writable.look("", "moved/"))
+    writable.assert_same()
+
+
 @pytest.mark.parametrize("is_listed", [False, True])
 def test_a_directory_is_looked_at_again_once_its_time_is_put_right(writable: Writable, is_listed: bool) -> None:
     """As at a start, that carries effects out again of which nobody is told."""

@@ -8,6 +8,7 @@ import pytest
 
 from lddp.core.records import Create, Kind, Symlink
 from lddp.core.view import View
+from lddp.replay.places import path_of
 from lddp.replay.repair import carry_repair, plan_repair
 from tests.fakes.zone import FakeZone
 from tests.replay.bench import Bench
@@ -104,3 +105,15 @@ async def test_what_is_right_is_left_alone(bench: Bench) -> None:
     bench.zone.calls.clear()
     assert mended(bench, b"f", b"f2", b"p", b"p2", b"l", b"l2", b"nothing") == []
     assert not {"put_file", "make_node", "link", "remove"} & {method for method, _ in bench.zone.calls}
+
+
+async def test_a_tree_that_is_gone_is_made_again_however_deep_it_is(bench: Bench) -> None:
+    """Deeper than Python lets a function call itself; a directory comes before what is in it."""
+    make = Records()
+    paths = [b"/".join([b"d"] * depth) for depth in range(1, 1101)]
+    bench.submit_all([make.directory(path) for path in paths])
+    with bench.environment.read() as tables:
+        view = View(tables)
+        (rule,) = view.rules()
+        mends = plan_repair(view, rule, bench.zone, [b"d"])
+    assert [path_of(mend.effects[0]) for mend in mends] == paths
