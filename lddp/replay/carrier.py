@@ -230,6 +230,7 @@ class Carrier:
         finally:  # it may be done already, by a process that was killed before it could say so
             if effect.directory:
                 self._made.clear()
+                self._doubt_mode(effect.to)
             follow(self.touched, effect, again=self.traced)
 
     def _park(self, effect: e.ParkEffect, _: ContentSource | None) -> None:
@@ -243,7 +244,13 @@ class Carrier:
         try:
             self.zone.unpark(b"%d" % effect.inode, effect.to)
         finally:
+            self._doubt_mode(effect.to)
             follow(self.touched, effect, again=self.traced)
+
+    def _doubt_mode(self, path: bytes) -> None:
+        """A process that was killed may have left a directory writable that it moved."""
+        if self.repeats:
+            self.touched.add(path)
 
     def _remove(self, effect: e.RemoveEffect, _: ContentSource | None) -> None:
         if not effect.path:

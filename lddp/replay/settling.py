@@ -1,9 +1,10 @@
 """Directory times: an effect inside a directory moves its modification time, which is put right once the zone is up to
-date."""
+date. So is the mode, which a kill may have left so that the owner can change what is in it."""
 
 from __future__ import annotations
 
 import contextlib
+import stat
 
 from lddp.core.namespace import ATTRIBUTES_UNKNOWN
 from lddp.core.records import Attributes, Kind
@@ -35,5 +36,6 @@ def set_directories(carrier: Carrier, wanted: list[Wanted]) -> None:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             status = carrier.zone.status(path)
             is_it = status.kind is Kind.DIRECTORY and identity in (b"", status.handle)
-            if is_it and status.mtime_ns != attributes.mtime_ns:
+            is_open = status.mode & ~attributes.mode & stat.S_IRWXU
+            if is_it and (is_open or status.mtime_ns != attributes.mtime_ns):
                 carrier.zone.set_attributes(path, Kind.DIRECTORY, attributes)

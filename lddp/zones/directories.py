@@ -6,9 +6,10 @@ import errno
 import os
 import stat
 
+from lddp.zones.closed import exchange, opened_at
 from lddp.zones.resolve import Place, failure
 from lddp.zones.staging import Staging, stat_name
-from lddp.zones.syscalls import exchange, rename_to_nothing
+from lddp.zones.syscalls import rename_to_nothing
 
 _NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS)
 
@@ -31,6 +32,14 @@ def make_directory(staging: Staging, place: Place, mode: int) -> None:
 
 def place_directory(staging: Staging, parked: bytes, place: Place) -> bool:
     """Puts a parked one in its place; False where there is none. EEXIST where another directory is there."""
+    try:
+        return _place(staging, parked, place)
+    except PermissionError:
+        with opened_at(staging.parked, parked):  # set aside after a power cut, with the mode that it has
+            return _place(staging, parked, place)
+
+
+def _place(staging: Staging, parked: bytes, place: Place) -> bool:
     try:
         rename_to_nothing(staging.parked, parked, place.fd, place.name)
         return True

@@ -12,13 +12,15 @@ from lddp.core.records import Attributes, Kind, Xattrs
 from lddp.errors import LddpError
 from lddp.ports import ContentSource, NewFile, Status
 from lddp.zones.attributes import Shortfalls, apply_attributes, by_proc, read_xattrs
+from lddp.zones.closed import exchange
 from lddp.zones.directories import make_directory, place_directory
 from lddp.zones.filling import fill_part
 from lddp.zones.looking import KIND_BY_FORMAT, Looker, OpenDirectory, open_regular
+from lddp.zones.names import link, move
 from lddp.zones.putting import Putter
-from lddp.zones.resolve import Root, check_name, failure
+from lddp.zones.resolve import Place, Root, check_name, failure
 from lddp.zones.staging import Staging, stat_name
-from lddp.zones.syscalls import exchange, sync_filesystem
+from lddp.zones.syscalls import sync_filesystem
 from lddp.zones.worker import Tree
 from lddp.zones.workers import Workers
 
@@ -125,10 +127,15 @@ class PosixZone:
     def _open_made(self, staging: Staging, path: bytes, attributes: Attributes, parked: bytes) -> int:
         # Nobody may enter before the owner is right.
         own = (attributes.uid, attributes.gid) == (staging.uid, staging.gid)
-        with self._root.place(path) as place:
+        mode = attributes.mode & 0o777 if own else 0o700
+
+        def make() -> int:
             if not parked or not place_directory(staging, parked, place):
-                make_directory(staging, place, attributes.mode & 0o777 if own else 0o700)
+                make_directory(staging, place, mode)
             return os.open(place.name, _DIRECTORY, dir_fd=place.fd)
+
+        with self._root.place(path) as place:
+            return staging.closed.as_owner(make, place.fd)
 
     def put_file(
         self, path: bytes, attributes: Attributes, source: ContentSource, *, look: bool = True
@@ -185,7 +192,7 @@ class PosixZone:
                     by_proc(descriptor), os.fstat(descriptor), attributes, path, self.shortfalls, has_xattrs=False
                 )
                 with self._root.place(path) as place:
-                    staging.put(temporary, place.fd, place.name)
+                    staging.closed.as_owner(lambda: staging.put(temporary, place.fd, place.name), place.fd)
             except BaseException:
                 staging.discard(temporary)
                 raise
@@ -198,18 +205,7 @@ class PosixZone:
     def link(self, path: bytes, to: bytes) -> None:
         staging = self._writable()
         with self._root.place(path) as old, self._root.place(to) as new:
-            try:
-                os.link(old.name, new.name, src_dir_fd=old.fd, dst_dir_fd=new.fd, follow_symlinks=False)
-                return
-            except FileExistsError:
-                pass
-            temporary = staging.new_name()
-            os.link(old.name, temporary, src_dir_fd=old.fd, dst_dir_fd=staging.temporary, follow_symlinks=False)
-            try:
-                staging.put(temporary, new.fd, new.name)
-            finally:
-                # Renaming a name over another of the same file does nothing and leaves both.
-                staging.discard(temporary)
+            staging.closed.as_owner(lambda: link(staging, old, new), old.fd, new.fd)
 
     def rename(self, path: bytes, to: bytes) -> None:
         staging = self._writable()
@@ -222,24 +218,28 @@ class PosixZone:
             if path.startswith(to + b"/"):
                 # As the kernel says. To carry it out would put what is moved where a crash could lose it.
                 raise failure(errno.ENOTEMPTY, to)
-            _move(staging, found, old.fd, old.name, new.fd, new.name)
+            staging.closed.as_owner(lambda: move(staging, found, old, new), old.fd, new.fd)
 
     def exchange(self, path: bytes, to: bytes) -> None:
-        self._writable()
+        closed = self._writable().closed
         with self._root.place(path) as one, self._root.place(to) as other:
-            exchange(one.fd, one.name, other.fd, other.name)
+            closed.as_owner(lambda: exchange(one.fd, one.name, other.fd, other.name), one.fd, other.fd)
 
     def park(self, path: bytes, name: bytes) -> None:
         staging = self._writable()
         check_name(name)
+        there = Place(staging.parked, name, owned=False)
         with self._root.place(path) as place:
-            _move(staging, stat_name(place.fd, place.name), place.fd, place.name, staging.parked, name)
+            found = stat_name(place.fd, place.name)
+            staging.closed.as_owner(lambda: move(staging, found, place, there), place.fd)
 
     def unpark(self, name: bytes, to: bytes) -> None:
         staging = self._writable()
         check_name(name)
+        there = Place(staging.parked, name, owned=False)
         with self._root.place(to) as place:
-            _move(staging, stat_name(staging.parked, name), staging.parked, name, place.fd, place.name)
+            found = stat_name(staging.parked, name)
+            staging.closed.as_owner(lambda: move(staging, found, there, place), place.fd)
 
     def make_parked(self, name: bytes) -> bytes:
         staging = self._writable()
@@ -266,7 +266,7 @@ class PosixZone:
         except (FileNotFoundError, NotADirectoryError):
             return
         with place:
-            staging.remove(place.fd, place.name)
+            staging.closed.as_owner(lambda: staging.remove(place.fd, place.name), place.fd)
 
     def remove_parked(self, name: bytes) -> None:
         staging = self._writable()
@@ -378,16 +378,3 @@ def _check_kind(found: os.stat_result, kind: Kind, path: bytes) -> None:
     if actual is Kind.DIRECTORY:
         raise failure(errno.EISDIR, path)
     raise failure(errno.ENOTDIR if kind is Kind.DIRECTORY else errno.EINVAL, path)
-
-
-def _move(
-    staging: Staging, found: os.stat_result | None, directory: int, name: bytes, to_directory: int, to_name: bytes
-) -> None:
-    """`Staging.move` of what was found there, also where both are names of one file: the kernel would do nothing and
-    leave both."""
-    if found is not None and found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
-        there = stat_name(to_directory, to_name)
-        if there is not None and (there.st_dev, there.st_ino) == (found.st_dev, found.st_ino):
-            os.unlink(name, dir_fd=directory)
-            return
-    staging.move(directory, name, to_directory, to_name)

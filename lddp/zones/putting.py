@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from functools import partial
 
 from lddp.core.records import Attributes
 from lddp.ports import ContentSource, Status, Takeable
@@ -55,8 +56,9 @@ class Putter:
             status = self._take(path, attributes, taken, source.size)
             if status is not None:
                 return status
-        temporary = self._staging.new_name()
-        descriptor = os.open(temporary, _NEW, attributes.mode & 0o777, dir_fd=self._staging.temporary)
+        staging = self._staging
+        temporary = staging.new_name()
+        descriptor = os.open(temporary, _NEW, attributes.mode & 0o777, dir_fd=staging.temporary)
         try:
             try:
                 fill_new(descriptor, source)
@@ -66,9 +68,9 @@ class Putter:
                     written, descriptor = descriptor, -1
                     os.close(written)
                 with self._root.place(path) as place:
-                    self._staging.put(temporary, place.fd, place.name)
+                    staging.closed.as_owner(lambda: staging.put(temporary, place.fd, place.name), place.fd)
             except BaseException:
-                self._staging.discard(temporary)
+                staging.discard(temporary)
                 raise
             if not look:
                 return None
@@ -111,7 +113,8 @@ class Putter:
                 apply_attributes(descriptor, found, attributes, path, self._shortfalls)
                 with self._root.place(path) as place, taken.moving() as may_move:
                     if may_move and _is_at(from_path, found):
-                        aside = self._staging.replace(AT_FDCWD, from_path, place.fd, place.name)
+                        replace = partial(self._staging.replace, AT_FDCWD, from_path)
+                        aside = self._staging.closed.as_owner(lambda: replace(place.fd, place.name), place.fd)
                         is_moved = True
                 if not is_moved:
                     return None

@@ -8,7 +8,7 @@ import itertools
 import os
 import stat
 
-from lddp.zones import syscalls
+from lddp.zones.closed import Closed, exchange, opened_at
 from lddp.zones.removal import remove_tree
 from lddp.zones.resolve import failure
 
@@ -42,6 +42,7 @@ class Staging:
         except BaseException:
             self.close()
             raise
+        self.closed = Closed(self.parked)
         self._prefix = os.urandom(8).hex().encode()
         self._numbers = itertools.count()
         name = self.new_name()
@@ -106,7 +107,7 @@ class Staging:
         except IsADirectoryError:
             pass
         try:
-            syscalls.exchange(self.temporary, temporary, directory, name)
+            exchange(self.temporary, temporary, directory, name)
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOENT):
                 raise
@@ -192,28 +193,5 @@ def _rename(directory: int, name: bytes, to_directory: int, to_name: bytes) -> N
     try:
         os.rename(name, to_name, src_dir_fd=directory, dst_dir_fd=to_directory)
     except PermissionError:
-        if not _rename_as_owner(directory, name, to_directory, to_name):
-            raise
-
-
-def _rename_as_owner(directory: int, name: bytes, to_directory: int, to_name: bytes) -> bool:
-    """An owner without privilege may not move a directory to another parent unless it is writable (its `..` changes);
-    makes it so for the moment of the move."""
-    try:
-        descriptor = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    except (NotADirectoryError, FileNotFoundError):
-        return False
-    try:
-        found = os.fstat(descriptor)
-        if found.st_uid != os.geteuid() or found.st_mode & stat.S_IWUSR:
-            return False
-        mode = stat.S_IMODE(found.st_mode)
-        where = b"/proc/self/fd/%d" % descriptor
-        os.chmod(where, mode | stat.S_IWUSR)
-        try:
+        with opened_at(directory, name):
             os.rename(name, to_name, src_dir_fd=directory, dst_dir_fd=to_directory)
-        finally:
-            os.chmod(where, mode)
-    finally:
-        os.close(descriptor)
-    return True
