@@ -17,6 +17,7 @@ from blake3 import blake3
 from lddp.core.namespace import Inode
 from lddp.core.records import Attributes, Content, DirectoryReport, InodeReport, Kind, ObservedEntry
 from lddp.core.view import View
+from lddp.migrate.listing import Listing
 from lddp.migrate.options import Exclusion
 from lddp.ports import OpenDirectory, Status, ZoneFilesystem
 from lddp.zones.attributes import read_xattrs
@@ -84,16 +85,15 @@ class Looker:
     def __init__(self, zone: SourceZone, view: View, exclusion: Exclusion, pack: Pack) -> None:
         self._zone = zone
         self._view = view
-        self._exclusion = exclusion
+        self._listing = Listing(view, exclusion)
         self.pack = pack
         self.failures: list[Failure] = []
         self.unread: list[tuple[int, bytes, Failure]] = []
         """Directories and names of what cannot be reported, and why."""
         self.read: set[bytes] = set()
         """Identities of files whose bytes were read by a name that was asked for."""
-        self._directory = self._rule = 0
-        self.skipped: set[bytes] = set()
-        self.excluded: set[bytes] = set()
+        self._directory = 0
+        self.skipped, self.excluded = self._listing.skipped, self._listing.excluded
         self.unverified: set[int] = set()
         """Inodes of known large files whose change time moved though size and modification time did not."""
         self.linked: set[bytes] = set()
@@ -121,7 +121,7 @@ class Looker:
         path, _ = self.open_directory(inode)
         known = dict(self._view.list(inode.number))
         entries: list[ObservedEntry] = []
-        self._directory, self._rule = inode.number, inode.rule
+        self._directory, self._listing.rule = inode.number, inode.rule
         with _still_there(inode), self._zone.open_directory(path) as directory:
             for name, status in directory.list():
                 entry = self._entry(path, name, status, known.pop(name, 0), directory)
@@ -138,12 +138,13 @@ class Looker:
         """Names of a listed directory where the source and the namespace do not agree."""
         path, status = self.open_directory(inode)
         known = dict(self._view.list(inode.number))
+        self._listing.rule = inode.rule
         names: set[bytes] = set()
         with _still_there(inode):
             listing = self._zone.list(path)
         for name, found in listing:
             number = known.pop(name, 0)
-            if self._left_out(path, name, found):
+            if self._listing.leaves_out(_join(path, name), found, number):
                 if number:
                     names.add(name)
                 continue
@@ -158,7 +159,7 @@ class Looker:
     def names(self, inode: Inode, names: set[bytes]) -> DirectoryReport:
         """These names of a directory as they are now, with the directory's own attributes."""
         path, _ = self.open_directory(inode)
-        self._directory, self._rule = inode.number, inode.rule
+        self._directory, self._listing.rule = inode.number, inode.rule
         entries: list[ObservedEntry] = []
         absent: list[bytes] = []
         for name in sorted(names - {b""}):
@@ -168,7 +169,7 @@ class Looker:
             except (FileNotFoundError, NotADirectoryError):
                 absent.append(name)
                 continue
-            if self._left_out(path, name, status):
+            if self._listing.leaves_out(_join(path, name), status, number):
                 absent.append(name)
                 continue
             entry = self._entry(path, name, status, number)
@@ -187,30 +188,20 @@ class Looker:
             raise Moved
         return after, attributes
 
-    def _left_out(self, parent: bytes, name: bytes, status: Status) -> bool:
-        path = _join(parent, name)
-        if status.kind is None:
-            self.skipped.add(path)
-            return True
-        if self._exclusion.excludes(path, status):
-            self.excluded.add(path)
-            return True
-        return False
-
     # -- entries ----------------------------------------------------------------------------------------------------
 
     def _entry(
         self, parent: bytes, name: bytes, status: Status, number: int, directory: OpenDirectory | None = None
     ) -> ObservedEntry | None:
         """What a name stands for; None where it is left out, or is as the namespace says, or has just gone."""
-        if self._left_out(parent, name, status):
+        path = _join(parent, name)
+        if self._listing.leaves_out(path, status, number):
             return None
         child = self._view.inode(number) if number else None
         if child is not None and is_unchanged(child, status):
             return None
         if status.links > 1 and status.kind is not Kind.DIRECTORY:
             self.linked.add(status.handle)
-        path = _join(parent, name)
         try:
             return self._observe(path, name, status, child, directory)
         except (FileNotFoundError, NotADirectoryError):
@@ -244,7 +235,7 @@ class Looker:
         """What the log has of an object, whatever its names are there."""
         if child is not None and child.identity in (b"", status.handle):
             return child
-        number = self._view.by_identity(self._rule, status.handle)
+        number = self._view.by_identity(self._listing.rule, status.handle)
         return self._view.inode(number) if number else None
 
     def _symlink(self, path: bytes, name: bytes, status: Status, child: Inode | None) -> ObservedEntry:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -23,7 +23,8 @@ class MigrationOptions:
     `exclude` are shell patterns, matched against the whole path where they hold a `/`, which may be their first
     character, else against the last name; one that ends in `/` means directories only. `exclude_regex` are searched in
     the path. Sizes in bytes, ages in seconds before the file was last modified; 0 is no limit. Size and age limits
-    concern regular files. `bandwidth` is in bytes/s for each peer, 0 for no limit.
+    concern regular files that the log does not have yet: one that it has is followed, however it grows or is changed.
+    `bandwidth` is in bytes/s for each peer, 0 for no limit.
     """
 
     on_existing: str = OnExisting.SKIP_IDENTICAL.value
@@ -80,8 +81,13 @@ class MigrationOptions:
                 raise UsageError(f"the regular expression {pattern!r} is not valid: {error}") from None
 
 
+def _nothing(_handle: bytes) -> bool:
+    return False
+
+
 class Exclusion:
-    """The exclusions of some options, ready to be asked thousands of times a second."""
+    """The exclusions of some options, ready to be asked thousands of times a second. Files are as old as they are at
+    `now_ns`, nanoseconds since the epoch: nothing would tell that one has grown old enough meanwhile."""
 
     def __init__(self, options: MigrationOptions, now_ns: int) -> None:
         self._options = options
@@ -91,15 +97,23 @@ class Exclusion:
         self._limits = any((options.size_bytes_min, options.size_bytes_max, options.age_s_min, options.age_s_max))
         self.excludes_nothing = not (self._patterns or self._of_directories or self._limits)
 
-    def excludes(self, path: bytes, status: Status) -> bool:
-        """Whether the object at `path` (relative to the rule's root) is left out."""
+    def excludes(self, path: bytes, status: Status, is_in_log: Callable[[bytes], bool] = _nothing) -> bool:
+        """Whether the object at `path` (relative to the rule's root) is left out. `is_in_log` says of its handle
+        whether the log has the object, about which size and age do not decide any more."""
         if self.excludes_nothing:
             return False
-        if _matches(self._patterns, path):
+        if self.matches(path, status.kind):
             return True
-        if status.kind is Kind.DIRECTORY and _matches(self._of_directories, path):
-            return True
-        return self._limits and status.kind is Kind.FILE and self._beyond_limits(status)
+        return (
+            self._limits
+            and status.kind is Kind.FILE
+            and self._is_beyond_limits(status)
+            and not is_in_log(status.handle)
+        )
+
+    def matches(self, path: bytes, kind: Kind | None) -> bool:
+        """Whether a pattern leaves out the path, at which something of this kind is."""
+        return _matches(self._patterns, path) or (kind is Kind.DIRECTORY and _matches(self._of_directories, path))
 
     def hides(self, path: bytes, kind: Kind | None) -> bool:
         """Whether a pattern leaves out the path, at which something of this kind is, or a directory above it."""
@@ -109,9 +123,9 @@ class Exclusion:
         above = (b"/".join(parts[:depth]) for depth in range(1, len(parts)))
         if any(_matches(self._patterns, one) or _matches(self._of_directories, one) for one in above):
             return True
-        return _matches(self._patterns, path) or (kind is Kind.DIRECTORY and _matches(self._of_directories, path))
+        return self.matches(path, kind)
 
-    def _beyond_limits(self, status: Status) -> bool:
+    def _is_beyond_limits(self, status: Status) -> bool:
         options = self._options
         age_s = (self._now_ns - status.mtime_ns) / 1e9
         return (

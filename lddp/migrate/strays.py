@@ -127,11 +127,16 @@ class Strays:
             not path
             or status.kind is None
             or self._exclusion.hides(path, status.kind)
-            or self._exclusion.excludes(path, status)
+            or self._exclusion.excludes(path, status, lambda _: self._has_name(path))
         ):
             return False
         self._look_at(path)
         return True
+
+    def _has_name(self, path: bytes) -> bool:
+        """Whether the log has something at a path. It may be this object, which an operation has made."""
+        parent, reached = self._view.descend(self._rule.root, path)
+        return reached == path and self._view.child(parent, path.rpartition(b"/")[2]) != 0
 
     def _look_at_all(self) -> bool:
         """Without the kernel's help it may be any directory that has no identity yet; False where there is none."""

@@ -115,7 +115,7 @@ class Verifier:
                 below.append((child, child_path))
         for name, status in listing.items():
             child_path = path + b"/" + name if path else name
-            if status.kind is None or self._exclusion.excludes(child_path, status):
+            if status.kind is None or self._exclusion.excludes(child_path, status, self._is_in_log):
                 continue
             if self._is_source:
                 finding.differ(child_path, "name is not in the log")
@@ -124,6 +124,10 @@ class Verifier:
                 if len(finding.extraneous) < LISTED_MAX:
                     finding.extraneous.append(child_path)
         return below
+
+    def _is_in_log(self, handle: bytes) -> bool:
+        """Whether the observer follows an object of its zone whatever its size and age are."""
+        return self._is_source and self._view.by_identity(self._rule.number, handle) != 0
 
     def _check_inode(self, inode: Inode, path: bytes, status: Status) -> None:
         """Adds the inode's leaf, as the filesystem has it, the first time it is met."""

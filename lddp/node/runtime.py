@@ -31,7 +31,7 @@ from lddp.links.connect import connect
 from lddp.links.credentials import Credentials
 from lddp.links.listener import Listener
 from lddp.migrate.observer import Observer
-from lddp.migrate.options import Exclusion, MigrationOptions
+from lddp.migrate.options import MigrationOptions
 from lddp.node import doors
 from lddp.node.backend import NodeBackend
 from lddp.node.completion import Completion
@@ -244,13 +244,12 @@ class Node:
         return [self.nodes_by_zone[m.zone] for m in rule.members if m.zone in self.nodes_by_zone]
 
     def _observer(self, rule: Rule, zone: PosixZone) -> Observer:
-        options = MigrationOptions.from_bytes(rule.options)
         return Observer(
             self.gateway,
             self.environment,
             zone,
             rule,
-            Exclusion(options, self.clock.time_ns()),
+            self.surveyor.begin(rule),
             self.pusher,
             self.peers_of(rule),
             self._as_of(rule),

@@ -71,7 +71,20 @@ class Surveyor:
         """By who asked about which rule: a question that replaces another one waits until that is answered."""
         self._answers: dict[tuple[str, int], dict[str, Any]] = {}
         """The latest answers, in case one was lost on its way."""
+        self._began_ns: dict[int, int] = {}
+        """When the observer of a rule's source here began, by the number of the rule."""
         member.on_message.append(self._message)
+
+    def begin(self, rule: Rule) -> Exclusion:
+        """What an observer that begins now is to leave out. Comparisons go by the same time from now on: a file that
+        was too young then is none that it has overlooked."""
+        self._began_ns[rule.number] = self._gateway.clock.time_ns()
+        return self._exclusion(rule)
+
+    def _exclusion(self, rule: Rule) -> Exclusion:
+        now_ns = self._began_ns.get(rule.number)
+        options = MigrationOptions.from_bytes(rule.options)
+        return Exclusion(options, self._gateway.clock.time_ns() if now_ns is None else now_ns)
 
     async def survey(self, rule: Rule, gsn: int) -> dict[int, Finding | str]:
         """What each member zone found, or why it could not look."""
@@ -207,13 +220,13 @@ class Surveyor:
         carrier = self._trees.carriers.get(rule.number)
         if carrier is None or not options.delete_extraneous or rule.source == self._gateway.zone:
             return
-        exclusion = Exclusion(options, self._gateway.clock.time_ns())
+        exclusion = self._exclusion(rule)
         removed = await projector.exclusively(lambda view: remove_extraneous(view, rule, carrier, exclusion.excludes))
         for path in removed:
             _log.info("removed %r, which the source of rule %s does not have", path, rule.name)
 
     def _verify(self, rule: Rule) -> Finding | str:
-        exclusion = Exclusion(MigrationOptions.from_bytes(rule.options), self._gateway.clock.time_ns())
+        exclusion = self._exclusion(rule)
         with self._environment.read() as tables:
             verifier = Verifier(
                 self._trees.zones[rule.number], View(tables), rule, exclusion, rule.source == self._gateway.zone

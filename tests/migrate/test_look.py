@@ -316,15 +316,13 @@ def test_exclusions_leave_out_what_is_below(tmp_path: Path) -> None:
     world.close()
 
 
-def test_what_becomes_excluded_goes(tmp_path: Path) -> None:
-    world = World(tmp_path, MigrationOptions(size_bytes_max=100))
-    (world.source / "f").write_bytes(b"1" * 50)
+def test_what_becomes_excluded_goes(world: World) -> None:
+    (world.source / "f").write_bytes(b"1")
     world.scan()
-    (world.source / "f").write_bytes(b"1" * 500)
-    assert world.look("f").excluded == {b"f"}
+    world.begin(MigrationOptions(exclude=("f",)))
+    assert world.look(compare=("",)).excluded == {b"f"}
     assert not world.has("f")
     world.assert_same()
-    world.close()
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])

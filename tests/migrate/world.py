@@ -51,7 +51,6 @@ class World:
         self.target = directory / "target"
         for path in (self.source, self.target, directory / "staging"):
             path.mkdir()
-        self.exclusion = Exclusion(options or MigrationOptions(), NOW_NS)
         self.source_zone: SourceZone = zone or PosixZone(str(self.source), None, observe_only=True)
         self.target_zone = PosixZone(str(self.target), str(directory / "staging"))
         self.carrier = Carrier(self.target_zone, OnExisting.OVERWRITE)
@@ -71,6 +70,11 @@ class World:
         """Directories that the observer would compare next, because another one was taken for them."""
         self.fold(create_rule(source=SOURCE, observe_only=observe_only))
         self.rule: Rule = self.machine.rules[1]
+        self.begin(options or MigrationOptions())
+
+    def begin(self, options: MigrationOptions, now_ns: int = NOW_NS) -> None:
+        """An observer begins, at the first or a later start."""
+        self.exclusion = Exclusion(options, now_ns)
         self.rounds = Rounds(
             self.environment,
             self.source_zone,

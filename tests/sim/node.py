@@ -24,7 +24,6 @@ from lddp.core.view import View
 from lddp.errors import OutcomeUnknownError, StorageError, UnavailableError
 from lddp.gateway import NO_ZONE, Gateway
 from lddp.migrate.observer import Observer
-from lddp.migrate.options import Exclusion, MigrationOptions
 from lddp.node.completion import Completion
 from lddp.node.gossip import Gossip
 from lddp.node.migration import MigrationDriver
@@ -340,13 +339,12 @@ class Node:
             driver.follow(self.trees.rules[number])
 
     def _observer(self, rule: Rule, zone: Any) -> Observer:
-        options = MigrationOptions.from_bytes(rule.options)
         return Observer(
             self.gateway,
             self.environment,
             zone,
             rule,
-            Exclusion(options, self.clock.time_ns()),
+            self.surveyor.begin(rule),
             self.pusher,  # type: ignore[arg-type]
             self.peers_of(rule),
             self._as_of(rule),
