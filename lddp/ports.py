@@ -123,8 +123,12 @@ class OpenDirectory(Protocol):
 
     def __exit__(self, *_: object) -> None: ...
 
-    def list(self) -> list[tuple[bytes, Status]]:
-        """`ZoneFilesystem.list`."""
+    def names(self) -> list[tuple[bytes, bool]]:
+        """All names in ascending order, and whether each is one of a directory, as far as the listing says so."""
+        ...
+
+    def status(self, name: bytes) -> Status:
+        """`ZoneFilesystem.status` of a name in it."""
         ...
 
     def open_read(self, name: bytes) -> int:

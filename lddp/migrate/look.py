@@ -17,7 +17,7 @@ from blake3 import blake3
 from lddp.core.namespace import Inode
 from lddp.core.records import Attributes, Content, DirectoryReport, InodeReport, Kind, ObservedEntry
 from lddp.core.view import View
-from lddp.migrate.listing import Listing
+from lddp.migrate.listing import Found, Listing, join
 from lddp.migrate.options import Exclusion
 from lddp.ports import OpenDirectory, Status, ZoneFilesystem
 from lddp.zones.attributes import read_xattrs
@@ -85,7 +85,7 @@ class Looker:
     def __init__(self, zone: SourceZone, view: View, exclusion: Exclusion, pack: Pack) -> None:
         self._zone = zone
         self._view = view
-        self._listing = Listing(view, exclusion)
+        self._listing = Listing(zone, view, exclusion)
         self.pack = pack
         self.failures: list[Failure] = []
         self.unread: list[tuple[int, bytes, Failure]] = []
@@ -123,8 +123,8 @@ class Looker:
         entries: list[ObservedEntry] = []
         self._directory, self._listing.rule = inode.number, inode.rule
         with _still_there(inode), self._zone.open_directory(path) as directory:
-            for name, status in directory.list():
-                entry = self._entry(path, name, status, known.pop(name, 0), directory)
+            for name, found in self._listing.of(directory, path):
+                entry = self._entry(path, name, found, known.pop(name, 0), directory)
                 if entry is not None:
                     entries.append(entry)
                 # The pack may hold files of other directories already, and is not to grow beyond what a pack may be.
@@ -140,11 +140,14 @@ class Looker:
         known = dict(self._view.list(inode.number))
         self._listing.rule = inode.rule
         names: set[bytes] = set()
-        with _still_there(inode):
-            listing = self._zone.list(path)
+        with _still_there(inode), self._zone.open_directory(path) as directory:
+            listing = self._listing.of(directory, path)
         for name, found in listing:
             number = known.pop(name, 0)
-            if self._listing.leaves_out(_join(path, name), found, number):
+            if isinstance(found, OSError):
+                names.add(name)
+                continue
+            if found is None or self._listing.leaves_out(join(path, name), found, number):
                 if number:
                     names.add(name)
                 continue
@@ -164,15 +167,13 @@ class Looker:
         absent: list[bytes] = []
         for name in sorted(names - {b""}):
             number = self._view.child(inode.number, name)
-            try:
-                status = self._zone.status(_join(path, name))
-            except (FileNotFoundError, NotADirectoryError):
+            found = self._listing.at(path, name)
+            if found is None or (
+                not isinstance(found, OSError) and self._listing.leaves_out(join(path, name), found, number)
+            ):
                 absent.append(name)
                 continue
-            if self._listing.leaves_out(_join(path, name), status, number):
-                absent.append(name)
-                continue
-            entry = self._entry(path, name, status, number)
+            entry = self._entry(path, name, found, number)
             if entry is not None:
                 entries.append(entry)
         after, attributes = self._directory_now(inode, path)
@@ -191,11 +192,15 @@ class Looker:
     # -- entries ----------------------------------------------------------------------------------------------------
 
     def _entry(
-        self, parent: bytes, name: bytes, status: Status, number: int, directory: OpenDirectory | None = None
+        self, parent: bytes, name: bytes, status: Found, number: int, directory: OpenDirectory | None = None
     ) -> ObservedEntry | None:
-        """What a name stands for; None where it is left out, or is as the namespace says, or has just gone."""
-        path = _join(parent, name)
-        if self._listing.leaves_out(path, status, number):
+        """What a name stands for; None where it is left out, or is as the namespace says, or has just gone, or cannot
+        be looked at."""
+        path = join(parent, name)
+        if isinstance(status, OSError):
+            self._cannot_report(path, name, status)
+            return None
+        if status is None or self._listing.leaves_out(path, status, number):
             return None
         child = self._view.inode(number) if number else None
         if child is not None and is_unchanged(child, status):
@@ -207,11 +212,15 @@ class Looker:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            self.failures.append(Failure(path, error.errno or 0))
             if status.kind is Kind.SYMLINK:
-                self.unread.append((self._directory, name, self.failures[-1]))
+                self._cannot_report(path, name, error)
                 return None
+            self.failures.append(Failure(path, error.errno or 0))
             return self._bare(path, name, status, child)
+
+    def _cannot_report(self, path: bytes, name: bytes, error: OSError) -> None:
+        self.failures.append(Failure(path, error.errno or 0))
+        self.unread.append((self._directory, name, self.failures[-1]))
 
     def _observe(
         self, path: bytes, name: bytes, status: Status, child: Inode | None, directory: OpenDirectory | None
@@ -297,7 +306,7 @@ class Looker:
         for parent, name in self._view.links(inode):
             above = self._view.inode(parent)
             assert above is not None
-            path = _join(self._view.path(above), name)
+            path = join(self._view.path(above), name)
             status = self._status_at(path, inode)
             if status is None:
                 continue
@@ -383,7 +392,3 @@ def is_same(before: os.stat_result, after: os.stat_result) -> bool:
 
 def _attributes_of(found: os.stat_result, xattrs: tuple[tuple[bytes, bytes], ...]) -> Attributes:
     return Attributes(found.st_mode & 0o7777, found.st_uid, found.st_gid, found.st_mtime_ns, xattrs)
-
-
-def _join(parent: bytes, name: bytes) -> bytes:
-    return parent + b"/" + name if parent else name

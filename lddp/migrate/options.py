@@ -95,7 +95,8 @@ class Exclusion:
         self._patterns = _compile([glob for glob in options.exclude if not glob.endswith("/")], options.exclude_regex)
         self._of_directories = _compile([glob for glob in options.exclude if glob.endswith("/")], ())
         self._limits = any((options.size_bytes_min, options.size_bytes_max, options.age_s_min, options.age_s_max))
-        self.excludes_nothing = not (self._patterns or self._of_directories or self._limits)
+        self._has_patterns = bool(self._patterns or self._of_directories)
+        self.excludes_nothing = not (self._has_patterns or self._limits)
 
     def excludes(self, path: bytes, status: Status, is_in_log: Callable[[bytes], bool] = _nothing) -> bool:
         """Whether the object at `path` (relative to the rule's root) is left out. `is_in_log` says of its handle
@@ -112,12 +113,14 @@ class Exclusion:
         )
 
     def matches(self, path: bytes, kind: Kind | None) -> bool:
-        """Whether a pattern leaves out the path, at which something of this kind is."""
+        """Whether a pattern leaves out the path, at which something of this kind is (None: nobody knows)."""
+        if not self._has_patterns:
+            return False
         return _matches(self._patterns, path) or (kind is Kind.DIRECTORY and _matches(self._of_directories, path))
 
     def hides(self, path: bytes, kind: Kind | None) -> bool:
         """Whether a pattern leaves out the path, at which something of this kind is, or a directory above it."""
-        if not self._patterns and not self._of_directories:
+        if not self._has_patterns:
             return False
         parts = path.split(b"/")
         above = (b"/".join(parts[:depth]) for depth in range(1, len(parts)))

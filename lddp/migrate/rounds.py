@@ -17,6 +17,7 @@ from lddp.core.rules import Rule
 from lddp.core.view import View
 from lddp.migrate.dirty import OPERATED, STRAYS, Work
 from lddp.migrate.glance import Glance
+from lddp.migrate.listing import located
 from lddp.migrate.look import PORTION_BYTES, PORTION_ENTRIES, SMALL_BYTES_MAX, Failure, Looker, Moved, Pack, SourceZone
 from lddp.migrate.nameless import Nameless
 from lddp.migrate.options import Exclusion
@@ -269,8 +270,8 @@ class Rounds:
         child = view.inode(view.child(directory, name))
         if child is None or not child.identity or child.nlink > 1:
             return None
-        path = self._zone.locate(child.identity)
-        if path is None or path == b"" or self._exclusion.hides(path, child.kind):
+        path = located(self._zone.locate, self._exclusion, view, child)
+        if not path:
             return None
         number = self._rule.root
         parts = path.split(b"/")

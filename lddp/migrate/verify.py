@@ -15,6 +15,7 @@ from lddp.core.records import Kind, ZoneFinding
 from lddp.core.rules import Rule
 from lddp.core.view import View
 from lddp.errors import errno_name
+from lddp.migrate.listing import Found, join, listed
 from lddp.migrate.options import Exclusion
 from lddp.ports import Status, ZoneFilesystem
 from lddp.replay.existing import digest_of
@@ -90,7 +91,7 @@ class Verifier:
     def _check_directory(self, directory: Inode, path: bytes) -> list[tuple[Inode, bytes]]:
         finding = self.finding
         try:
-            listing = dict(self._zone.list(path))
+            listing = self._listing(directory, path)
         except OSError as error:
             finding.differ(path, errno_name(error.errno or 0))
             return []
@@ -99,12 +100,15 @@ class Verifier:
             status = listing.pop(name, None)
             child = self._view.inode(number)
             assert child is not None
-            child_path = path + b"/" + name if path else name
+            child_path = join(path, name)
             if not child.visible and not self._is_source:
                 finding.differ(child_path, "its bytes are not in the log yet")
                 continue
             if status is None:
                 finding.differ(child_path, "missing")
+                continue
+            if isinstance(status, OSError):
+                finding.differ(child_path, errno_name(status.errno or 0))
                 continue
             if status.kind is not child.kind:
                 finding.differ(child_path, "another kind of object")
@@ -114,16 +118,31 @@ class Verifier:
             if child.kind is Kind.DIRECTORY:
                 below.append((child, child_path))
         for name, status in listing.items():
-            child_path = path + b"/" + name if path else name
-            if status.kind is None or self._exclusion.excludes(child_path, status, self._is_in_log):
-                continue
-            if self._is_source:
-                finding.differ(child_path, "name is not in the log")
-            else:
-                finding.extraneous_count += 1
-                if len(finding.extraneous) < LISTED_MAX:
-                    finding.extraneous.append(child_path)
+            self._check_other(join(path, name), status)
         return below
+
+    def _listing(self, directory: Inode, path: bytes) -> dict[bytes, Found]:
+        """What the log has is looked at, whatever patterns say."""
+
+        def passes_over(name: bytes, kind: Kind | None) -> bool:
+            return self._exclusion.matches(join(path, name), kind) and not self._view.child(directory.number, name)
+
+        with self._zone.open_directory(path) as opened:
+            return dict(listed(opened, passes_over))
+
+    def _check_other(self, path: bytes, status: Found) -> None:
+        """What is at a name that the log does not have."""
+        finding, what = self.finding, "name is not in the log"
+        if isinstance(status, OSError):
+            what = errno_name(status.errno or 0)
+        elif status is None or status.kind is None or self._exclusion.excludes(path, status, self._is_in_log):
+            return
+        if self._is_source:
+            finding.differ(path, what)
+        else:
+            finding.extraneous_count += 1
+            if len(finding.extraneous) < LISTED_MAX:
+                finding.extraneous.append(path)
 
     def _is_in_log(self, handle: bytes) -> bool:
         """Whether the observer follows an object of its zone whatever its size and age are."""

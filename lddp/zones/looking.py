@@ -231,14 +231,22 @@ class OpenDirectory:
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
 
-    def list(self) -> list[tuple[bytes, Status]]:
-        names = sorted(map(os.fsencode, os.listdir(self._descriptor)))
+    def names(self) -> list[tuple[bytes, bool]]:
+        with os.scandir(self._descriptor) as entries:
+            names = sorted([(os.fsencode(entry.name), _is_directory(entry)) for entry in entries])
         if not self._path and self._root.hidden:
-            names = [name for name in names if name != self._root.hidden]
+            names = [found for found in names if found[0] != self._root.hidden]
+        return names
+
+    def status(self, name: bytes) -> Status:
+        return self._status_of(self._descriptor, name)
+
+    def list(self) -> list[tuple[bytes, Status]]:
+        """`ZoneFilesystem.list`."""
         entries = []
-        for name in names:
+        for name, _ in self.names():
             try:
-                entries.append((name, self._status_of(self._descriptor, name)))
+                entries.append((name, self.status(name)))
             except FileNotFoundError:
                 continue
         return entries
@@ -252,6 +260,13 @@ class OpenDirectory:
             return descriptor
         os.close(descriptor)
         return open_regular(self._root, self._path + b"/" + name if self._path else name)
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False  # the filesystem does not say so in its listings, and cannot be asked
 
 
 def open_without_atime(root: Root, path: bytes, flags: int) -> int:

@@ -13,6 +13,7 @@ from lddp.doors.watch import kernel
 from lddp.doors.watch.tree import Node, Tree
 from lddp.doors.watch.walker import Stale, Walker
 from lddp.errors import ZoneError
+from tests.dead_mount import dead_mount
 
 
 class Place:
@@ -126,3 +127,13 @@ def test_interrupted_descent_is_owed_and_goes_on_where_it_stopped(
         place.walker.relist(node, place.found.append)
     assert not place.walker.owed
     assert sorted(node.name for node in place.found) == [b"0", b"1", b"2", b"inner", b"inner", b"inner", b"new"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_a_mount_whose_server_has_died_is_not_entered(place: Place) -> None:
+    (place.root / "mnt").mkdir()
+    with dead_mount(place.root / "mnt"):
+        place.walker.relist(place.walker.tree.root, place.found.append)
+        place.walker.walk(place.found.append)
+    assert not place.found
+    assert not place.walker.owed

@@ -74,11 +74,17 @@ class FakeDirectory:
     def __exit__(self, *_: object) -> None:
         return
 
-    def list(self) -> list[tuple[bytes, Status]]:
-        return self.zone.list(self.path)
+    def names(self) -> list[tuple[bytes, bool]]:
+        return [(name, status.kind is Kind.DIRECTORY) for name, status in self.zone.list(self.path)]
+
+    def status(self, name: bytes) -> Status:
+        return self.zone.status(self._path_of(name))
 
     def open_read(self, name: bytes) -> int:
-        return self.zone.open_read(self.path + b"/" + name if self.path else name)
+        return self.zone.open_read(self._path_of(name))
+
+    def _path_of(self, name: bytes) -> bytes:
+        return self.path + b"/" + name if self.path else name
 
 
 class FakeZone:

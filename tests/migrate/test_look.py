@@ -214,10 +214,10 @@ def test_a_directory_that_is_moved_while_it_is_looked_into(
 
 
 def test_the_top_of_a_tree_that_is_gone_cannot_be_read(scanned: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(path: bytes) -> list[tuple[bytes, ports.Status]]:
+    def missing(path: bytes) -> ports.OpenDirectory:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
-    monkeypatch.setattr(scanned.source_zone, "list", missing)
+    monkeypatch.setattr(scanned.source_zone, "open_directory", missing)
     with pytest.raises(FileNotFoundError):
         scanned.looker().differences(scanned.inode())
 

@@ -152,10 +152,16 @@ class OpenedDirectory:
     def __exit__(self, *_: object) -> None:
         return
 
-    def list(self) -> list[tuple[bytes, Status]]:
+    def names(self) -> list[tuple[bytes, bool]]:
         self._zone.before_look()
-        entries = self._inode.entries
-        return [(name, self._zone.files._status(entries[name])) for name in sorted(entries)]
+        return [(name, inode.kind is Kind.DIRECTORY) for name, inode in sorted(self._inode.entries.items())]
+
+    def status(self, name: bytes) -> Status:
+        self._zone.before_look()
+        inode = self._inode.entries.get(name)
+        if inode is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        return self._zone.files._status(inode)
 
     def open_read(self, name: bytes) -> int:
         self._zone.before_look()

@@ -28,7 +28,8 @@ _PATH_PIECE = 3000
 _OPEN_AT_ONCE = 128
 """Directories that a walk keeps open because it comes to them next; others are opened by path again."""
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-_SHUT = (errno.EACCES, errno.EPERM)
+_SHUT = (errno.EACCES, errno.EPERM, errno.ENOTCONN)
+"""Also where a FUSE filesystem is mounted whose server has died."""
 
 Found = Callable[[Node], None]
 """Told of each directory that was not watched, or not at a known place, before."""
