@@ -22,9 +22,10 @@ class MigrationOptions:
 
     `exclude` are shell patterns, matched against the whole path where they hold a `/`, which may be their first
     character, else against the last name; one that ends in `/` means directories only. `exclude_regex` are searched in
-    the path. Sizes in bytes, ages in seconds before the file was last modified; 0 is no limit. Size and age limits
-    concern regular files that the log does not have yet: one that it has is followed, however it grows or is changed.
-    `bandwidth` is in bytes/s for each peer, 0 for no limit.
+    the path. Both are of characters, as which bytes that are no UTF-8 count one by one. Sizes in bytes, ages in seconds
+    before the file was last modified; 0 is no limit. Size and age limits concern regular files that the log does not
+    have yet: one that it has is followed, however it grows or is changed. `bandwidth` is in bytes/s for each peer, 0
+    for no limit.
     """
 
     on_existing: str = OnExisting.SKIP_IDENTICAL.value
@@ -116,17 +117,19 @@ class Exclusion:
         """Whether a pattern leaves out the path, at which something of this kind is (None: nobody knows)."""
         if not self._has_patterns:
             return False
-        return _matches(self._patterns, path) or (kind is Kind.DIRECTORY and _matches(self._of_directories, path))
+        return self._match(_characters(path), kind)
 
     def hides(self, path: bytes, kind: Kind | None) -> bool:
         """Whether a pattern leaves out the path, at which something of this kind is, or a directory above it."""
         if not self._has_patterns:
             return False
-        parts = path.split(b"/")
-        above = (b"/".join(parts[:depth]) for depth in range(1, len(parts)))
-        if any(_matches(self._patterns, one) or _matches(self._of_directories, one) for one in above):
-            return True
-        return self.matches(path, kind)
+        text = _characters(path)
+        parts = text.split("/")
+        above = ("/".join(parts[:depth]) for depth in range(1, len(parts)))
+        return any(self._match(one, Kind.DIRECTORY) for one in above) or self._match(text, kind)
+
+    def _match(self, text: str, kind: Kind | None) -> bool:
+        return _matches(self._patterns, text) or (kind is Kind.DIRECTORY and _matches(self._of_directories, text))
 
     def _is_beyond_limits(self, status: Status) -> bool:
         options = self._options
@@ -139,21 +142,31 @@ class Exclusion:
         )
 
 
-def _matches(patterns: Sequence[re.Pattern[bytes]], path: bytes) -> bool:
-    return any(pattern.search(path) for pattern in patterns)
+def _characters(path: bytes) -> str:
+    """What patterns are matched against; a byte that is no UTF-8 counts as one character."""
+    return path.decode("utf-8", "surrogateescape")
 
 
-def _compile(globs: Sequence[str], expressions: Sequence[str]) -> tuple[re.Pattern[bytes], ...]:
+def _matches(patterns: Sequence[re.Pattern[str]], text: str) -> bool:
+    return any(pattern.search(text) for pattern in patterns)
+
+
+def _compile(globs: Sequence[str], expressions: Sequence[str]) -> tuple[re.Pattern[str], ...]:
     """The globs as one pattern. Expressions stay apart: their flags and the numbers of their groups are their own."""
     parts = []
     for glob in globs:
-        translated = fnmatch.translate(glob.strip("/"))
+        translated = fnmatch.translate(_normal(glob).strip("/"))
         anchored = "/" in glob.rstrip("/")
         parts.append(rf"(?:\A{translated})" if anchored else rf"(?:(?:\A|(?<=/)){translated})")
-    alone = [re.compile("|".join(parts).encode("utf-8", "surrogateescape"), re.DOTALL)] if parts else []
+    alone = [re.compile("|".join(parts), re.DOTALL)] if parts else []
     return (*alone, *map(_expression, expressions))
 
 
-def _expression(text: str) -> re.Pattern[bytes]:
-    """Raises re.error. Names are bytes, and so is what is searched in them."""
-    return re.compile(text.encode("utf-8", "surrogateescape"), re.DOTALL)
+def _expression(text: str) -> re.Pattern[str]:
+    """Raises re.error."""
+    return re.compile(_normal(text), re.DOTALL)
+
+
+def _normal(text: str) -> str:
+    """With characters, as paths have them, for what was given as their bytes."""
+    return _characters(text.encode("utf-8", "surrogateescape"))
