@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -14,6 +15,10 @@ from lddp.core.records import Kind
 from lddp.errors import UsageError
 from lddp.ports import Status
 from lddp.replay.existing import OnExisting
+
+INTEGER_MAX = (1 << 63) - 1
+SHOWN_MAX = 100
+"""Characters of a pattern in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ class MigrationOptions:
         return options
 
     def check(self) -> None:
-        """UsageError for a pattern or policy that cannot be used, or a value of another type."""
+        """UsageError for a pattern or policy that cannot be used, or a value of another type or beyond INTEGER_MAX."""
         for field in fields(self):
             value = getattr(self, field.name)
             plain = type(field.default)
@@ -73,13 +78,33 @@ class MigrationOptions:
                 raise UsageError(f"option {field.name} is {wanted}, not {value!r}")
             if plain is int and value < 0:
                 raise UsageError(f"option {field.name} is not negative, not {value!r}")
+            if plain is int and value > INTEGER_MAX:
+                raise UsageError(f"option {field.name} is at most {INTEGER_MAX}, not {value!r}")
         if self.on_existing not in {policy.value for policy in OnExisting}:
             raise UsageError(f"on_existing is one of {', '.join(OnExisting)}; not {self.on_existing!r}")
-        for pattern in self.exclude_regex:
-            try:
-                _expression(pattern)
-            except re.error as error:
-                raise UsageError(f"the regular expression {pattern!r} is not valid: {error}") from None
+        for glob in self.exclude:
+            with _usable("the pattern", glob):
+                _compile([glob], ())
+        for expression in self.exclude_regex:
+            with _usable("the regular expression", expression):
+                _expression(expression)
+
+
+@contextmanager
+def _usable(what: str, text: str) -> Iterator[None]:
+    """UsageError in place of what Python says of a pattern that it cannot use."""
+    try:
+        yield
+    except RecursionError:
+        reason = "it is nested too deeply"
+    except UnicodeEncodeError:
+        reason = "it has half of a surrogate pair"
+    except (re.error, OverflowError) as error:
+        reason = str(error)
+    else:
+        return
+    shown = text if len(text) <= SHOWN_MAX else text[:SHOWN_MAX] + "..."
+    raise UsageError(f"{what} {shown!r} is not valid: {reason}")
 
 
 def _nothing(_handle: bytes) -> bool:

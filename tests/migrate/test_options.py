@@ -123,11 +123,22 @@ def test_sizes_and_ages_concern_files_only(settings: dict[str, int], size: int, 
         ({"on_existing": "rename"}, "not 'rename'"),
         ({"exclude_regex": ["("]}, r"'\(' is not valid"),
         ({"exclude_regex": ["[z-a]"]}, "is not valid"),
+        ({"exclude_regex": ["a{99999999999999999}"]}, r"'a\{99999999999999999\}' is not valid: the repetition number"),
+        ({"exclude_regex": ["(" * 3000]}, r"'\({100}\.\.\.' is not valid: it is nested too deeply"),
+        ({"exclude_regex": ["\ud800"]}, r"'\\ud800' is not valid: it has half of a surrogate pair"),
+        ({"exclude": ["a/\ud800"]}, r"the pattern 'a/\\ud800' is not valid: it has half of a surrogate pair"),
+        ({"bandwidth": 100000000000 << 30}, "bandwidth is at most 9223372036854775807, not 107374182400000000000"),
+        ({"age_s_max": 1 << 63}, "age_s_max is at most 9223372036854775807"),
     ],
 )
 def test_settings_that_cannot_be_used(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         MigrationOptions.from_mapping(settings)
+
+
+def test_the_largest_values_can_be_stored() -> None:
+    options = MigrationOptions.from_mapping({"bandwidth": (1 << 63) - 1, "exclude": ["\udcff"]})
+    assert MigrationOptions.from_bytes(options.to_bytes()) == options
 
 
 def test_options_survive_their_way_through_the_log() -> None:

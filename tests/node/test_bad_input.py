@@ -166,6 +166,30 @@ async def test_a_wrong_token_changes_and_shows_nothing(world: Zones, given: str)
     assert world.blobs(HERE) == []
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bandwidth": 1 << 70},
+        {"exclude": ["\ud800"]},
+        {"exclude_regex": ["(" * 3000]},
+        {"exclude_regex": ["a{99999999999999999}"]},
+    ],
+)
+async def test_options_that_cannot_be_used(
+    world: Zones, http: aiohttp.ClientSession, options: dict[str, object]
+) -> None:
+    member = {"zone": HERE, "local_path": str(world.root(HERE) / "more")}
+    rule = {"name": "more", "path": "/more", "members": [member], "options": options}
+    for method, target, body in (
+        ("POST", "/v1/rules", rule),
+        ("PUT", "/v1/rules/data", {"options": options}),
+        ("PATCH", "/v1/rules/data", {"options": options}),
+    ):
+        async with http.request(method, at(world, target), json=body) as response:
+            assert await status(response) == (400, "EINVAL"), (method, target)
+    assert [rule["name"] for rule in world.nodes[HERE].backend.rules()] == ["data"]
+
+
 async def test_a_witness_sends_readers_to_those_who_know(world: Zones, http: aiohttp.ClientSession) -> None:
     async with http.put(at(world, "/v1/files/data/f"), data=b"x") as response:
         assert response.status == 200

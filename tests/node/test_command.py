@@ -100,6 +100,8 @@ def test_paths_that_cannot_work(pair: tuple[Path, Path], here: Here) -> None:
 def test_settings_that_cannot_be_used(pair: tuple[Path, Path], here: Here) -> None:
     source, target = pair
     assert_refused(here(source, target, "--exclude-regex", "("), 2, "'('", "not valid")
+    assert_refused(here(source, target, "--exclude-regex", "a{99999999999999999}"), 2, "not valid", "too large")
+    assert_refused(here(source, target, "--bwlimit", "100000000000G"), 2, "bandwidth is at most")
     assert_refused(here(source, target, "--on-existing", "rename"), 2, "rename")
     assert not target.exists()
 
