@@ -16,7 +16,7 @@ from lddp.admin.openapi import document as openapi_document
 from lddp.admin.problems import INDEX_HEADER
 from lddp.admin.request import BACKEND, integer, json_answer, query_of, timeout_s
 from lddp.errors import LddpError, OperationError, UnavailableError, UsageError
-from lddp.serving.bodies import begun
+from lddp.serving.bodies import IDLE_S_MAX, begun, write
 from lddp.serving.paths import checked
 
 KEEPALIVE_S = 15.0
@@ -138,7 +138,7 @@ async def events(request: web.Request) -> web.StreamResponse:
                 upcoming.result()
             await response.prepare(request)
             with begun(request):
-                await response.write(b": connected\n\n")
+                await write(response, b": connected\n\n", IDLE_S_MAX)
                 while await _next_event(response, upcoming):
                     if upcoming.done():
                         upcoming = asyncio.ensure_future(anext(source))
@@ -152,14 +152,15 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 
 async def _next_event(response: web.StreamResponse, upcoming: asyncio.Future[list[Event]]) -> bool:
-    """Sends the upcoming events, or a comment when there are none for a while; False at the end of the stream."""
+    """Sends the upcoming events, or a comment when there are none for a while; False at the end of the stream.
+    UnavailableError where the client does not take them."""
     await asyncio.wait({upcoming}, timeout=KEEPALIVE_S)
     if not upcoming.done():
-        await response.write(b": still here\n\n")
+        await write(response, b": still here\n\n", IDLE_S_MAX)
         return True
     try:
         batch = upcoming.result()
     except StopAsyncIteration:
         return False
-    await response.write(_lines(batch))
+    await write(response, _lines(batch), IDLE_S_MAX)
     return True

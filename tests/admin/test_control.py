@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -382,4 +383,19 @@ async def test_a_listener_that_leaves_is_forgotten(http: aiohttp.ClientSession, 
         assert len(backend.listeners) == 1
     async with asyncio.timeout(10):
         await backend.listener_left.wait()
+    assert backend.listeners == []
+
+
+async def test_a_listener_that_does_not_read_is_cut_off(
+    url: str, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lddp.admin.observe.IDLE_S_MAX", 0.05)
+    backend.records += [{"index": index, "path": "x" * 1024 * 1024} for index in range(1, 65)]
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        request = f"GET /v1/events?after=0 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+        slow.sendall(request.encode())
+        async with asyncio.timeout(60):
+            await backend.listener_left.wait()
     assert backend.listeners == []
