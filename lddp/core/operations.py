@@ -185,8 +185,9 @@ class Operations(Names):
 
     @staticmethod
     def _base(rule: Rule, inode: Inode, content: Content) -> e.Base | None:
-        """To be called before the inode is changed."""
-        if rule.source == NO_SOURCE or not content.sealed or content.inline is not None or not content.size:
+        """To be called before the inode is changed. Whether its content is inline is not asked: an inode that is read
+        from the tables has forgotten that, and effects must not depend on what is cached."""
+        if rule.source == NO_SOURCE or not content.sealed or not content.size:
             return None
         return e.Base(Content(content.digest, content.size), inode.version)
 

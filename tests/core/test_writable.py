@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lddp.core.machine import StateMachine
 from lddp.core.records import (
     Append,
     Create,
@@ -31,6 +32,7 @@ from lddp.core.records import (
     Unlink,
     Write,
 )
+from tests.fakes.tables import DictTables
 
 from .model import Model, Node, RuleModel
 from .source import NAMES, Steps, World, differences, shrink
@@ -251,3 +253,16 @@ def test_operations_and_the_scan_and_other_writers_at_random(first: int) -> None
 def test_operations_are_decided_as_if_all_were_known(steps: Steps, seed: int) -> None:
     world = run_written(steps, seed)
     assert not list(differences(world.source.root, tree(world.ledger.view, world.root)))
+
+
+@pytest.mark.parametrize("seed", seeds(40))
+def test_a_node_that_starts_anew_before_each_record_has_the_same_effects(seed: int) -> None:
+    """What a fold keeps in memory is what it would read from its tables."""
+    world = run_written(random_steps(seed, WRITTEN, 200), seed)
+    tables = DictTables()
+    for position, record in enumerate(world.ledger.records):
+        machine = StateMachine(tables)
+        _, effects = machine.apply(record)
+        machine.flush()
+        assert list(effects) == world.ledger.effects[position], record
+    assert tables.snapshot() == world.ledger.tables.snapshot()
