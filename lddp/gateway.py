@@ -17,12 +17,12 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from lddp.consensus.waiters import Waiters
-from lddp.core.codec import decode
+from lddp.core.codec import UNREADABLE, decode
 from lddp.core.machine import StateMachine, read_gsn
 from lddp.core.namespace import NUMBER
 from lddp.core.tables import Table, Tables
 from lddp.core.view import View, Viewing
-from lddp.errors import FormatError, NewerFormatError, StorageError, UnavailableError
+from lddp.errors import NewerFormatError, StorageError, UnavailableError
 from lddp.ports import Clock, KeyValue, Random
 from lddp.replay import outbox
 from lddp.submissions import WAITING_MAX, Applied, Submissions
@@ -87,7 +87,7 @@ class Gateway(Submissions):
         except NewerFormatError as error:
             # Nodes that know it give it an effect: this one would not have the same state any more.
             raise StorageError(f"record {machine.gsn + 1} of the log: {error}") from error
-        except FormatError as error:
+        except UNREADABLE as error:
             machine.gsn += 1
             _log.error("record %d of the log is not readable and has no effect: %s", machine.gsn, error)
             return

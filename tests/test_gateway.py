@@ -8,20 +8,32 @@ import gc
 import zlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from types import SimpleNamespace
 from typing import Any, cast
 
 import msgpack
 import pytest
 
-from lddp.core.codec import encode
+from lddp.core.codec import CODES, encode
 from lddp.core.namespace import NUMBER
-from lddp.core.records import Barrier, MakeDirectory, OperationId, Record
+from lddp.core.records import (
+    Attributes,
+    Barrier,
+    DirectoryReport,
+    Kind,
+    MakeDirectory,
+    Observation,
+    ObservedEntry,
+    OperationId,
+    Record,
+)
 from lddp.core.tables import Table, Tables
-from lddp.errors import OutcomeUnknownError, StorageError, UnavailableError
+from lddp.errors import LimitError, OutcomeUnknownError, StorageError, UnavailableError
 from lddp.gateway import NO_ZONE, Gateway
+from lddp.node.history import History
 from lddp.replay.outbox import Item
 from lddp.submissions import Applied
-from tests.core.support import TARGET, create_rule
+from tests.core.support import SOURCE, TARGET, create_rule
 from tests.fakes.memory import MemoryKeyValue
 
 
@@ -167,6 +179,36 @@ async def test_a_record_that_no_version_can_read_has_no_effect_on_any_node(node:
     with node.gateway.view() as view:
         assert view.resolve(b"/data/damaged") is None
         assert view.resolve(b"/data/after") is not None
+
+
+def _with_a_long_name(operation: OperationId) -> Observation:
+    """As a source on NTFS or exFAT may have it: 255 characters, of three bytes each."""
+    attributes = Attributes(0o644, 0, 0, 1)
+    entry = ObservedEntry("\u6587".encode() * 255, b"handle", Kind.FILE, attributes, 1)
+    return Observation(operation, SOURCE, 1, 1, (DirectoryReport(1, (entry,), (), False, attributes),), ())
+
+
+async def test_a_record_beyond_a_limit_has_no_effect_on_any_node(node: Node) -> None:
+    """As earlier versions wrote it. Whoever reads the log passes over it, too."""
+    record = _with_a_long_name(OperationId(b"older node", 1))
+    body = msgpack.packb([CODES[Observation], *record])
+    after = node.directory(b"after")
+    entry = [b"\x01" + zlib.crc32(body).to_bytes(4, "big") + body, encode(after)]
+    node.order(entry)
+    assert node.gateway.gsn == 3
+    with node.gateway.view() as view:
+        assert view.resolve(b"/data/after") is not None
+    member = SimpleNamespace(first_index=1, records_at=lambda _index: entry)
+    history = History(cast(Any, SimpleNamespace(gateway=node.gateway, environment=node.environment, member=member)))
+    portion = history.portion(2, 3)
+    assert portion is not None and portion.records == [(3, after)]
+
+
+async def test_a_record_beyond_a_limit_is_not_submitted(node: Node) -> None:
+    """This node would fold it, without decoding it, and no other could."""
+    with pytest.raises(LimitError):
+        node.gateway.post([_with_a_long_name(node.gateway.next_id())])
+    assert not node.member.queue
 
 
 async def test_records_of_others_are_folded_without_a_waiter(node: Node) -> None:

@@ -21,13 +21,14 @@ import msgpack
 
 from lddp.core import limits
 from lddp.core import records as r
+from lddp.core.checks import CHECKS, EXPECTATIONS, Part, check_limits, means_one
 from lddp.errors import CorruptError, FormatError, LimitError, NewerFormatError
 
 VERSION = 1
 VERSION_OF_CONDITIONS = 2
 """Of a Put that asks for SOME_VERSION, which format 1 takes for no condition."""
 VERSION_OF_INODES = 3
-"""Of what means one object or directory and no other that has its name (`_EXPECTATIONS`). Formats 1 and 2 end before
+"""Of what means one object or directory and no other that has its name (`EXPECTATIONS`). Formats 1 and 2 end before
 these fields."""
 VERSION_OF_FILES = 4
 """Of a CreateFile, alone or guarded, which earlier formats do not know."""
@@ -59,11 +60,6 @@ CODES: dict[type, int] = {
     r.Barrier: 68,
     r.Receipt: 69,
 }
-_EXPECTATIONS: dict[type, int] = {
-    kind: sum(name in ("expected_inode", "expected_parent", "expected_to_parent") for name in kind._fields)
-    for kind in (*typing.get_args(r.InPlace), *typing.get_args(r.Naming))
-}
-"""How many fields at the end of a record say what it means."""
 _TYPES = {code: kind for kind, code in CODES.items()}
 _OPERATIONS = frozenset(typing.get_args(r.Operation))
 
@@ -71,20 +67,25 @@ _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 
 Decoder = Callable[[Any], Any]
 
+UNREADABLE = (FormatError, LimitError)
+"""What `decode` raises for a record of the log that has no effect, on no node. Newer formats aside, what encodes also
+decodes, so that a node may fold its own records without decoding them. Earlier versions wrote observations beyond the
+limits: the node that had submitted one folded it, and no other could go on. Every node that folds such a record now
+passes over it, also its own after a restart. Only what its own node has made durable of it before stays in that node's
+state, until it is set up anew."""
+
 
 def encode(record: r.Record) -> bytes:
-    """Bytes of a record. LimitError where it, or a field of it, is larger than it may be."""
+    """Bytes of a record, which `decode` reads. LimitError where it, or anything in it, is larger than it may be;
+    FormatError where it cannot be written."""
     fields: tuple[Any, ...] = tuple(record)
     operation = record.operation if type(record) is r.Guarded else None
-    for value in (record, *fields, *(operation or ())):
-        check = _CHECKS.get(type(value))
-        if check is not None:
-            check(value)
+    check_limits(record)
     version = _version_of(record)
     if operation is not None:
         fields = ((CODES[type(operation)], *operation), *fields[1:])
-    elif version < VERSION_OF_INODES and type(record) in _EXPECTATIONS:
-        fields = fields[: -_EXPECTATIONS[type(record)]]
+    elif version < VERSION_OF_INODES and type(record) in EXPECTATIONS:
+        fields = fields[: -EXPECTATIONS[type(record)]]
     try:
         body: bytes = _pack((CODES[type(record)], *fields))
     except (OverflowError, ValueError, TypeError) as error:
@@ -94,14 +95,19 @@ def encode(record: r.Record) -> bytes:
     return b"%c" % version + zlib.crc32(body).to_bytes(4, "big") + body
 
 
+def size_of(part: Part) -> int:
+    """Bytes that a part of an observation takes in its record. FormatError where it cannot be written."""
+    try:
+        return len(msgpack.packb(part))  # for any thread, as `_pack` is not
+    except (OverflowError, ValueError, TypeError) as error:
+        raise FormatError(f"a part of a record cannot be written: {error}") from error
+
+
 def _version_of(record: r.Record) -> int:
-    expectations = _EXPECTATIONS.get(type(record))
-    means_one = expectations is not None and any(record[-expectations:])
-    if expectations is not None and means_one:
-        _check_inodes(record[-expectations:])
+    is_one_meant = means_one(record)
     if type(record.operation if type(record) is r.Guarded else record) is r.CreateFile:
         return VERSION_OF_FILES
-    if means_one:
+    if is_one_meant:
         return VERSION_OF_INODES
     if type(record) is r.Put and record.expected_version == r.SOME_VERSION:
         return VERSION_OF_CONDITIONS
@@ -132,7 +138,7 @@ def decode(data: bytes) -> r.Record:
     if kind is None:
         raise NewerFormatError(f"a record of unknown type {fields[0]}: upgrade this node")
     try:
-        nothing = (r.ANY_INODE,) * _EXPECTATIONS.get(kind, 0) if data[0] < VERSION_OF_INODES else ()
+        nothing = (r.ANY_INODE,) * EXPECTATIONS.get(kind, 0) if data[0] < VERSION_OF_INODES else ()
         record: r.Record = _DECODERS[kind](fields[1:] + nothing)
     except (TypeError, ValueError) as error:
         raise FormatError(f"a {kind.__name__} record with a wrong field: {error}") from error
@@ -207,7 +213,7 @@ def _named(kind: Any) -> Decoder:
     converters = [
         (position, _decoder(hints[name])) for position, name in enumerate(kind._fields) if not _is_plain(hints[name])
     ]
-    verify = _CHECKS.get(kind)
+    verify = CHECKS.get(kind)
     make = kind._make
 
     def check(value: Any) -> Any:
@@ -262,97 +268,4 @@ def _decoder(hint: Any) -> Decoder:
     return _exact(hint)
 
 
-# -- checks of values -------------------------------------------------------------------------------------------------
-
-
-def check_name(name: bytes) -> None:
-    """FormatError or LimitError where `name` cannot be a directory entry."""
-    if len(name) > limits.NAME_BYTES_MAX:
-        raise LimitError(f"a name of {len(name)} bytes; at most {limits.NAME_BYTES_MAX}")
-    if not name or name in (b".", b"..") or b"/" in name or b"\0" in name:
-        raise FormatError(f"not a name: {name!r}")
-
-
-def _check_attributes(value: r.Attributes) -> None:
-    if not 0 <= value.mode <= 0o7777:
-        raise FormatError(f"mode {value.mode:o} is beyond the twelve permission bits")
-    if not (0 <= value.uid < 2**32 and 0 <= value.gid < 2**32):
-        raise FormatError("an owner beyond 32 bits")
-    if value.xattrs:
-        total = sum(len(name) + len(data) for name, data in value.xattrs)
-        if total > limits.XATTRS_BYTES_MAX:
-            raise LimitError(f"{total} bytes of extended attributes; at most {limits.XATTRS_BYTES_MAX}")
-        names = [name for name, _ in value.xattrs]
-        if names != sorted(set(names)):
-            raise FormatError("extended attributes are not in order of their names")
-        for name, data in value.xattrs:
-            _check_xattr(name, data)
-
-
-def _check_xattr(name: bytes, data: bytes) -> None:
-    if not 0 < len(name) <= limits.XATTR_NAME_BYTES_MAX or len(data) > limits.XATTR_VALUE_BYTES_MAX:
-        raise LimitError("an extended attribute beyond its limits")
-
-
-def _check_content(value: r.Content) -> None:
-    if len(value.digest) != 32:
-        raise FormatError("a digest is 32 bytes")
-    if not 0 <= value.size <= limits.FILE_BYTES_MAX or value.offset < 0:
-        raise FormatError("a content's size or offset is out of range")
-    if value.inline is not None:
-        if len(value.inline) > limits.INLINE_BYTES_MAX:
-            raise LimitError(f"{len(value.inline)} bytes inline; at most {limits.INLINE_BYTES_MAX}")
-        if len(value.inline) != value.size:
-            raise FormatError("inline bytes are not as many as the content's size")
-    if len(value.pack) not in (0, 16):
-        raise FormatError("a pack is named by 16 bytes")
-
-
-def _check_inodes(numbers: tuple[Any, ...]) -> None:
-    for number in numbers:
-        if type(number) is not int or not 0 <= number <= limits.INODE_MAX:
-            raise FormatError(f"no object has the number {number!r}")
-
-
-def _check_guarded(value: r.Guarded) -> None:
-    _version_of(value.operation)
-
-
-def _check_id(value: r.OperationId) -> None:
-    if not 1 <= len(value.session) <= 32 or not 0 <= value.sequence < 2**63:
-        raise FormatError("an operation id is a session of 1 to 32 bytes and a sequence below 2^63")
-
-
-def _check_entry(value: r.ObservedEntry) -> None:
-    check_name(value.name)
-    if len(value.identity) > 256 or value.size < 0:
-        raise FormatError("an observed entry with a wrong identity or size")
-    if len(value.target) > limits.SYMLINK_TARGET_BYTES_MAX:
-        raise LimitError(f"a link target of {len(value.target)} bytes; at most {limits.SYMLINK_TARGET_BYTES_MAX}")
-
-
-def _check_observation(value: r.Observation) -> None:
-    items = len(value.inodes) + sum(1 + len(d.entries) + len(d.absent) for d in value.directories)
-    if items > limits.OBSERVATION_ITEMS_MAX:
-        raise LimitError(f"{items} items in an observation; at most {limits.OBSERVATION_ITEMS_MAX}")
-    for directory in value.directories:
-        for name in directory.absent:
-            check_name(name)
-
-
-def _check_rule(value: r.CreateRule) -> None:
-    if len(value.members) > limits.ZONES_MAX:
-        raise LimitError(f"{len(value.members)} zones; at most {limits.ZONES_MAX}")
-
-
-_CHECKS: dict[Any, Callable[[Any], None]] = {
-    r.Attributes: _check_attributes,
-    r.Content: _check_content,
-    r.OperationId: _check_id,
-    r.ObservedEntry: _check_entry,
-    r.Observation: _check_observation,
-    r.CreateRule: _check_rule,
-    r.SetXattr: lambda value: _check_xattr(value.name, value.value),
-    r.Guarded: _check_guarded,
-}
 _DECODERS: dict[type, Decoder] = {kind: _named(kind) for kind in CODES}

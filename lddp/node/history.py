@@ -10,11 +10,11 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, NamedTuple
 
 from lddp.admin.backend import Document, Event
-from lddp.core.codec import decode
+from lddp.core.codec import UNREADABLE, decode
 from lddp.core.namespace import NUMBER
 from lddp.core.records import Guarded, Record
 from lddp.core.tables import Table, Tables
-from lddp.errors import FormatError, OperationError
+from lddp.errors import OperationError
 from lddp.node.describe import event_kind, record_document
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class History:
             for gsn, data in enumerate(node.member.records_at(index), start):
                 if first <= gsn <= last:
                     following = gsn + 1
-                    with contextlib.suppress(FormatError):
+                    with contextlib.suppress(*UNREADABLE):
                         found.append((gsn, decode(data)))
         return Portion(begin, following, found)
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import zlib
-from typing import get_args
+from typing import Any, get_args
 
 import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lddp.core import limits, records
-from lddp.core.codec import decode, encode
+from lddp.core import checks, limits, records
+from lddp.core.codec import CODES, UNREADABLE, decode, encode
 from lddp.core.records import (
     Attributes,
     Barrier,
@@ -451,9 +451,101 @@ def test_at_the_limit(record: Record) -> None:
 
 @pytest.mark.parametrize("record", [case[1] for case in BEYOND_THE_LIMIT], ids=[case[0] for case in BEYOND_THE_LIMIT])
 def test_beyond_the_limit(record: Record) -> None:
-    """The limit is found at the latest when the record is read: no node ever applies such a record."""
+    """No node ever writes such a record, and none applies it."""
     with pytest.raises(LimitError):
-        decode(encode(record))
+        encode(record)
+    with pytest.raises(LimitError):
+        decode(_unchecked(record))
+
+
+def _one_of(plain: object, *edges: object) -> st.SearchStrategy[Any]:
+    """Mostly the plain value, so that what is drawn is often beyond one limit, or none."""
+    return st.sampled_from([plain] * 3 * len(edges) + list(edges))
+
+
+def _sizes_at(limit: int) -> list[int]:
+    return [0, 1, limit, limit + 1]
+
+
+_edge_names = _one_of(
+    b"f", b"", b".", b"..", b"a/b", b"a\0b", *(b"n" * (limits.NAME_BYTES_MAX + more) for more in (0, 1))
+)
+_edge_times = _one_of(1, -(2**63), -(2**63) - 1, 2**64 - 1, 2**64)
+_edge_owners = _one_of(0, -1, 2**32 - 1, 2**32)
+_edge_xattr_names = _one_of(
+    b"user.a", b"user.b", b"user.c", b"", *(b"n" * (limits.XATTR_NAME_BYTES_MAX + more) for more in (0, 1))
+)
+_edge_xattr_values = _one_of(b"v", *(b"v" * size for size in _sizes_at(limits.XATTR_VALUE_BYTES_MAX)))
+_most_xattrs = tuple((b"%d" % n, b"v" * (limits.XATTRS_BYTES_MAX // 4 - 1)) for n in range(4))
+_edge_xattrs = st.one_of(
+    st.lists(st.tuples(_edge_xattr_names, _edge_xattr_values), max_size=2).map(tuple),
+    st.sampled_from([_most_xattrs, (*_most_xattrs, (b"9", b""))]),
+)
+_edge_attributes = st.builds(
+    Attributes, _one_of(0o644, -1, 0o7777, 0o10000), _edge_owners, _edge_owners, _edge_times, st.just(()) | _edge_xattrs
+)
+_edge_contents = st.builds(
+    Content,
+    st.sampled_from([bytes(32)] * 8 + [bytes(31), bytes(33)]),
+    _one_of(5, -1, limits.FILE_BYTES_MAX, limits.FILE_BYTES_MAX + 1),
+    st.none(),
+    _one_of(b"", bytes(16), bytes(15), bytes(17)),
+    _one_of(0, -1),
+    st.booleans(),
+) | st.sampled_from(_sizes_at(limits.INLINE_BYTES_MAX)).map(lambda size: Content(bytes(32), size, bytes(size)))
+_edge_entries = st.builds(
+    ObservedEntry,
+    _edge_names,
+    _one_of(b"handle", b"h" * 256, b"h" * 257),
+    st.sampled_from(Kind),
+    _edge_attributes,
+    _one_of(0, -1),
+    st.none() | _edge_contents,
+    _one_of(b"", *(b"t" * size for size in _sizes_at(limits.SYMLINK_TARGET_BYTES_MAX))),
+    st.just(0),
+    _edge_times,
+)
+_edge_directories = st.builds(
+    DirectoryReport,
+    st.just(1),
+    st.lists(_edge_entries, max_size=2).map(tuple),
+    st.lists(_edge_names, max_size=2).map(tuple),
+    st.booleans(),
+    st.none() | _edge_attributes,
+    _edge_times,
+)
+_edge_inodes = st.builds(
+    InodeReport, st.just(1), _edge_attributes, st.just(5), st.none() | _edge_contents, st.just(b""), _edge_times
+)
+_edge_ids = st.builds(OperationId, _one_of(b"client", b"", bytes(32), bytes(33)), _one_of(1, -1, 2**63 - 1, 2**63))
+_edge_records: st.SearchStrategy[Record] = st.one_of(
+    st.builds(
+        Observation,
+        _edge_ids,
+        st.just(1),
+        st.just(1),
+        st.just(1),
+        st.lists(_edge_directories, max_size=2).map(tuple),
+        st.lists(_edge_inodes, max_size=1).map(tuple),
+    ),
+    st.builds(
+        Put, _edge_ids, _zones, _edge_times, _paths, _modes, _edge_owners, _u32, _edge_contents, st.just(-1), _meant
+    ),
+    st.builds(Write, _edge_ids, _zones, _times, _paths, _edge_times, _edge_contents, _meant),
+)
+
+
+@settings(max_examples=examples(1500))
+@given(_edge_records)
+def test_what_encodes_decodes_and_nothing_else_does(record: Record) -> None:
+    """A node folds its own records without decoding them: the others must be able to."""
+    try:
+        data = encode(record)
+    except UNREADABLE:
+        with pytest.raises((*UNREADABLE, OverflowError)):
+            decode(_unchecked(record))
+    else:
+        assert exact(decode(data)) == exact(record)
 
 
 def test_what_is_guarded_is_an_operation_within_its_limits() -> None:
@@ -465,6 +557,11 @@ def test_what_is_guarded_is_an_operation_within_its_limits() -> None:
     for wrong in (b"", (1,), (69, 1), (16, 1), (99,)):
         with pytest.raises(FormatError):
             decode(_framed((16, wrong, None, 0, 0, 0, 0)))
+
+
+def _unchecked(record: Record) -> bytes:
+    """The record as it would be written if nothing of it were checked, without what it means."""
+    return _framed((CODES[type(record)], *record[: len(record) - checks.EXPECTATIONS.get(type(record), 0)]))
 
 
 def _framed(fields: tuple[object, ...]) -> bytes:
