@@ -53,6 +53,15 @@ def _at_any_pace(rule: Rule) -> Rule:
     return rule._replace(options=options.to_bytes())
 
 
+def _expected(raised: Exception) -> LddpError | None:
+    """The error of lddp that was raised, if need be the first by several tasks at once; None where any is another."""
+    while isinstance(raised, ExceptionGroup):
+        if raised.split(LddpError)[1] is not None:
+            return None
+        raised = raised.exceptions[0]
+    return raised if isinstance(raised, LddpError) else None
+
+
 class MigrationDriver:
     """One rule whose source is this node's zone."""
 
@@ -115,7 +124,10 @@ class MigrationDriver:
             if self.state() in _ACTIVE:
                 try:
                     await self._active()
-                except LddpError as error:
+                except (LddpError, ExceptionGroup) as raised:
+                    error = _expected(raised)
+                    if error is None:
+                        raise
                     self.problem = str(error)
                     _log.error("the migration of rule %s waits: %s", self.rule.name, error)
                     await asyncio.sleep(RETRY_S)

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 from lddp.core import effects as e
-from lddp.core.records import Attributes, DirectoryReport, Kind, Observation, ObservedEntry, Record
+from lddp.core.records import (
+    Attributes,
+    ChangeMigration,
+    DirectoryReport,
+    Kind,
+    MigrationAction,
+    Observation,
+    ObservedEntry,
+    Record,
+)
 from lddp.core.view import View
+from lddp.errors import LimitError, UnavailableError
 from lddp.migrate.backlog import Backlog
+from lddp.node import migration as module
 from lddp.node.migration import MigrationDriver
 from lddp.node.neighbours import Neighbours
 from lddp.node.system import SystemClock
@@ -115,3 +129,48 @@ async def test_a_start_glances_at_what_is_done_again() -> None:
     observer: Any = FakeObserver(ledger)
     await driver_of(ledger)._catch_up(observer)
     assert observer.dirty.operated == {(6, b"c"): 9, (ledger.machine.rules[1].root, b"/c"): 9}
+
+
+class Failing(MigrationDriver):
+    """Observes for a moment: then its tasks end with these errors, as an observer's do."""
+
+    def __init__(self, *errors: Exception) -> None:
+        ledger = half_scanned()
+        ledger.apply(ChangeMigration(operation_id(1, b"admin"), 1, "data", MigrationAction.CREATE))
+        ledger.apply(ChangeMigration(operation_id(2, b"admin"), 1, "data", MigrationAction.START))
+        unused: Any = None
+        super().__init__(
+            FakeGateway(ledger),  # type: ignore[arg-type]
+            FakeEnvironment(ledger),  # type: ignore[arg-type]
+            ledger.machine.rules[1],
+            unused,
+            unused,
+            unused,
+            Neighbours(),
+        )
+        self._errors = list(errors)
+        self.again = asyncio.Event()
+
+    async def _active(self) -> None:
+        if not self._errors:
+            self.again.set()
+            await asyncio.Event().wait()
+        errors, self._errors = self._errors, []
+        raise ExceptionGroup("unhandled errors in a TaskGroup", errors)
+
+
+async def test_errors_of_lddp_in_several_tasks_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.0)
+    first = ExceptionGroup("nested", [LimitError("too large")])
+    driver = Failing(first, UnavailableError("the observer is stopping"))
+    running = asyncio.create_task(driver.run())
+    async with asyncio.timeout(10):
+        await driver.again.wait()
+    assert driver.problem == "too large"
+    running.cancel()
+
+
+async def test_another_error_among_them_is_not() -> None:
+    driver = Failing(LimitError("too large"), ValueError("a fault"))
+    with pytest.raises(ExceptionGroup, match="unhandled"):
+        await driver.run()
