@@ -9,6 +9,7 @@ from lddp.errors import ConfigError
 from lddp.links.credentials import Credentials
 
 ENTRY_BYTES_CEILING = 4 << 20
+_RECORD_OVERHEAD_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,11 @@ class RaftConfig:
     """Applied entries that compaction always leaves, for followers that are a little behind."""
     waiters_max: int = 65536
     """Bound of callers that wait in `barrier` and `wait_applied`."""
+
+    @property
+    def record_bytes_max(self) -> int:
+        """Bound of one record: it must fit into an entry, with what goes before it there."""
+        return self.entry_bytes_max - _RECORD_OVERHEAD_BYTES
 
     @property
     def command_bytes_max(self) -> int:

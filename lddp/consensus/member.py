@@ -24,7 +24,6 @@ from lddp.links.listener import Listener
 from lddp.ports import Apply, Clock, KeyValue, Random
 
 _T = TypeVar("_T")
-_RECORD_OVERHEAD_BYTES = 16
 _TIMER_S_MIN = 0.001
 """The loop counts in milliseconds: a shorter timer would fire at once, and too early, again and again."""
 
@@ -108,7 +107,7 @@ class RaftMember:
         large.
         """
         self._require_running()
-        record_bytes_max = self._config.entry_bytes_max - _RECORD_OVERHEAD_BYTES
+        record_bytes_max = self._config.record_bytes_max
         if any(len(record) > record_bytes_max for record in records):
             raise LimitError(f"a record is beyond the limit of {record_bytes_max} bytes; send content apart")
         if not self._replica.inbox.put(records):

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 
 from lddp.core.digest import to_bytes
+from lddp.core.limits import NAME_BYTES_MAX
 from lddp.core.machine import read_gsn, read_sum, read_totals
 from lddp.core.namespace import DENTRY, NUMBER, RULE, Inode, Totals, decode_inode, identity_key
 from lddp.core.places import find_rule, split
@@ -50,6 +51,8 @@ class View:
 
     def entry(self, parent: int, name: bytes) -> tuple[int, int]:
         """(inode number, 0 where there is none; GSN of the record that says so, 0 where none does)."""
+        if len(name) > NAME_BYTES_MAX:
+            return 0, 0  # which a database cannot even be asked for
         data = self.tables.get(Table.DENTRIES, NUMBER.pack(parent) + name)
         if data is None:
             return 0, 0

@@ -12,20 +12,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
-from blake3 import blake3
-
 from lddp.core.namespace import Inode
-from lddp.core.records import Attributes, Content, DirectoryReport, InodeReport, Kind, ObservedEntry
+from lddp.core.records import Attributes, DirectoryReport, InodeReport, Kind, ObservedEntry
 from lddp.core.view import View
 from lddp.migrate.listing import Found, Listing, join
 from lddp.migrate.options import Exclusion
+from lddp.migrate.portions import PORTION_BYTES, PORTION_ENTRIES, ROOM, Pack, held, is_nameable
+from lddp.migrate.seen import attributes_of, is_same, is_unchanged, report_of
 from lddp.ports import OpenDirectory, Status, ZoneFilesystem
 from lddp.zones.attributes import read_xattrs
 
 SMALL_BYTES_MAX = 256 * 1024
-TINY_BYTES_MAX = 128
-PORTION_ENTRIES = 2048
-PORTION_BYTES = 4 * 1024 * 1024
 READ_TRIES = 3
 
 
@@ -42,34 +39,8 @@ class SourceZone(ZoneFilesystem, Protocol):
     def alive(self, handle: bytes) -> bool | None: ...
 
 
-class Pack:
-    """Bytes of small files that travel together."""
-
-    def __init__(self, pack_id: bytes) -> None:
-        self.id = pack_id
-        self._parts: list[bytes] = []
-        self.size = 0
-
-    def add(self, data: bytes) -> Content:
-        """Content of a small file; a very small one travels in the record itself."""
-        digest = blake3(data).digest()
-        if len(data) <= TINY_BYTES_MAX:
-            return Content(digest, len(data), data)
-        content = Content(digest, len(data), None, self.id, self.size)
-        self._parts.append(data)
-        self.size += len(data)
-        return content
-
-    def takes(self, size: int) -> bool:
-        """Whether a small file still fits; one that does not is read later, like a large one."""
-        return size <= TINY_BYTES_MAX or self.size < PORTION_BYTES
-
-    def bytes(self) -> bytes:
-        return b"".join(self._parts)
-
-
 class Failure(NamedTuple):
-    """A path that could not be read, and the errno."""
+    """A path that could not be read, or that no record can hold as it is, and the errno."""
 
     path: bytes
     errno: int
@@ -80,13 +51,17 @@ class Moved(Exception):
 
 
 class Looker:
-    """Looks at one rule's tree in this zone. Not shared between threads; collects what was left out and what failed."""
+    """Looks at one rule's tree in this zone. Not shared between threads; collects what was left out and what failed.
+    An observation has `room` for so many bytes of what is reported."""
 
-    def __init__(self, zone: SourceZone, view: View, exclusion: Exclusion, pack: Pack) -> None:
+    def __init__(self, zone: SourceZone, view: View, exclusion: Exclusion, pack: Pack, room: int = ROOM) -> None:
         self._zone = zone
         self._view = view
         self._listing = Listing(zone, view, exclusion)
         self.pack = pack
+        self._room = room
+        self._size = 0
+        """Bytes of the entries that are looked at."""
         self.failures: list[Failure] = []
         self.unread: list[tuple[int, bytes, Failure]] = []
         """Directories and names of what cannot be reported, and why."""
@@ -121,18 +96,19 @@ class Looker:
         path, _ = self.open_directory(inode)
         known = dict(self._view.list(inode.number))
         entries: list[ObservedEntry] = []
-        self._directory, self._listing.rule = inode.number, inode.rule
+        self._directory, self._listing.rule, self._size = inode.number, inode.rule, 0
         with _still_there(inode), self._zone.open_directory(path) as directory:
             for name, found in self._listing.of(directory, path):
                 entry = self._entry(path, name, found, known.pop(name, 0), directory)
                 if entry is not None:
                     entries.append(entry)
                 # The pack may hold files of other directories already, and is not to grow beyond what a pack may be.
-                if len(entries) >= PORTION_ENTRIES or self.pack.size >= PORTION_BYTES:
+                is_full = self.pack.size >= PORTION_BYTES or self._size >= self._room // 2
+                if is_full or len(entries) >= PORTION_ENTRIES:
                     yield DirectoryReport(inode.number, tuple(entries), (), False, None)
-                    entries = []
-        after, attributes = self._directory_now(inode, path)
-        yield DirectoryReport(inode.number, tuple(entries), tuple(known), True, attributes, after.ctime_ns)
+                    entries, self._size = [], 0
+        attributes, stamp = self._directory_now(inode, path)
+        yield DirectoryReport(inode.number, tuple(entries), tuple(known), True, attributes, stamp)
 
     def differences(self, inode: Inode) -> set[bytes]:
         """Names of a listed directory where the source and the namespace do not agree."""
@@ -176,18 +152,29 @@ class Looker:
             entry = self._entry(path, name, found, number)
             if entry is not None:
                 entries.append(entry)
-        after, attributes = self._directory_now(inode, path)
+        attributes, stamp = self._directory_now(inode, path)
         self.read.update(entry.identity for entry in entries if entry.content is not None)
-        return DirectoryReport(inode.number, tuple(entries), tuple(absent), False, attributes, after.ctime_ns)
+        gone = tuple(filter(is_nameable, absent))
+        return DirectoryReport(inode.number, tuple(entries), gone, False, attributes, stamp)
 
-    def _directory_now(self, inode: Inode, path: bytes) -> tuple[Status, Attributes]:
-        """Of a directory that has been looked into. Moved where another object or none is there by now."""
+    def _directory_now(self, inode: Inode, path: bytes) -> tuple[Attributes | None, int]:
+        """Attributes and stamp of a directory that has been looked into; None where no record can hold them. Moved
+        where another object or none is there by now."""
         with _still_there(inode):
             after = self._zone.status(path)
             attributes = self._attributes(path, after)
         if inode.identity and after.handle != inode.identity:
             raise Moved
-        return after, attributes
+        try:
+            held(InodeReport(inode.number, attributes, 0, None, b"", after.ctime_ns), self._room)
+        except OSError as error:
+            self._leave_unread(path, b"", error)
+            return None, 0
+        return attributes, after.ctime_ns
+
+    def _leave_unread(self, path: bytes, name: bytes, error: OSError) -> None:
+        self.failures.append(Failure(path, error.errno or 0))
+        self.unread.append((self._directory, name, self.failures[-1]))
 
     # -- entries ----------------------------------------------------------------------------------------------------
 
@@ -198,9 +185,12 @@ class Looker:
         be looked at."""
         path = join(parent, name)
         if isinstance(status, OSError):
-            self._cannot_report(path, name, status)
+            self._leave_unread(path, name, status)
             return None
         if status is None or self._listing.leaves_out(path, status, number):
+            return None
+        if not is_nameable(name):
+            self._leave_unread(path, name, OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)))
             return None
         child = self._view.inode(number) if number else None
         if child is not None and is_unchanged(child, status):
@@ -208,19 +198,25 @@ class Looker:
         if status.links > 1 and status.kind is not Kind.DIRECTORY:
             self.linked.add(status.handle)
         try:
-            return self._observe(path, name, status, child, directory)
+            entry = self._observe(path, name, status, child, directory)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             if status.kind is Kind.SYMLINK:
-                self._cannot_report(path, name, error)
+                self._leave_unread(path, name, error)
                 return None
             self.failures.append(Failure(path, error.errno or 0))
-            return self._bare(path, name, status, child)
+            entry = self._bare(path, name, status, child)
+        return self._held(path, entry)
 
-    def _cannot_report(self, path: bytes, name: bytes, error: OSError) -> None:
-        self.failures.append(Failure(path, error.errno or 0))
-        self.unread.append((self._directory, name, self.failures[-1]))
+    def _held(self, path: bytes, entry: ObservedEntry) -> ObservedEntry | None:
+        """The entry, where a record can hold it."""
+        try:
+            self._size += held(entry, self._room)
+        except OSError as error:
+            self._leave_unread(path, entry.name, error)
+            return None
+        return entry
 
     def _observe(
         self, path: bytes, name: bytes, status: Status, child: Inode | None, directory: OpenDirectory | None
@@ -289,7 +285,7 @@ class Looker:
                 if after.st_ino != status.inode or after.st_size > SMALL_BYTES_MAX:
                     break
                 if len(data) == now[0] and now == seen:
-                    attributes = _attributes_of(after, xattrs)
+                    attributes = attributes_of(after, xattrs)
                     content = self.pack.add(data)
                     return ObservedEntry(
                         name, status.handle, Kind.FILE, attributes, now[0], content, b"", 0, after.st_ctime_ns
@@ -334,19 +330,24 @@ class Looker:
         return status if status.kind is Kind.FILE and status.handle == inode.identity else None
 
     def bare_report(self, inode: Inode, descriptor: int) -> InodeReport:
-        """Report of an open large file without its bytes, which are read later, as if it had not been looked at."""
+        """Report of an open large file without its bytes, which are read later, as if it had not been looked at.
+        OSError also where no record could hold it with them."""
         xattrs = read_xattrs(descriptor)
-        found = os.fstat(descriptor)
-        return InodeReport(inode.number, _attributes_of(found, xattrs), found.st_size, None, b"", inode.stamp)
+        report = report_of(inode, os.fstat(descriptor), xattrs, None)
+        held(report, self._room)
+        return report._replace(stamp=inode.stamp)
 
     def small_report(self, inode: Inode, descriptor: int, before: os.stat_result) -> InodeReport | None:
-        """Report of an open small file with its bytes; None where it does not hold still."""
+        """Report of an open small file with its bytes; None where it does not hold still. OSError also where no record
+        can hold it."""
         for _ in range(READ_TRIES):
             xattrs = read_xattrs(descriptor)
             data = os.pread(descriptor, before.st_size + 1, 0)
             after = os.fstat(descriptor)
             if len(data) == before.st_size and is_same(before, after):
-                return report_of(inode, after, xattrs, self.pack.add(data))
+                report = report_of(inode, after, xattrs, self.pack.add(data))
+                held(report, self._room)
+                return report
             before = after
             if before.st_size > SMALL_BYTES_MAX:
                 return None
@@ -363,32 +364,3 @@ def _still_there(inode: Inode) -> Iterator[None]:
         if not inode.name:
             raise
         raise Moved from None
-
-
-def report_of(
-    inode: Inode, found: os.stat_result, xattrs: tuple[tuple[bytes, bytes], ...], content: Content
-) -> InodeReport:
-    attributes = _attributes_of(found, xattrs)
-    return InodeReport(inode.number, attributes, found.st_size, content, b"", found.st_ctime_ns)
-
-
-def is_unchanged(child: Inode, status: Status) -> bool:
-    """Whether an object is the one that the namespace knows, as it was last seen."""
-    return (
-        child.identity == status.handle
-        and child.stamp == status.ctime_ns
-        and child.mtime_ns == status.mtime_ns
-        and (child.kind is not Kind.FILE or child.size == status.size)
-    )
-
-
-def is_same(before: os.stat_result, after: os.stat_result) -> bool:
-    return (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (
-        after.st_size,
-        after.st_mtime_ns,
-        after.st_ctime_ns,
-    )
-
-
-def _attributes_of(found: os.stat_result, xattrs: tuple[tuple[bytes, bytes], ...]) -> Attributes:
-    return Attributes(found.st_mode & 0o7777, found.st_uid, found.st_gid, found.st_mtime_ns, xattrs)

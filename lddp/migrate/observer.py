@@ -26,16 +26,18 @@ from lddp.core.rules import Rule
 from lddp.errors import UnavailableError
 from lddp.gateway import Gateway
 from lddp.migrate.backlog import DIRECTORIES, Backlog, numbers_of
-from lddp.migrate.look import Looker, Moved, Pack, SourceZone, is_same, report_of
+from lddp.migrate.batch import Shipment
+from lddp.migrate.look import Looker, Moved, SourceZone
 from lddp.migrate.options import Exclusion
 from lddp.migrate.pace import Pace
-from lddp.migrate.rounds import Leftover, Rounds, Shipment
+from lddp.migrate.portions import ROOM, Pack
+from lddp.migrate.rounds import Leftover, Rounds
+from lddp.migrate.seen import is_same, report_of
 from lddp.migrate.strays import directories_in, taken_for_others
 from lddp.ports import KeyValue
 from lddp.replay.existing import digest_of
 from lddp.replay.unwatched import Source, Unwatched
 from lddp.submissions import Applied
-from lddp.zones.attributes import read_xattrs
 
 _log = logging.getLogger(__name__)
 SCAN_LANES = 2
@@ -69,7 +71,8 @@ class Counters:
 class Observer:
     """Observes one rule's tree in this node's zone. `peers` are the nodes whose zones need the bytes; `as_of` gives the
     GSN that this zone had been brought to, at most the one given, `settling` says of which directories this node has
-    still to put the time right, and `unwatched` what else it has done since that was asked for."""
+    still to put the time right, and `unwatched` what else it has done since that was asked for. An observation has
+    `room` for so many bytes of reports."""
 
     def __init__(
         self,
@@ -86,6 +89,7 @@ class Observer:
         token: Callable[[int], bytes] = os.urandom,
         settling: Callable[[bytes], bool] = lambda _path: False,
         unwatched: Source | None = None,
+        room: int = ROOM,
     ) -> None:
         self._gateway = gateway
         self._environment = environment
@@ -98,7 +102,8 @@ class Observer:
         self._executor = executor
         self._keep_pack = keep_pack
         self._unwatched = unwatched or Unwatched()
-        self._rounds = Rounds(environment, zone, rule, exclusion, as_of, token, settling, self._unwatched)
+        self._room = room
+        self._rounds = Rounds(environment, zone, rule, exclusion, as_of, token, settling, self._unwatched, room)
         self.backlog = Backlog(environment, rule, gateway.clock.monotonic)
         self.dirty = self.backlog.dirty
         self.counters = Counters()
@@ -117,11 +122,8 @@ class Observer:
         self._gateway.on_applied.append(self._applied)
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(SCAN_LANES):
-                    group.create_task(self._scan_lane())
-                for _ in range(LARGE_LANES):
-                    group.create_task(self._large_lane())
-                group.create_task(self._dirty_lane())
+                for lane in [self._scan_lane] * SCAN_LANES + [self._large_lane] * LARGE_LANES + [self._dirty_lane]:
+                    group.create_task(lane())
         finally:
             self._stopping.set()
             self._unwatched.end()
@@ -339,7 +341,7 @@ class Observer:
             inode = view.inode(number)
             if inode is None or inode.kind is not Kind.FILE:
                 return
-            looker = Looker(self._zone, view, self._exclusion, Pack(b"\0" * 16))
+            looker = Looker(self._zone, view, self._exclusion, Pack(b"\0" * 16), self._room)
             try:
                 path, descriptor, before = looker.open_file(inode)
             except Moved:
@@ -352,7 +354,7 @@ class Observer:
                 self._fail(number, view.path(inode), error)
                 return
         try:
-            xattrs = await loop.run_in_executor(self._executor, read_xattrs, descriptor)
+            bare = await loop.run_in_executor(self._executor, looker.bare_report, inode, descriptor)
             content = await self._read(inode, descriptor, before)
             after = os.fstat(descriptor)
         except OSError as error:
@@ -366,7 +368,7 @@ class Observer:
             return
         self.backlog.forget_failure(number)
         self.dirty.settled(number)
-        await self._report_file(as_of, report_of(inode, after, xattrs, content))
+        await self._report_file(as_of, report_of(inode, after, bare.attributes.xattrs, content))
 
     async def _read(self, inode: Inode, descriptor: int, found: os.stat_result) -> Content | None:
         """The file's content, on its way to the peers; None where it was not of one size."""

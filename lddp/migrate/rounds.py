@@ -15,26 +15,17 @@ from lddp.core.namespace import Inode
 from lddp.core.records import DirectoryReport, InodeReport, Kind
 from lddp.core.rules import Rule
 from lddp.core.view import View
+from lddp.migrate.batch import Batch, Emit, Growth
 from lddp.migrate.dirty import OPERATED, STRAYS, Work
 from lddp.migrate.glance import Glance
 from lddp.migrate.listing import located
-from lddp.migrate.look import PORTION_BYTES, PORTION_ENTRIES, SMALL_BYTES_MAX, Failure, Looker, Moved, Pack, SourceZone
+from lddp.migrate.look import SMALL_BYTES_MAX, Failure, Looker, Moved, SourceZone
 from lddp.migrate.nameless import Nameless
 from lddp.migrate.options import Exclusion
+from lddp.migrate.portions import ROOM
 from lddp.migrate.strays import OwnChanges, Strays
 from lddp.ports import KeyValue
 from lddp.replay.unwatched import Source, Unwatched
-
-FIRST_ENTRIES = 256
-
-
-class Shipment(NamedTuple):
-    """Reports that go into one observation, with the bytes that must be on their way before."""
-
-    as_of: int
-    directories: tuple[DirectoryReport, ...]
-    inodes: tuple[InodeReport, ...]
-    pack: Pack
 
 
 class Leftover(NamedTuple):
@@ -63,11 +54,9 @@ class Place(NamedTuple):
     whole: bool
 
 
-Emit = Callable[[Shipment], None]
-
-
 class Rounds:
-    """Looks for one rule. Each method runs in a thread with a snapshot of its own."""
+    """Looks for one rule. Each method runs in a thread with a snapshot of its own. `room`: bytes of reports that fit
+    into one observation."""
 
     def __init__(
         self,
@@ -79,6 +68,7 @@ class Rounds:
         token: Callable[[int], bytes],
         settling: Callable[[bytes], bool] = lambda _path: False,
         unwatched: Source | None = None,
+        room: int = ROOM,
     ) -> None:
         self._environment = environment
         self._zone = zone
@@ -88,7 +78,8 @@ class Rounds:
         self._token = token
         self._settling = settling
         self._own_changes = OwnChanges(unwatched or Unwatched())
-        self._pace = _Pace()
+        self._room = room
+        self._growth = Growth()
         self._nameless = Nameless()
 
     def ended(self, left: Leftover) -> None:
@@ -100,8 +91,8 @@ class Rounds:
         with self._environment.read() as tables:
             view = View(tables)
             as_of = self._as_of(view.gsn)
-            batch = _Batch(as_of, emit, self._token, self._pace)
-            looker = Looker(self._zone, view, self._exclusion, batch.pack)
+            batch = Batch(as_of, emit, self._token, self._growth, self._room)
+            looker = Looker(self._zone, view, self._exclusion, batch.pack, self._room)
             left = _leftover(looker)
             unknown: set[bytes] = set()
             for number in numbers:
@@ -113,8 +104,7 @@ class Rounds:
                     for report in looker.scan(inode):
                         unknown |= self._unknown(view, looker)
                         batch.add(report)
-                        if batch.full:
-                            looker.pack = batch.ship()
+                        looker.pack = batch.pack
                 except Moved:
                     _moved(left, inode)
                 except OSError as error:
@@ -130,8 +120,8 @@ class Rounds:
         with self._environment.read() as tables:
             view = View(tables)
             as_of = self._as_of(view.gsn)
-            batch = _Batch(as_of, emit, self._token, self._pace)
-            looker = Looker(self._zone, view, self._exclusion, batch.pack)
+            batch = Batch(as_of, emit, self._token, self._growth, self._room)
+            looker = Looker(self._zone, view, self._exclusion, batch.pack, self._room)
             left = _leftover(looker)
             names = {number: set(found) for number, found in work.names.items()}
             work = work._replace(names=names, compare=set(work.compare))
@@ -283,7 +273,7 @@ class Rounds:
             number = known
         return Place(number, parts[-1], True)
 
-    def _small_file(self, view: View, looker: Looker, left: Leftover, batch: _Batch, number: int) -> None:
+    def _small_file(self, view: View, looker: Looker, left: Leftover, batch: Batch, number: int) -> None:
         inode = view.inode(number)
         if inode is None or inode.kind is not Kind.FILE or inode.identity in looker.read:
             return
@@ -317,75 +307,8 @@ class Rounds:
             left.again.files.add(number)
             left.postponed.add(number)
             return
-        batch.inodes.append(report)
-        if batch.full:
-            looker.pack = batch.ship()
-
-
-class _Pace:
-    """How large a shipment gets: small at first, so that the other zones soon have something to do, then ever larger,
-    because each one costs a round of the log. Threads may share it: a step that is lost does no harm."""
-
-    def __init__(self) -> None:
-        self.entries = FIRST_ENTRIES
-
-    @property
-    def bytes(self) -> int:
-        return PORTION_BYTES * self.entries // PORTION_ENTRIES
-
-    def step(self) -> None:
-        self.entries = min(self.entries * 2, PORTION_ENTRIES)
-
-
-class _Batch:
-    """Reports on their way into shipments."""
-
-    def __init__(self, as_of: int, emit: Emit, token: Callable[[int], bytes], pace: _Pace) -> None:
-        self._as_of = as_of
-        self._emit = emit
-        self._token = token
-        self._pace = pace
-        self.pack = Pack(token(16))
-        self.directories: list[DirectoryReport] = []
-        self.inodes: list[InodeReport] = []
-        self._items = 0
-
-    def add(self, report: DirectoryReport) -> None:
-        self.directories.append(report)
-        self._items += 1 + len(report.entries) + len(report.absent)
-
-    def add_all(self, reports: list[DirectoryReport]) -> None:
-        """Entries of all before absences of any, also where they do not fit into one shipment."""
-        total = sum(1 + len(report.entries) + len(report.absent) for report in reports)
-        if total + self._items <= 2 * PORTION_ENTRIES:
-            for report in reports:
-                self.add(report)
-            return
-        for report in reports:
-            for start in range(0, max(len(report.entries), 1), PORTION_ENTRIES):
-                part = report.entries[start : start + PORTION_ENTRIES]
-                self.add(report._replace(entries=part, absent=()))
-                if self.full:
-                    self.ship()
-        for report in reports:
-            for start in range(0, len(report.absent), PORTION_ENTRIES):
-                part_absent = report.absent[start : start + PORTION_ENTRIES]
-                self.add(report._replace(entries=(), absent=part_absent))
-                if self.full:
-                    self.ship()
-
-    @property
-    def full(self) -> bool:
-        return self._items + len(self.inodes) >= self._pace.entries or self.pack.size >= self._pace.bytes
-
-    def ship(self) -> Pack:
-        """Sends off what has been gathered; the pack for what comes next."""
-        if self.directories or self.inodes:
-            self._emit(Shipment(self._as_of, tuple(self.directories), tuple(self.inodes), self.pack))
-            self._pace.step()
-            self.pack = Pack(self._token(16))
-            self.directories, self.inodes, self._items = [], [], 0
-        return self.pack
+        batch.add_file(report)
+        looker.pack = batch.pack
 
 
 def _leftover(looker: Looker) -> Leftover:

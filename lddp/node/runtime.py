@@ -32,6 +32,7 @@ from lddp.links.credentials import Credentials
 from lddp.links.listener import Listener
 from lddp.migrate.observer import Observer
 from lddp.migrate.options import MigrationOptions
+from lddp.migrate.portions import room_in
 from lddp.node import doors
 from lddp.node.backend import NodeBackend
 from lddp.node.completion import Completion
@@ -257,6 +258,7 @@ class Node:
             self.store.keep_recent,
             settling=self.trees.settling(rule.number),
             unwatched=self.trees.unwatched(rule.number),
+            room=room_in(self._raft_config().record_bytes_max),
         )
 
     def _as_of(self, rule: Rule) -> Callable[[int], int]:

@@ -17,8 +17,8 @@ from lddp.core.view import View
 from lddp.doors.intake import Intake
 from lddp.doors.watch import Batch, Event, Flag
 from lddp.migrate.backlog import Backlog, Round, numbers_of
+from lddp.migrate.batch import Shipment
 from lddp.migrate.dirty import WHOLE, Dirty
-from lddp.migrate.rounds import Shipment
 from lddp.ports import Status
 from tests.core.support import SOURCE, Ledger, content, create_rule, operation_id
 from tests.migrate.world import World

@@ -8,8 +8,8 @@ import pytest
 
 from lddp.core.records import Link, Put
 from lddp.migrate import nameless
+from lddp.migrate.batch import Shipment
 from lddp.migrate.dirty import Work
-from lddp.migrate.rounds import Shipment
 from tests.core.support import content
 from tests.migrate.conftest import root_only
 from tests.migrate.writable import Writable

@@ -8,7 +8,7 @@ import pytest
 
 from lddp.content.packs import PACK_BYTES_MAX
 from lddp.core.records import DirectoryReport
-from lddp.migrate import rounds as module
+from lddp.migrate import batch, portions
 from lddp.migrate.look import SMALL_BYTES_MAX
 from tests.migrate.conftest import root_only
 from tests.migrate.world import World
@@ -154,7 +154,8 @@ def test_a_comparison_finds_all_that_was_missed(scanned: World) -> None:
 def many(scanned: World, monkeypatch: pytest.MonkeyPatch) -> set[int]:
     """60 directories that have been moved from one known directory to another, and a round that is too large for one
     observation; their numbers."""
-    monkeypatch.setattr(module, "PORTION_ENTRIES", 8)
+    for where in (batch, portions):
+        monkeypatch.setattr(where, "PORTION_ENTRIES", 8)
     top = scanned.source / "d" / "many"
     top.mkdir()
     for number in range(60):
@@ -211,7 +212,7 @@ def test_directories_that_share_a_pack_do_not_outgrow_it(world: World) -> None:
         (world.source / directory).mkdir()
         for number in range(count):
             (world.source / directory / f"{number}").write_bytes(os.urandom(255_000))
-    world.rounds._pace.entries = module.PORTION_ENTRIES  # as after the first shipments
+    world.rounds._growth.entries = portions.PORTION_ENTRIES  # as after the first shipments
     world.scan()
     assert sent(world) == 56 * 255_000
     assert max(map(len, world.packs.values())) <= PACK_BYTES_MAX

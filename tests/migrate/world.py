@@ -9,16 +9,21 @@ from pathlib import Path
 from blake3 import blake3
 
 from lddp.core import effects as e
+from lddp.core.codec import decode, encode
+from lddp.core.limits import RECORD_BYTES_MAX
 from lddp.core.machine import StateMachine
 from lddp.core.namespace import RULE, Inode
 from lddp.core.records import Content, InodeReport, Observation, OperationId, Outcome
 from lddp.core.rules import Rule
 from lddp.core.tables import Table
 from lddp.core.view import View
+from lddp.migrate.batch import Shipment
 from lddp.migrate.dirty import Work
-from lddp.migrate.look import Looker, Pack, SourceZone, report_of
+from lddp.migrate.look import Looker, SourceZone
 from lddp.migrate.options import Exclusion, MigrationOptions
-from lddp.migrate.rounds import Leftover, Rounds, Shipment
+from lddp.migrate.portions import Pack, room_in
+from lddp.migrate.rounds import Leftover, Rounds
+from lddp.migrate.seen import report_of
 from lddp.migrate.strays import directories_in, taken_for_others
 from lddp.migrate.verify import Finding, Verifier
 from lddp.ports import ZoneFilesystem
@@ -46,6 +51,7 @@ class World:
         zone: SourceZone | None = None,
         *,
         observe_only: bool = True,
+        record_bytes_max: int = RECORD_BYTES_MAX,
     ) -> None:
         self.source = directory / "source"
         self.target = directory / "target"
@@ -57,6 +63,7 @@ class World:
         self.environment = MemoryKeyValue()
         with self.environment.read() as tables:
             self.machine = StateMachine(tables)
+        self._record_bytes_max = record_bytes_max
         self.settling: set[bytes] = set()
         self.as_of = 1 << 62
         """Up to which GSN the source has followed the log, if not to its end."""
@@ -84,6 +91,7 @@ class World:
             self._token,
             self.settling.__contains__,
             self.unwatched,
+            room_in(self._record_bytes_max),
         )
 
     def close(self) -> None:
@@ -117,13 +125,15 @@ class World:
         return Bytes(self.blobs[content.digest], size=content.size)
 
     def ship(self, shipment: Shipment) -> None:
-        """What the observer does with a shipment: the bytes first, then the record."""
+        """What the observer does with a shipment: the bytes first, then the record, which goes through the log."""
         self.shipments.append(shipment)
         self.packs[shipment.pack.id] = shipment.pack.bytes()
         id_ = OperationId(b"observer", next(self._numbers))
         record = Observation(id_, SOURCE, shipment.as_of, 1, shipment.directories, shipment.inodes)
+        data = encode(record)
+        assert len(data) <= self._record_bytes_max
         known = directories_in(self.view(), self.rule, record)
-        self.outcomes.append(self.fold(record))
+        self.outcomes.append(self.fold(decode(data)))
         self.mistaken |= taken_for_others(self.view(), self.rule, known)
 
     # -- looking ----------------------------------------------------------------------------------------------------

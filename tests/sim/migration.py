@@ -10,8 +10,10 @@ from contextlib import ExitStack, contextmanager
 from random import Random
 from unittest.mock import patch
 
+import lddp.migrate.batch
 import lddp.migrate.look
 import lddp.migrate.observer
+import lddp.migrate.portions
 import lddp.migrate.rounds
 from lddp.core.codec import decode
 from lddp.core.machine import StateMachine
@@ -47,7 +49,7 @@ END_S = 300.0
 LIMITS = (
     (lddp.migrate.look, "SMALL_BYTES_MAX", 1024),
     (lddp.migrate.rounds, "SMALL_BYTES_MAX", 1024),
-    (lddp.migrate.look, "TINY_BYTES_MAX", 16),
+    (lddp.migrate.portions, "TINY_BYTES_MAX", 16),
     (lddp.migrate.observer, "DIRECTORIES_PER_JOB", 3),
     # A round cannot wait for its shipments: it is one step here.
     (lddp.migrate.observer, "SHIPMENTS_MAX", 10_000),
@@ -62,7 +64,7 @@ def small_limits(portion_entries: int) -> Iterator[None]:
     with ExitStack() as stack:
         for module, name, value in LIMITS:
             stack.enter_context(patch.object(module, name, value))
-        for module in (lddp.migrate.look, lddp.migrate.rounds):
+        for module in (lddp.migrate.look, lddp.migrate.portions, lddp.migrate.batch):
             stack.enter_context(patch.object(module, "PORTION_ENTRIES", portion_entries))
         yield
 

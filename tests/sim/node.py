@@ -24,6 +24,7 @@ from lddp.core.view import View
 from lddp.errors import OutcomeUnknownError, StorageError, UnavailableError
 from lddp.gateway import NO_ZONE, Gateway
 from lddp.migrate.observer import Observer
+from lddp.migrate.portions import room_in
 from lddp.node.completion import Completion
 from lddp.node.gossip import Gossip
 from lddp.node.migration import MigrationDriver
@@ -353,6 +354,7 @@ class Node:
             self.random.token,
             self.trees.settling(rule.number),
             self.trees.unwatched(rule.number),
+            room_in(self.world.raft_config(self.name).record_bytes_max),
         )
 
     def _as_of(self, rule: Rule) -> Callable[[int], int]:

@@ -1,0 +1,38 @@
+"""What a source says of an object, as reports and the namespace have it."""
+
+from __future__ import annotations
+
+import os
+
+from lddp.core.namespace import Inode
+from lddp.core.records import Attributes, Content, InodeReport, Kind
+from lddp.ports import Status
+
+
+def report_of(
+    inode: Inode, found: os.stat_result, xattrs: tuple[tuple[bytes, bytes], ...], content: Content | None
+) -> InodeReport:
+    attributes = attributes_of(found, xattrs)
+    return InodeReport(inode.number, attributes, found.st_size, content, b"", found.st_ctime_ns)
+
+
+def is_unchanged(child: Inode, status: Status) -> bool:
+    """Whether an object is the one that the namespace knows, as it was last seen."""
+    return (
+        child.identity == status.handle
+        and child.stamp == status.ctime_ns
+        and child.mtime_ns == status.mtime_ns
+        and (child.kind is not Kind.FILE or child.size == status.size)
+    )
+
+
+def is_same(before: os.stat_result, after: os.stat_result) -> bool:
+    return (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (
+        after.st_size,
+        after.st_mtime_ns,
+        after.st_ctime_ns,
+    )
+
+
+def attributes_of(found: os.stat_result, xattrs: tuple[tuple[bytes, bytes], ...]) -> Attributes:
+    return Attributes(found.st_mode & 0o7777, found.st_uid, found.st_gid, found.st_mtime_ns, xattrs)
