@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from lddp.core.records import Attributes, InodeReport
-from lddp.migrate.portions import Pack
-from lddp.migrate.observer import Observer
 from lddp.migrate.batch import Shipment
+from lddp.migrate.observer import Observer
+from lddp.migrate.portions import Pack
 from tests.core.support import content
 from tests.gateway.bench import Bench
 from tests.migrate.conftest import root_only
