@@ -256,6 +256,8 @@ class Projector(Checkpoints):
                 if is_open or self.awaits(item.rule):
                     blocked.add(item.rule, effect)
                     self._waiting[item.order] = item
+                else:
+                    self._waiting.pop(item.order, None)  # the rule was removed meanwhile
                 continue
             if blocked and blocked.hits(item.rule, effect):
                 blocked.add(item.rule, effect)

@@ -399,6 +399,20 @@ async def test_effects_wait_for_a_tree_that_cannot_be_opened(bench: Bench, make:
     bench.assert_equal()
 
 
+async def test_what_waits_for_the_tree_of_a_rule_that_is_removed_holds_up_no_others(
+    bench: Bench, make: Records
+) -> None:
+    cast(Any, bench.projector._carriers).clear()
+    awaited = {RULE}
+    bench.projector.awaits = awaited.__contains__
+    bench.submit_all([make.directory(b"d"), make.put(b"d/a", b"1")])
+    with pytest.raises(UnavailableError):
+        await bench.projector.wait_through(bench.gsn, 0.01)
+    awaited.clear()
+    bench.projector.poke()
+    await bench.projector.wait_through(bench.gsn, PATIENCE_S)
+
+
 # -- directory times --------------------------------------------------------------------------------------------------
 
 
