@@ -88,7 +88,7 @@ class Node:
         self.member = self._build_member()
         self.threads = ThreadPoolExecutor(config.limits.files_parallel, thread_name_prefix="look")
         self.carrying = ThreadPoolExecutor(1, thread_name_prefix="carry")
-        self.trees = Trees(self.environment, zone, config.staging_directory, workers)
+        self.trees = Trees(self.environment, zone, config.staging_directory, workers, config.zone)
         self.nodes_by_zone = {peer.zone_number: name for name, peer in config.peers.items() if peer.zone}
         self._build_content()
         self.projector = self._build_projector()

@@ -8,9 +8,11 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from lddp.config import ZoneConfig
 from lddp.core.records import Content, Kind
 from lddp.core.rules import Rule
 from lddp.core.view import View
+from lddp.errors import ZoneError
 from lddp.migrate.options import MigrationOptions
 from lddp.ports import KeyValue
 from lddp.replay.carrier import Carrier
@@ -39,12 +41,20 @@ class UnwatchedOfRule:
 
 
 class Trees:
-    """Opens and closes trees as rules come and go."""
+    """Opens and closes trees as rules come and go. All of them are in the root that `config` gives the zone."""
 
-    def __init__(self, environment: KeyValue, zone: int, staging: Path, workers: Workers | None = None) -> None:
+    def __init__(
+        self,
+        environment: KeyValue,
+        zone: int,
+        staging: Path,
+        workers: Workers | None = None,
+        config: ZoneConfig | None = None,
+    ) -> None:
         self._environment = environment
         self._zone = zone
         self._staging = staging
+        self._config = config
         self.workers = workers
         self.zones: dict[int, PosixZone] = {}
         self.carriers: dict[int, Carrier] = {}
@@ -60,7 +70,8 @@ class Trees:
             # Closed when the threads that still use it have let it go, and not under their hands.
             self.carriers.pop(number, None)
             self.zones.pop(number)
-            self.problems.pop(number, None)
+        for number in [number for number in self.problems if number not in rules]:
+            del self.problems[number]
         for number, rule in rules.items():
             member = rule.member(self._zone)
             if member is None:
@@ -75,6 +86,7 @@ class Trees:
 
     def _open(self, rule: Rule, local_path: bytes, observe_only: bool) -> None:
         try:
+            self._refuse_outside(rule, local_path)
             if observe_only:
                 zone = PosixZone(local_path, None, observe_only=True)
             else:
@@ -88,9 +100,10 @@ class Trees:
                     zone.use(self.workers)
         except OSError as error:
             problem = f"rule {rule.name}: {os.fsdecode(local_path)!r} cannot be opened: {error.strerror}"
-            if self.problems.get(rule.number) != problem:
-                _log.error("%s", problem)
-            self.problems[rule.number] = problem
+            self._note_problem(rule, problem)
+            return
+        except ZoneError as error:
+            self._note_problem(rule, str(error))
             return
         self.problems.pop(rule.number, None)
         self.zones[rule.number] = zone
@@ -98,6 +111,20 @@ class Trees:
             options = MigrationOptions.from_bytes(rule.options)
             is_shared = rule.source == self._zone
             self.carriers[rule.number] = Carrier(zone, OnExisting(options.on_existing), is_shared=is_shared)
+
+    def _refuse_outside(self, rule: Rule, local_path: bytes) -> None:
+        """The node at which the rule was made does not know this zone's root."""
+        if self._config is not None and not self._config.contains(local_path):
+            raise ZoneError(
+                errno.EACCES,
+                f"rule {rule.name}: {os.fsdecode(local_path)!r} is outside of this zone's root {self._config.root}:"
+                " create the rule anew with another path, or set a wider root and start this node again",
+            )
+
+    def _note_problem(self, rule: Rule, problem: str) -> None:
+        if self.problems.get(rule.number) != problem:
+            _log.error("%s", problem)
+        self.problems[rule.number] = problem
 
     def _staging_for(self, rule: Rule, root: Path) -> Path:
         """A directory on the tree's own filesystem, from which files can be renamed into place: the node's staging
