@@ -35,6 +35,7 @@ from lddp.config import (
     ZoneConfig,
 )
 from lddp.errors import LddpError, StorageError, UsageError
+from lddp.zones.roots import RootIdentity, identity_at, root_from_bytes
 
 SOURCE, TARGET, WITNESS = "source", "target", "witness"
 NAMES = (SOURCE, TARGET, WITNESS)
@@ -109,10 +110,12 @@ class Embedded:
     def _identify(self) -> None:
         file = self.state / MIGRATION_FILE
         known: dict[str, Any] = {}
-        inode = os.stat(self.source).st_ino
+        noted: RootIdentity | None = None
+        inode, root = os.stat(self.source).st_ino, identity_at(self.source)
         if file.exists():
             try:
                 known = json.loads(file.read_text())
+                noted = root_from_bytes(bytes.fromhex(known["source_root"])) if "source_root" in known else None
             except ValueError:
                 raise UsageError(f"{file} is damaged; remove {self.state} to start afresh") from None
             if known.get("source") != os.fspath(self.source):
@@ -120,25 +123,34 @@ class Embedded:
                     f"{self.target} is the target of {known.get('source')!r} already;"
                     f" remove {self.state} to migrate {self.source} there"
                 )
-            if known.get("source_inode", inode) != inode:
+            # Earlier versions noted the inode number alone, which roots of filesystems have in common.
+            if not (known.get("source_inode", inode) == inode if noted is None else noted.is_same(root)):
                 # Following it would remove from the target what an unmounted or replaced source does not have.
                 raise UsageError(
                     f"{self.source} is not the directory that was migrated before; if its filesystem is not mounted,"
                     f" mount it; else remove {self.state} to start afresh"
                 )
+            if noted is None:
+                with contextlib.suppress(OSError):  # where the disk is full, it goes on all the same
+                    self._write_known({**known, "source_root": root.to_bytes().hex()})
         else:
             known = {
                 "source": os.fspath(self.source),
                 "source_inode": inode,
+                "source_root": root.to_bytes().hex(),
                 "ecosystem": f"migrate-{secrets.token_hex(6)}",
             }
             # The file comes last: where it is, the rest is.
             (self.state / "token").touch(mode=0o600)
             (self.state / "token").write_text(secrets.token_urlsafe(32) + "\n")
-            temporary = file.with_suffix(".new")
-            temporary.write_text(json.dumps(known))
-            os.replace(temporary, file)
+            self._write_known(known)
         self._ecosystem = str(known["ecosystem"])
+
+    def _write_known(self, known: dict[str, Any]) -> None:
+        file = self.state / MIGRATION_FILE
+        temporary = file.with_suffix(".new")
+        temporary.write_text(json.dumps(known))
+        os.replace(temporary, file)
 
     # -- nodes ------------------------------------------------------------------------------------------------------
 

@@ -78,7 +78,7 @@ class MigrationDriver:
         self._gateway = gateway
         self._environment = environment
         self.rule = rule
-        self._zone = zone
+        self.zone = zone
         self._make_observer = make_observer
         self._survey = survey
         self._neighbours = neighbours
@@ -140,7 +140,7 @@ class MigrationDriver:
         member = self.rule.member(self._gateway.zone)
         assert member is not None, "the source of a rule is a member of it"
         root_path = member.local_path
-        observer = self._make_observer(self.rule, self._zone)
+        observer = self._make_observer(self.rule, self.zone)
         watcher = await open_watcher(root_path)
         if isinstance(watcher, FanotifyWatcher):
             self._neighbours.processes.add(os.getpid())
@@ -153,7 +153,7 @@ class MigrationDriver:
         self._gateway.on_effects.append(note)
         try:
             await self._catch_up(observer)
-            handle = self._zone.status(b"").handle
+            handle = self.zone.status(b"").handle
             intake = Intake(self._gateway, self.rule, handle, watcher, observer)
             observer.changes = watcher
             self.observer, self.watcher, self.intake = observer, watcher, intake

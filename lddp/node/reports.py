@@ -176,6 +176,8 @@ class Reports:
         if driver is not None:
             document.update(self._source_part(driver))
             document.update(_pace(driver, document["bytes_seen"] - document["bytes_migrated"]))
+        elif rule.number in self._node.trees.problems:
+            document["problem"] = self._node.trees.problems[rule.number]
         return document
 
     def _source_part(self, driver: MigrationDriver) -> Document:

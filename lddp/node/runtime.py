@@ -26,6 +26,7 @@ from lddp.content.store import Store
 from lddp.content.traffic import Traffic
 from lddp.core.rules import Rule
 from lddp.core.view import View
+from lddp.errors import StorageError
 from lddp.gateway import NO_ZONE, Gateway
 from lddp.links.connect import connect
 from lddp.links.credentials import Credentials
@@ -293,10 +294,16 @@ class Node:
         self._spawn(self.mounts.run())
 
     async def _open_again(self) -> None:
-        """Tries again to open the trees that could not be opened."""
+        """Looks whether trees are where they were, and tries again to open those that could not be opened."""
         while True:
             await asyncio.sleep(OPEN_AGAIN_S)
-            if self.trees.problems:
+            had_problems = bool(self.trees.problems)
+            try:
+                await self.trees.look(self.threads)
+            except StorageError:
+                self.progress.lost(True)
+                raise
+            if had_problems or self.trees.problems:
                 self._refresh(self.gateway.gsn)
                 if self.projector is not None:
                     self.projector.poke()
@@ -325,13 +332,17 @@ class Node:
         if not self.witness and self.trees.refresh(self.gateway.machine.rules):
             self.gossip.tell()
             self._limit_bandwidth()
+        for number in [number for number, one in self.drivers.items() if self.trees.usable(number) is not one.zone]:
+            del self.drivers[number]
+            self._driving.pop(number).cancel()
         for number, rule in self.trees.rules.items():
-            if rule.source == self.gateway.zone and number in self.trees.zones and number not in self.drivers:
+            zone = self.trees.usable(number)
+            if rule.source == self.gateway.zone and zone is not None and number not in self.drivers:
                 driver = MigrationDriver(
                     self.gateway,
                     self.environment,
                     rule,
-                    self.trees.zones[number],
+                    zone,
                     self._observer,
                     self.surveyor.survey,
                     self.gossip.neighbours,
@@ -341,9 +352,6 @@ class Node:
                 self._driving[number] = task
                 self._tasks.add(task)
                 task.add_done_callback(self._ended)
-        for number in [number for number in self.drivers if number not in self.trees.rules]:
-            del self.drivers[number]
-            self._driving.pop(number).cancel()
         for number, driver in self.drivers.items():
             driver.follow(self.trees.rules[number])
 

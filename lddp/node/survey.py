@@ -148,7 +148,7 @@ class Surveyor:
 
     async def _look(self, rule_number: int, gsn: int) -> Finding | str:
         """This zone's finding once its files are at the GSN."""
-        zone, rule = self._trees.zones.get(rule_number), self._trees.rules.get(rule_number)
+        zone, rule = self._trees.usable(rule_number), self._trees.rules.get(rule_number)
         if zone is None or rule is None:
             return self._trees.problems.get(rule_number, "this zone has no tree of the rule")
         try:

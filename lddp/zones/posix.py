@@ -19,6 +19,7 @@ from lddp.zones.looking import KIND_BY_FORMAT, Looker, OpenDirectory, open_regul
 from lddp.zones.names import link, move
 from lddp.zones.putting import Putter
 from lddp.zones.resolve import Place, Root, check_name, failure
+from lddp.zones.roots import RootIdentity, identity_of
 from lddp.zones.staging import Staging, stat_name
 from lddp.zones.syscalls import sync_filesystem
 from lddp.zones.worker import Tree
@@ -83,6 +84,9 @@ class PosixZone:
 
     def status(self, path: bytes) -> Status:
         return self._looker.status(path)
+
+    def root(self) -> RootIdentity:
+        return identity_of(self._root.fd)
 
     def list(self, path: bytes) -> list[tuple[bytes, Status]]:
         return self._looker.list(path)

@@ -36,6 +36,8 @@ _STATX_SIZE = 256
 _STATX_MASK = struct.Struct("=I")
 _STATX_BTIME_FIELD = struct.Struct("=qI")
 _STATX_BTIME_OFFSET = 80
+_STATFS_SIZE = 256
+_STATFS_TYPE = struct.Struct("L")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -52,6 +54,8 @@ _syncfs = _libc.syncfs
 _syncfs.argtypes = (ctypes.c_int,)
 _statx = _libc.statx
 _statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
+_fstatfs = _libc.fstatfs
+_fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
 _fallocate = _libc.fallocate
 _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
@@ -124,6 +128,15 @@ def birth_time_ns(directory: int, name: bytes, flags: int) -> int:
         return 0
     seconds, nanoseconds = _STATX_BTIME_FIELD.unpack_from(buffer, _STATX_BTIME_OFFSET)
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
+def filesystem_type(descriptor: int) -> int:
+    """`f_type` of `fstatfs`: a number for each kind of filesystem (statfs(2) lists them)."""
+    buffer = ctypes.create_string_buffer(_STATFS_SIZE)
+    if _fstatfs(descriptor, buffer) != 0:
+        raise _failure()
+    (kind,) = _STATFS_TYPE.unpack_from(buffer)
+    return int(kind)
 
 
 def rename_to_nothing(directory: int, name: bytes, to_directory: int, to_name: bytes) -> None:

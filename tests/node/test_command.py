@@ -203,6 +203,46 @@ def test_a_target_that_is_a_mount_point(pair: tuple[Path, Path]) -> None:
     assert list(target.iterdir()) == [] and not (target.parent / ".to.lddp").exists()
 
 
+@may_mount
+def test_a_source_on_another_filesystem_than_before_is_refused(pair: tuple[Path, Path]) -> None:
+    """Their roots have the same inode number."""
+    source, target = pair
+    script = (
+        'mount -t tmpfs none "$1"; echo precious > "$1/f"; stat -c %i "$1"'
+        ' && "$3" -m lddp.cli.main migrate --once "$1" "$2"'
+        ' && umount "$1" && mount -t tmpfs none "$1" && stat -c %i "$1"'
+        ' && "$3" -m lddp.cli.main migrate --once "$1" "$2"'
+    )
+    result = with_mounts(script, source, target)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1, result
+    assert "is not the directory that was migrated before" in result.stderr and "to start afresh" in result.stderr
+    first, *_, last = result.stdout.split("\n")[:-1]
+    assert first == last
+    assert (target / "f").read_text() == "precious\n"
+
+
+def test_a_source_of_which_an_earlier_version_noted_the_inode_number_alone(pair: tuple[Path, Path], here: Here) -> None:
+    source, target = pair
+    state = target.parent / ".to.lddp"
+
+    def known() -> dict[str, str | int]:
+        found: dict[str, str | int] = json.loads((state / "migrate.json").read_text())
+        return found
+
+    assert migrate(source, target).returncode == 0
+    noted = known()
+    earlier = {key: value for key, value in noted.items() if key != "source_root"}
+    (state / "migrate.json").write_text(json.dumps(earlier))
+    assert migrate(source, target).returncode == 0
+    assert known() == noted
+    source.rename(source.parent / "before")
+    source.mkdir()
+    assert_refused(here(source, target), 2, str(source), "is not the directory", str(state), "afresh")
+    assert known() == noted
+    source.rmdir()
+    (source.parent / "before").rename(source)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_migration_says_how_it_goes_on(pair: tuple[Path, Path], number: signal.Signals) -> None:
     """And leaves no process behind, and goes on."""

@@ -169,7 +169,7 @@ async def test_a_file_that_cannot_be_read_fails_the_migration(trio: Trio, monkey
     await trio.migrate()
     await trio.state("live")
     await trio.caught_up()
-    zone, broken = trio.driver._zone, set[bytes]()
+    zone, broken = trio.driver.zone, set[bytes]()
     opened = zone.open_read
 
     def open_read(path: bytes) -> int:

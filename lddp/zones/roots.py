@@ -1,0 +1,93 @@
+"""Which directory a tree's root is, so that it is known again at a later start: an empty directory, or another
+filesystem, at the path of one that is not mounted must not be taken for it."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import os
+from typing import NamedTuple
+
+import msgpack
+
+from lddp.zones import syscalls
+
+_FUSE, _MSDOS, _EXT = 0x65735546, 0x4D44, 0xEF53
+_FORGETFUL = frozenset((_FUSE, _MSDOS))
+"""Kinds of filesystem that give their objects other numbers at each mount."""
+_NO_HANDLE = frozenset((errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EOVERFLOW, errno.EINVAL))
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class RootIdentity(NamedTuple):
+    """What is known of a directory. All but `device` outlasts a reboot."""
+
+    filesystem: int
+    """The kind of filesystem, `f_type`."""
+    volume: int
+    """`f_fsid`; 0 where the filesystem does not say. On some, such as XFS, another one whenever the device has another
+    number."""
+    handle: bytes
+    """Type and bytes of the kernel's handle; empty where there is none that lasts. Nearly every root of a filesystem
+    of one kind has the same."""
+    born_ns: int
+    """When it was made, in nanoseconds since the epoch; 0 where the filesystem does not keep it."""
+    device: int
+    """`st_dev`."""
+
+    def is_same(self, other: RootIdentity) -> bool:
+        """Whether both are of one directory, as far as both say: a newer kernel may tell more."""
+        if self.filesystem != other.filesystem:
+            return False
+        if self.handle and other.handle and self.handle != other.handle:
+            return False
+        has_born = bool(self.born_ns and other.born_ns)
+        # The root of ext4 was born in a second, and more than one can have been made in that.
+        lasts = self.filesystem == _EXT or not has_born
+        return (not has_born or self.born_ns == other.born_ns) and (not lasts or self.volume == other.volume)
+
+    def described(self) -> str:
+        """For people."""
+        kind = f"filesystem {self.volume:x} of type {self.filesystem:x}"
+        if not self.born_ns:
+            return f"on {kind}"
+        born = datetime.datetime.fromtimestamp(self.born_ns // 10**9, datetime.UTC)
+        return f"made {born:%Y-%m-%d %H:%M:%S} UTC on {kind}"
+
+    def to_bytes(self) -> bytes:
+        packed: bytes = msgpack.packb(self)
+        return packed
+
+
+def root_from_bytes(data: bytes) -> RootIdentity:
+    return RootIdentity(*msgpack.unpackb(data))
+
+
+def identity_at(path: str | bytes | os.PathLike[str]) -> RootIdentity:
+    """Of the directory at a path."""
+    descriptor = os.open(path, _DIRECTORY)
+    try:
+        return identity_of(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def identity_of(descriptor: int) -> RootIdentity:
+    """Of an open directory."""
+    kind = syscalls.filesystem_type(descriptor)
+    born_ns = syscalls.birth_time_ns(descriptor, b"", syscalls.AT_EMPTY_PATH)
+    device = os.fstat(descriptor).st_dev
+    if kind in _FORGETFUL:
+        return RootIdentity(kind, 0, b"", born_ns, device)
+    return RootIdentity(kind, os.fstatvfs(descriptor).f_fsid, _handle(descriptor, born_ns), born_ns, device)
+
+
+def _handle(descriptor: int, born_ns: int) -> bytes:
+    try:
+        handle_type, data = syscalls.handle_at(descriptor, b"", syscalls.AT_EMPTY_PATH)
+    except OSError as error:
+        if error.errno not in _NO_HANDLE:
+            raise
+        # Without handles, as on overlayfs, not every inode number lasts, but a time of birth does.
+        return b"" if born_ns else b"%d" % os.fstat(descriptor).st_ino
+    return bytes((handle_type & 0xFF,)) + data

@@ -1,0 +1,91 @@
+"""Whether a directory is known again, and another one at its path is not taken for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lddp.zones.posix import PosixZone
+from lddp.zones.roots import RootIdentity, identity_at, root_from_bytes
+
+EXT4, XFS, TMPFS, FUSE = 0xEF53, 0x58465342, 0x01021994, 0x65735546
+may_mount = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root may mount")
+
+
+def test_a_directory_is_the_same_wherever_it_is_and_whatever_is_in_it(root: Path, tmp_path: Path) -> None:
+    before = identity_at(root)
+    with PosixZone(root, None, observe_only=True) as zone:
+        assert zone.root() == before
+    (root / "file").write_bytes(b"x")
+    os.utime(root, (1, 1))
+    os.chmod(root, 0o700)
+    root.rename(tmp_path / "elsewhere")
+    assert root_from_bytes(before.to_bytes()).is_same(identity_at(tmp_path / "elsewhere"))
+
+
+def test_another_directory_at_the_same_path_is_another(root: Path, tmp_path: Path) -> None:
+    before = identity_at(root)
+    root.rename(tmp_path / "elsewhere")
+    root.mkdir()
+    assert not before.is_same(identity_at(root))
+    with pytest.raises(FileNotFoundError):
+        identity_at(tmp_path / "nothing")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        identity_at(tmp_path / "file")
+
+
+@may_mount
+def test_roots_of_filesystems_of_one_kind_are_told_apart(root: Path) -> None:
+    """They have the same inode number. What is mounted at a second place is the same."""
+    script = (
+        "import os, subprocess, sys; from lddp.zones.roots import identity_at\n"
+        "def mount(*how): subprocess.run(['mount', *how], check=True)\n"
+        "root = sys.argv[1]; under = identity_at(root)\n"
+        "mount('-t', 'tmpfs', 'none', root); first, inode = identity_at(root), os.stat(root).st_ino\n"
+        "os.mkdir(root + '/again'); mount('--bind', root, root + '/again')\n"
+        "assert first.is_same(identity_at(root + '/again')) and not first.is_same(under)\n"
+        "mount('-t', 'tmpfs', 'none', root); second = identity_at(root)\n"
+        "assert os.stat(root).st_ino == inode\n"
+        "assert not first.is_same(second) and not second.is_same(first)\n"
+    )
+    command = ["unshare", "-m", sys.executable, "-c", script, str(root)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+ROOT_OF_EXT4 = RootIdentity(EXT4, 7, b"\1\2\0\0\0", 10**18, 1)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (ROOT_OF_EXT4, ROOT_OF_EXT4._replace(device=2), True),
+        (ROOT_OF_EXT4, ROOT_OF_EXT4._replace(volume=8), False),
+        (ROOT_OF_EXT4, ROOT_OF_EXT4._replace(filesystem=XFS), False),
+        (RootIdentity(XFS, 7, b"h", 5, 1), RootIdentity(XFS, 8, b"h", 5, 2), True),
+        (RootIdentity(XFS, 7, b"h", 5, 1), RootIdentity(XFS, 7, b"h", 6, 1), False),
+        (RootIdentity(TMPFS, 7, b"h", 0, 1), RootIdentity(TMPFS, 8, b"h", 0, 1), False),
+        (RootIdentity(TMPFS, 7, b"h", 0, 1), RootIdentity(TMPFS, 7, b"h", 5, 1), True),
+        (RootIdentity(TMPFS, 7, b"", 5, 1), RootIdentity(TMPFS, 7, b"h", 5, 1), True),
+        (RootIdentity(FUSE, 0, b"", 0, 1), RootIdentity(FUSE, 0, b"", 0, 2), True),
+    ],
+    ids=[
+        "another number of its device",
+        "two that were made in the same second",
+        "another kind",
+        "XFS, whose volume is the number of its device",
+        "another one of XFS",
+        "no time of birth",
+        "a kernel that has learnt of the time of birth",
+        "a kernel that has learnt of handles",
+        "nothing that lasts",
+    ],
+)
+def test_what_may_differ(one: RootIdentity, other: RootIdentity, same: bool) -> None:
+    assert one.is_same(other) == other.is_same(one) == same
