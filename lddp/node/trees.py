@@ -114,11 +114,12 @@ class Trees:
         self._refuse_outside(rule, local_path)
         with self._environment.read() as tables:
             noted = read_noted(tables, rule.number)
-        is_new = not observe_only and not os.path.exists(local_path)
-        if is_new:
-            os.makedirs(local_path, mode=0o755, exist_ok=True)
+        is_new = False
         if noted is not None:
             self._refuse_other(rule, local_path, noted, look_at({0: local_path}).get(0, noted))
+        elif not observe_only:
+            is_new = not os.path.exists(local_path)
+            os.makedirs(local_path, mode=0o755, exist_ok=True)
         staging = None if observe_only else bytes(self._staging_for(rule, Path(os.fsdecode(local_path))))
         zone = PosixZone(local_path, staging, observe_only=observe_only)
         root = zone.root()

@@ -198,6 +198,26 @@ async def test_what_is_there_when_a_node_notes_it_first_is_right(trio: Trio) -> 
     assert problems(trio, SOURCE) == []
 
 
+async def test_a_target_that_is_not_mounted_at_a_start_is_not_made_anew(trio: Trio) -> None:
+    away = trio.directory / "not mounted"
+    await trio.stop(TARGET)
+    trio.target.rename(away)
+    await trio.start(TARGET)
+    await trio.until(lambda: bool(problems(trio, TARGET)))
+    assert f"{str(trio.target)!r} is gone" in problems(trio, TARGET)[0]
+    await trio.outside("echo new > new")
+    observer = trio.driver.observer
+    assert observer is not None
+    await observer.drained()
+    await trio.nodes[TARGET].gateway.wait(trio.nodes[SOURCE].gateway.gsn, PATIENCE_S)
+    assert not trio.target.exists()
+
+    away.rename(trio.target)
+    await no_problem(trio, TARGET)
+    await trio.caught_up()
+    assert describe(trio.target) == describe(trio.source)
+
+
 async def test_a_rule_made_at_another_node_does_not_leave_a_zone(tmp_path: Path) -> None:
     """Made within the zone, it is used."""
     trio = Narrow(tmp_path)
