@@ -164,11 +164,11 @@ class Progress:
         """Notes that a filesystem has lost writes, for whoever opens the marks next; or that this is dealt with. May be
         called by any thread."""
         self.has_lost = is_so
-        if not self._map.closed:
+        try:
             self._map[_LOST_AT] = is_so
-            return
-        with open(self._path, "r+b") as file:  # by a sync that lasts longer than the end of its process
-            os.pwrite(file.fileno(), bytes([is_so]), _LOST_AT)
+        except ValueError:  # closed: by a sync that lasts longer than the end of its process
+            with open(self._path, "r+b") as file:
+                os.pwrite(file.fileno(), bytes([is_so]), _LOST_AT)
 
     def forget(self) -> None:
         """No mark that was found counts: as after another boot."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,6 +162,24 @@ def test_a_kill_while_the_marks_are_made_anew(path: str, monkeypatch: pytest.Mon
         first.reset(Fatal(marks - {(1, 1)}))
     second = reopened(path)
     assert second.survived and second.done == marks
+
+
+class ClosedMeanwhile(mmap.mmap):
+    """Whose owner closes it between the look whether it is open and a byte's coming."""
+
+    def __setitem__(self, at: int | slice, data: int | bytes) -> None:  # type: ignore[override]
+        if isinstance(at, int):
+            self.close()
+        super().__setitem__(at, data)  # type: ignore[assignment, index]
+
+
+def test_writes_are_lost_in_the_moment_of_the_end(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sync that says it runs in a thread of its own."""
+    monkeypatch.setattr(mmap, "mmap", ClosedMeanwhile)
+    first = Progress(path)
+    first.lost(True)
+    monkeypatch.undo()
+    assert reopened(path).has_lost
 
 
 def test_the_file_is_private(path: str) -> None:
