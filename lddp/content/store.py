@@ -1,12 +1,4 @@
-"""The contents that a node holds apart from its zone's files.
-
-blobs/<digest>          whole contents; "-chained" after the name of one that has no digest of its bytes
-packs/<pack id>         packs that did not fit into memory or had to be durable
-parts/<digest>.part     pulls that broke, to be resumed
-incoming/               what is being written; emptied at start
-suspects/<digest>       blobs of an earlier boot of the machine; hashed before they are trusted again
-boot                    the kernel's boot id when the store was last opened
-"""
+"""The contents that a node holds apart from its zone's files."""
 
 from __future__ import annotations
 
@@ -21,9 +13,10 @@ from functools import partial
 from lddp.content.arrival import Arrival
 from lddp.content.claims import PUSHED_LOOKS, Claims
 from lddp.content.disk import DiskThreads, GroupSync, open_directory, remove
-from lddp.content.packs import PackShelf, is_hex_name
+from lddp.content.layout import CHAINED, PART, name_of, prepare
+from lddp.content.packs import PackShelf
 from lddp.content.source import BytesSource, FileSource
-from lddp.content.suspects import Suspects, suspect_after_boot
+from lddp.content.suspects import Suspects
 from lddp.content.usage import Usage, occupied
 from lddp.content.writer import BlobWriter
 from lddp.core.records import Content
@@ -32,12 +25,9 @@ from lddp.errors import CorruptError, UnavailableError
 logger = logging.getLogger(__name__)
 
 MEMORY_BYTES_MAX = 128 * 1024 * 1024
-DIGEST_BYTES = 32
 LARGE_BYTES = 4 * 1024 * 1024
 SHARED_SYNC_BYTES_MAX = 16 * 1024 * 1024
 """What is larger is written back before it joins a round of syncs, because others wait for that round."""
-CHAINED = "-chained"
-PART = ".part"
 
 Fetch = Callable[[Content, int, Sequence[str]], Awaitable[None]]
 
@@ -71,11 +61,9 @@ class Store:
         self._sent_bytes_max = memory_bytes_max // 2
         self._latest = (b"", memoryview(b""))
         """The pack that was read last: the files of one come one after the other."""
-        for name in ("", "blobs", "packs", "parts", "incoming", "suspects"):
-            os.makedirs(os.path.join(self.directory, name), mode=0o700, exist_ok=True)
+        prepare(self.directory)
         self._blobs_directory = open_directory(self._path("blobs"))
         self._packs_directory = open_directory(self._path("packs"))
-        self._clean()
         self._suspects = Suspects(self._path("suspects"), self._path("blobs"), self._lock)
         self._packs = PackShelf(self._path("packs"), self._temporary, self._syncs, memory_bytes_max)
 
@@ -86,17 +74,6 @@ class Store:
 
     def _temporary(self) -> str:
         return self._path("incoming", os.urandom(16).hex())
-
-    def _clean(self) -> None:
-        for name in os.listdir(self._path("incoming")):
-            remove(self._path("incoming", name))
-        for name in os.listdir(self._path("parts")):
-            if not (name.endswith(PART) and is_hex_name(name.removesuffix(PART), DIGEST_BYTES)):
-                remove(self._path("parts", name))
-        for name in os.listdir(self._path("blobs")):
-            if not is_hex_name(name.removesuffix(CHAINED), DIGEST_BYTES):
-                remove(self._path("blobs", name))
-        suspect_after_boot(self.directory, CHAINED)
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -125,24 +102,30 @@ class Store:
     ) -> None:
         """A whole and verified arrival becomes a blob, and is closed. `upload`: see `writer`, `pushed` for a node's."""
         content = Content(digest, arrival.offset, sealed=sealed)
-        name, path = _name_of(content), self._path("blobs", _name_of(content))
+        name, path = name_of(content), self._path("blobs", name_of(content))
         try:
             if durable and arrival.offset > SHARED_SYNC_BYTES_MAX:
                 os.fdatasync(arrival.descriptor)
             elif durable:
                 self._syncs.sync(arrival.descriptor, None)  # before anybody believes it
-            self._suspects.settle(name)
+            if not durable:
+                self._suspects.settle(name)  # whole, it may have been synced: it stays rather than this one
             with self._lock:
                 self._refused.pop(name, None)
                 if name in self._keeps or self.is_expected(content):
                     pushed = b""  # its record has been here before: nobody will say that it is named
                 is_there = os.path.exists(path)
                 for claims, by in ((self._claims, upload), (self._pushes, pushed or None)):
-                    claims.come(name, by, is_there)
+                    claims.come(name, by, is_there or name in self._suspects)
                 if is_there and not durable and os.stat(path).st_size == arrival.offset:
                     os.unlink(arrival.path)  # the one that is there may have been synced
                 else:
                     os.rename(arrival.path, path)
+                aside = self._temporary() if durable and name in self._suspects else ""
+                if aside:
+                    self._suspects.set_aside(name, aside)
+            if aside:
+                remove(aside)
             if durable:
                 self._syncs.sync(None, self._blobs_directory)
         except BaseException:
@@ -195,7 +178,7 @@ class Store:
             return BytesSource(content, b"")
         if content.pack and (source := self._slice(content)) is not None:
             return source
-        name = _name_of(content)
+        name = name_of(content)
         path = self._path("blobs", name)
         if share:
             with self._lock:
@@ -255,10 +238,10 @@ class Store:
     def keep(self, content: Content) -> None:
         """Until `unkeep`, nobody may move this blob away: more than one file is to be made of it. Counts."""
         with self._lock:
-            self._keeps[_name_of(content)] += 1
+            self._keeps[name_of(content)] += 1
 
     def unkeep(self, content: Content) -> None:
-        name = _name_of(content)
+        name = name_of(content)
         with self._lock:
             assert self._keeps[name] > 0, "unkeep without keep"
             self._keeps[name] -= 1
@@ -285,19 +268,19 @@ class Store:
         """A record names these bytes: if another node pushed them, they are the effects' to let go from now on. They
         are expected by then: a push that comes later claims nothing, and one that is coming has the lock."""
         with self._lock:
-            self._pushes.forget(_name_of(content))
+            self._pushes.forget(name_of(content))
 
     # -- letting go -------------------------------------------------------------------------------------------------
 
     def confirm(self, content: Content, upload: object) -> None:
         """A record names what the upload brought: from now on it is its effects' to let go."""
         with self._lock:
-            self._claims.confirm(_name_of(content), upload)
+            self._claims.confirm(name_of(content), upload)
 
     def take_back(self, content: Content, upload: object, *, is_needed: bool) -> None:
         """No record will name what the upload brought. It is dropped, unless somebody else has use for the same bytes;
         `is_needed`: effects have that wait for them."""
-        name = _name_of(content)
+        name = name_of(content)
         with self._lock:
             gone = self._claims.give_up(name, upload) or self._pushes.give_up(name, upload)
             if not gone or is_needed:
@@ -321,7 +304,7 @@ class Store:
     def release(self, content: Content) -> None:
         """Drops a content, whole or in part, unless somebody else needs the same bytes: an undecided upload, who keeps
         them, an effect that is expected, which `release_refused` looks at again. A pack stays until `release_pack`."""
-        name = _name_of(content)
+        name = name_of(content)
         with self._lock:
             self._claims.let_go(name)
             if self._is_needed(content, name):
@@ -387,7 +370,3 @@ def _size_of(path: str) -> int:
         return os.stat(path).st_size
     except FileNotFoundError:
         return -1
-
-
-def _name_of(content: Content) -> str:
-    return content.digest.hex() + ("" if content.sealed else CHAINED)

@@ -1,5 +1,8 @@
-"""Blobs of an earlier boot of the machine: pages that were written but not synced are lost when it stops, so they are
-hashed before they are trusted again."""
+"""Blobs that may not be on the disk as they were written: they are hashed before they are trusted again.
+
+Pages that were not synced are lost when the machine stops, and when a filesystem could not write them. Then the kernel
+still shows them, until it needs their memory, so what is hashed is what the disk gives.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,8 @@ import logging
 import os
 import threading
 
-from blake3 import blake3
-
 from lddp.content.disk import remove
+from lddp.content.reading import SequentialRead
 
 logger = logging.getLogger(__name__)
 
@@ -52,19 +54,33 @@ class Suspects:
                 self._hashed.notify_all()
 
     def _is_whole(self, name: str) -> bool:
-        digest = blake3()
+        """Whether the disk has all of it. Read in portions: where the disk cannot read a part, that is an error, and
+        not the end of the process, as it is of a mapped file."""
         try:
-            digest.update_mmap(os.path.join(self._directory, name))
+            descriptor = os.open(os.path.join(self._directory, name), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
-        return digest.hexdigest() == name
+        try:
+            # Pages that could not be written look like any other in the cache. They count as written, so they go.
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            read = SequentialRead(descriptor, 0, os.fstat(descriptor).st_size, hashing=True)
+            while read.next() is not None:
+                pass
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            logger.warning("blob %s cannot be read: %s", name, error.strerror)
+            return False
+        finally:
+            os.close(descriptor)
+        return read.digest().hex() == name
 
     def _end(self, name: str, is_whole: bool) -> None:
         suspect = os.path.join(self._directory, name)
         if is_whole:
             os.rename(suspect, os.path.join(self._blobs, name))
         else:
-            logger.warning("blob %s did not survive the machine's stop; it is fetched again", name)
+            logger.warning("blob %s is not on the disk as it was; it is fetched again", name)
             remove(suspect)
         self._names.discard(name)
 
@@ -77,7 +93,7 @@ class Suspects:
         return True
 
 
-def suspect_after_boot(directory: str, unchecked: str) -> None:
+def suspect_at_start(directory: str, unchecked: str) -> None:
     """At the start of the store in this directory. No blob of another boot is trusted, and what has nothing to check it
     against (`unchecked` ends its name) is removed. The note of this boot comes last: whenever this stops half-way, it
     is done again."""
