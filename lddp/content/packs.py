@@ -97,9 +97,11 @@ class PackShelf:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             write_at(descriptor, 0, [data])
+            if durable:
+                self._syncs.sync(descriptor, None)  # before anybody believes it
             os.rename(temporary, self._path_of(pack_id.hex()))
             if durable:
-                self._syncs.sync(descriptor, directory)
+                self._syncs.sync(None, directory)
         except BaseException:
             remove(temporary)
             raise

@@ -137,7 +137,8 @@ class Store:
             arrival.close()
 
     def sync(self, content: Content) -> bool:
-        """Whether the bytes are here, durably. Blocking."""
+        """Whether the bytes are here, durably. OSError where the disk says that they may not be: it says so once, so
+        the blob is a suspect from then on. It is not dropped, because it may have been durable before. Blocking."""
         source = self.open(content)
         if not isinstance(source, FileSource):
             return source is not None
@@ -147,6 +148,10 @@ class Store:
             return False
         try:
             self._syncs.sync(descriptor, self._blobs_directory)
+        except OSError:
+            with self._lock:
+                self._suspects.doubt(name_of(content))
+            raise
         finally:
             os.close(descriptor)
         return True

@@ -6,6 +6,7 @@ still shows them, until it needs their memory, so what is hashed is what the dis
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -83,6 +84,12 @@ class Suspects:
             logger.warning("blob %s is not on the disk as it was; it is fetched again", name)
             remove(suspect)
         self._names.discard(name)
+
+    def doubt(self, name: str) -> None:
+        """A blob becomes a suspect. The store's lock is held."""
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(os.path.join(self._blobs, name), os.path.join(self._directory, name))
+            self._names.add(name)
 
     def set_aside(self, name: str, to: str) -> bool:
         """Gives it another path, where nobody needs it; whether there is such a suspect. The store's lock is held."""

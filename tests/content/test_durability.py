@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,85 @@ def test_a_refusal_of_the_disk_is_told_as_it_is(store: Store, monkeypatch: pytes
     monkeypatch.setattr(os, "fdatasync", fdatasync)
     with pytest.raises(OSError, match="bad disk"):
         store.publish(arrival, arrival.seal(), durable=True, pushed=b"p" * 16)
+
+
+class LosingDisk:
+    """As Linux: the first sync after pages were lost tells of it, and the next ones have nothing to write. The cache
+    shows them until they are dropped from it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fails = True
+        self.loses = True
+        self._lost: dict[int, int] = {}
+        self._sync, self._advise = os.fdatasync, os.posix_fadvise
+        monkeypatch.setattr(os, "fdatasync", self._fdatasync)
+        monkeypatch.setattr(os, "posix_fadvise", self._posix_fadvise)
+
+    def _fdatasync(self, descriptor: int) -> None:
+        if not self.fails:
+            self._sync(descriptor)
+            return
+        self.fails = False
+        if self.loses:
+            self.lose(descriptor)
+        raise OSError(errno.EIO, "bad disk")
+
+    def lose(self, descriptor: int) -> None:
+        """Its pages cannot be written."""
+        self._lost[os.fstat(descriptor).st_ino] = os.dup(descriptor)  # open, so that no other file is that inode
+
+    def _posix_fadvise(self, descriptor: int, offset: int, size: int, advice: int) -> None:
+        inode = os.fstat(descriptor).st_ino
+        if advice == os.POSIX_FADV_DONTNEED and inode in self._lost:
+            with open(f"/proc/self/fd/{self._lost[inode]}", "r+b") as file:
+                file.write(bytes(os.fstat(descriptor).st_size))
+        self._advise(descriptor, offset, size, advice)
+
+    def has_lost(self, path: str) -> bool:
+        return os.stat(path).st_ino in self._lost
+
+    def close(self) -> None:
+        for descriptor in self._lost.values():
+            os.close(descriptor)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[LosingDisk]:
+    made = LosingDisk(monkeypatch)
+    yield made
+    made.close()
+
+
+def test_what_a_sync_was_refused_for_is_not_durable_at_the_next_look(
+    store: Store, disk: LosingDisk, tmp_path: Path
+) -> None:
+    content = put(store, DATA)  # a pull: not synced
+    (tmp_path / "file").write_bytes(DATA)
+    descriptor = os.open(tmp_path / "file", os.O_RDONLY)
+    try:
+        with pytest.raises(OSError, match="bad disk"):
+            save(store, content, descriptor)
+        assert save(store, content, descriptor), "the zone's file has not been changed: it is copied again"
+    finally:
+        os.close(descriptor)
+    assert not disk.has_lost(blob(store, content))
+    assert read(store, content) == DATA
+
+
+def test_what_was_durable_before_is_not_dropped_for_a_sync_that_was_refused(store: Store, disk: LosingDisk) -> None:
+    """It may be the only copy of what a client was promised."""
+    disk.fails = False
+    content = upload(store)
+    disk.fails, disk.loses = True, False
+    with pytest.raises(OSError, match="bad disk"):
+        store.sync(content)
+    assert store.sync(content)
+    assert read(store, content) == DATA
+
+
+@pytest.mark.usefixtures("disk")
+async def test_a_pack_whose_sync_was_refused_has_no_name(store: Store) -> None:
+    with pytest.raises(OSError, match="bad disk"):
+        await store.add_pack(b"p" * 16, DATA, durable=True)
+    assert os.listdir(os.path.join(store.directory, "packs")) == []
+    assert os.listdir(os.path.join(store.directory, "incoming")) == []
