@@ -27,16 +27,17 @@ def name_of(content: Content) -> str:
     return content.digest.hex() + ("" if content.sealed else CHAINED)
 
 
-def prepare(directory: str) -> None:
-    """Before the store in this directory is opened."""
+def prepare(directory: str, *, has_lost: bool) -> None:
+    """Before the store in this directory is opened. `has_lost`: in this boot the filesystem has not written all that it
+    had taken, and nothing made of that since is believed."""
     for name in ("", "blobs", "packs", "parts", "incoming", "suspects"):
         os.makedirs(os.path.join(directory, name), mode=0o700, exist_ok=True)
     for name in os.listdir(os.path.join(directory, "incoming")):
         remove(os.path.join(directory, "incoming", name))
     for name in os.listdir(os.path.join(directory, "parts")):
-        if not (name.endswith(PART) and is_hex_name(name.removesuffix(PART), DIGEST_BYTES)):
+        if has_lost or not (name.endswith(PART) and is_hex_name(name.removesuffix(PART), DIGEST_BYTES)):
             remove(os.path.join(directory, "parts", name))
     for name in os.listdir(os.path.join(directory, "blobs")):
         if not is_hex_name(name.removesuffix(CHAINED), DIGEST_BYTES):
             remove(os.path.join(directory, "blobs", name))
-    suspect_at_start(directory, CHAINED)
+    suspect_at_start(directory, CHAINED, has_lost=has_lost)

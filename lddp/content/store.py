@@ -42,7 +42,9 @@ class Store:
         *,
         memory_bytes_max: int = MEMORY_BYTES_MAX,
         disk: DiskThreads | None = None,
+        has_lost: bool = False,
     ) -> None:
+        """`has_lost`: see `lddp.content.layout.prepare`."""
         self.directory = os.fspath(directory)
         self._owns_disk = disk is None
         self.disk = disk or DiskThreads()
@@ -61,7 +63,7 @@ class Store:
         self._sent_bytes_max = memory_bytes_max // 2
         self._latest = (b"", memoryview(b""))
         """The pack that was read last: the files of one come one after the other."""
-        prepare(self.directory)
+        prepare(self.directory, has_lost=has_lost)
         self._blobs_directory = open_directory(self._path("blobs"))
         self._packs_directory = open_directory(self._path("packs"))
         self._suspects = Suspects(self._path("suspects"), self._path("blobs"), self._lock)

@@ -100,15 +100,15 @@ class Suspects:
         return True
 
 
-def suspect_at_start(directory: str, unchecked: str) -> None:
-    """At the start of the store in this directory. No blob of another boot is trusted, and what has nothing to check it
-    against (`unchecked` ends its name) is removed. The note of this boot comes last: whenever this stops half-way, it
-    is done again."""
+def suspect_at_start(directory: str, unchecked: str, *, has_lost: bool) -> None:
+    """At the start of the store in this directory. No blob of another boot is trusted, nor any where its filesystem
+    `has_lost` writes in this one; what has nothing to check it against (`unchecked` ends its name) is removed. The note
+    of this boot comes last: whenever this stops half-way, it is done again."""
     with open(BOOT_ID_PATH, "rb") as file:
         now = file.read()
     try:
         with open(os.path.join(directory, "boot"), "rb") as file:
-            if file.read() == now:
+            if file.read() == now and not has_lost:
                 return
     except FileNotFoundError:
         pass  # the first start

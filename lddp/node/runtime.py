@@ -160,7 +160,12 @@ class Node:
         rate = config.limits.bandwidth_bytes_per_second or None
         self.limiter = Limiter(self.clock, rate)
         self.traffic = Traffic()
-        self.store = Store(config.staging_directory / "content", memory_bytes_max=config.limits.memory_bytes // 2)
+        self.progress = None if config.zone is None else Progress(os.fspath(config.staging_directory / "progress"))
+        self.store = Store(
+            config.staging_directory / "content",
+            memory_bytes_max=config.limits.memory_bytes // 2,
+            has_lost=self.progress is not None and self.progress.has_lost,
+        )
         self.connections = Connections(self._connect, self.clock)
         self.pusher = Pusher(self.connections, self.limiter, self.store.disk, self.traffic)
         self.puller = Puller(self.store, self.connections, self.traffic)
@@ -197,9 +202,8 @@ class Node:
         )
 
     def _build_projector(self) -> Projector | None:
-        if self.config.zone is None:
+        if self.progress is None:
             return None
-        self.progress = Progress(os.fspath(self.config.staging_directory / "progress"))
         projector = Projector(
             self.environment,
             self.member.transact,
@@ -385,7 +389,7 @@ class Node:
             self.handover.close()
         self.threads.shutdown(wait=False, cancel_futures=True)
         self.carrying.shutdown(wait=True, cancel_futures=True)
-        if self.projector is not None:
+        if self.progress is not None:
             self.progress.close()
         self.trees.close()
         if self.trees.workers is not None:

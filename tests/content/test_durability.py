@@ -197,3 +197,25 @@ async def test_a_pack_whose_sync_was_refused_has_no_name(store: Store) -> None:
         await store.add_pack(b"p" * 16, DATA, durable=True)
     assert os.listdir(os.path.join(store.directory, "packs")) == []
     assert os.listdir(os.path.join(store.directory, "incoming")) == []
+
+
+def test_no_blob_is_believed_where_the_filesystem_has_lost_writes(
+    store: Store, disk: LosingDisk, tmp_path: Path
+) -> None:
+    """In the same boot: the cache shows what the disk does not have. What it has was perhaps promised, and stays."""
+    disk.fails = False
+    lost, kept, other = put(store, DATA), upload(store, b"kept" * 10_000), content_of(b"other" * 10_000)
+    with open(blob(store, lost), "rb") as file:
+        disk.lose(file.fileno())
+    part = store.part(other)
+    part.write([b"other" * 5_000])
+    part.close()
+    again = Store(tmp_path / "s", has_lost=True)
+    try:
+        assert again.open(lost) is None
+        assert read(again, kept) == b"kept" * 10_000
+        part = again.part(other)
+        assert not part.found_bytes, "it would be hashed from the cache"
+        part.discard()
+    finally:
+        again.close()
