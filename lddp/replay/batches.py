@@ -12,7 +12,7 @@ from lddp.errors import UnavailableError
 from lddp.ports import ContentSource
 from lddp.replay.again import Again
 from lddp.replay.carrier import Carrier, but_for_time
-from lddp.replay.notes import Note
+from lddp.replay.notes import Boot, Note
 from lddp.replay.outbox import Item
 from lddp.replay.progress import Order, Progress
 from lddp.replay.readings import Readings
@@ -30,13 +30,13 @@ Ready = tuple[Item, ContentSource | None]
 
 
 class Batches:
-    """`carriers` holds this zone's tree of every rule. `repeated_through` is the GSN up to which effects may have been
-    carried out by an earlier process without a mark that is believed."""
+    """`carriers` holds this zone's tree of every rule. Up to `boot.repeated_through` effects may have been carried out
+    by an earlier process without a mark that is believed."""
 
-    def __init__(self, carriers: Mapping[int, Carrier], progress: Progress, repeated_through: int) -> None:
+    def __init__(self, carriers: Mapping[int, Carrier], progress: Progress, boot: Boot) -> None:
         self._carriers = carriers
         self._progress = progress
-        self._repeated_through = repeated_through
+        self._boot = boot
         self._open: dict[int, Carrier] = {}
         self._passed: set[Order] = set()
         """Of the batch: what a later effect of it makes needless."""
@@ -123,7 +123,8 @@ class Batches:
             progress.mark(order)
             return None
         note, again = self.noted.get(order), self.again.get(item.rule)
-        carrier.repeats = order[0] <= self._repeated_through or order in progress.begun
+        carrier.repeats = order[0] <= self._boot.repeated_through or order in progress.begun
+        carrier.has_lost = self._boot.has_lost
         carrier.traced = order in self.traced
         if type(effect) in _MOVES:
             progress.begin(order)

@@ -40,6 +40,8 @@ class Carrier:
         self.unwatched = Unwatched()
         self.repeats = False
         """Whether the effect may have been carried out already, by a process that could not say so any more."""
+        self.has_lost = False
+        """Whether the filesystem may show bytes that it has not written, and will not write."""
         self.traced = False
         """Whether `touched` knows already of the effect, though it is carried out again."""
         self.kept: set[bytes] = set()
@@ -199,16 +201,24 @@ class Carrier:
         self.bytes_written += effect.content.size
 
     def _policy_for(self, effect: e.PutFileEffect) -> OnExisting:
-        """What a power cut may have left half written is nobody's file to be kept, and is believed by its bytes."""
-        if not self.repeats or self.policy is OnExisting.OVERWRITE:
-            return self.policy
-        if self.policy is OnExisting.KEEP:
-            try:
-                if self.zone.status(effect.path).mtime_ns != effect.attributes.mtime_ns:
-                    return self.policy
-            except FileNotFoundError:
-                return self.policy
-        return OnExisting.SKIP_IDENTICAL
+        """What a power cut may have left half written is nobody's file to be kept, and is believed by its bytes.
+
+        Not even by these where the filesystem has lost writes in this boot: what it could not write stays in the cache,
+        and counts as written, so that no later sync writes it. Dropped from the cache and read from the disk it could
+        be told, but what a program has mapped cannot be dropped: the file is written anew, which is sure."""
+        policy = self.policy
+        if self.repeats and policy is not OnExisting.OVERWRITE:
+            if policy is OnExisting.KEEP and not self._has_time(effect):
+                return policy
+            policy = OnExisting.SKIP_IDENTICAL
+        return OnExisting.OVERWRITE if self.has_lost and policy is OnExisting.SKIP_IDENTICAL else policy
+
+    def _has_time(self, effect: e.PutFileEffect) -> bool:
+        """Whether a file is there with the modification time that the effect gives it."""
+        try:
+            return self.zone.status(effect.path).mtime_ns == effect.attributes.mtime_ns
+        except FileNotFoundError:
+            return False
 
     def _is_file(self, path: bytes) -> bool:
         try:

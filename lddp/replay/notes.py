@@ -108,6 +108,8 @@ class Boot(NamedTuple):
     """GSN up to which effects may have been carried out before, without a mark that is believed."""
     rules: tuple[int, ...]
     """Rules whose trees are not brought back yet."""
+    has_lost: bool = False
+    """Whether a filesystem has lost writes in this boot: it may show what it does not have."""
 
     def without(self, rule: int) -> Boot:
         """That rule's tree is brought back."""
@@ -124,15 +126,15 @@ def read_boot(tables: Tables, progress: Progress) -> Boot:
     if data is None and progress.survived:
         return Boot(progress.boot, 0, ())
     if data is not None:
-        name, repeated_through, rules = msgpack.unpackb(data)
+        name, repeated_through, rules, *more = msgpack.unpackb(data)
         if name == progress.boot:
-            return Boot(name, repeated_through, tuple(rules))
+            return Boot(name, repeated_through, tuple(rules), *more)
     return _anew(tables, progress)
 
 
 def _anew(tables: Tables, progress: Progress) -> Boot:
     moved = sorted({rule for _, rule in _rules_of_notes(tables)})
-    return Boot(progress.boot, View(tables).gsn, tuple(moved))
+    return Boot(progress.boot, View(tables).gsn, tuple(moved), progress.has_lost)
 
 
 def is_noted(tables: Tables, boot: Boot) -> bool:

@@ -68,7 +68,7 @@ class Projector(Checkpoints):
         self._sleep = sleep
         with environment.read() as tables:
             self._gsn = self._offered_after = View(tables).gsn
-        self._batches = Batches(carriers, progress, self._boot.repeated_through)
+        self._batches = Batches(carriers, progress, self._boot)
         self.readings = self._batches.readings
         self._offered: deque[Item] = deque()
         self._fetches = Fetches(store, holders, sleep, self._fetch_ended)

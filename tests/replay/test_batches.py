@@ -16,6 +16,7 @@ from lddp.replay import unwatched as replay_unwatched
 from lddp.replay.batches import Batches, Ready
 from lddp.replay.carrier import Carrier
 from lddp.replay.existing import OnExisting
+from lddp.replay.notes import Boot
 from lddp.replay.outbox import Item
 from lddp.replay.progress import Progress
 from tests.fakes.zone import Bytes, FakeZone
@@ -47,7 +48,7 @@ class Bench:
         self.progress = Progress(str(directory / "progress"))
         self.carrier = Carrier(self.zone, OnExisting.OVERWRITE, is_shared=is_shared)
         self.carrier.unwatched.take()  # somebody observes it
-        self.batches = Batches({RULE: self.carrier}, self.progress, 0)
+        self.batches = Batches({RULE: self.carrier}, self.progress, Boot(self.progress.boot, 0, ()))
         self._gsn = 0
 
     def put(self, path: bytes) -> Ready:
