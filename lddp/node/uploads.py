@@ -51,8 +51,8 @@ class Upload:
         self._name = os.urandom(UPLOAD_BYTES)
         self._growing: Growing | None = None
         self._has_grown = False
-        self._have: set[str] = set()
-        """Peers that have all of it, of this try or an earlier one."""
+        self._took: set[str] = set()
+        """Peers that took all of it at an earlier try."""
         self._digest = b""
         """Under which they have it, or may have it."""
         self._told: set[str] = set()
@@ -148,31 +148,45 @@ class Upload:
         return content
 
     async def _spread(self, content: Content) -> None:
+        """Who took the bytes at an earlier try may have let them go since: another record that names equal ones ends
+        the claims of all uploads on them. So he is asked again, once that may be enough, and counts if he takes them;
+        not where he cannot be reached, because nobody knows then what he has. A record has no majority either where
+        never enough zones can be reached at the same time."""
         peers, enough = self._receivers()
+        have: set[str] = set()
         if self._growing is not None:
             growing, self._growing = self._growing, None
-            self._have |= await self._node.pusher.grown(growing)
-            if len(self._have) >= enough:
+            have |= await self._node.pusher.grown(growing)
+            if len(have) >= enough:
                 return
-        peers = [peer for peer in peers if peer not in self._have]
-        needed = enough - len(self._have)
-        if not peers and needed <= 0:
+        others = [peer for peer in peers if peer not in have | self._took]
+        again = [peer for peer in peers if peer in self._took - have]
+        if not others and len(have) >= enough:
             return
         held = self._node.store.held_as(content, share=False)
         if not isinstance(held, int):
             raise UnavailableError("the bytes that were just stored are gone: send them again")
-        self._told |= set(peers)
         try:
-            pushed = await self._node.pusher.push_file(
-                held, content.size, bool(enough), peers, enough=needed, upload=self._name
-            )
-            if (pushed.digest, pushed.size) != (content.digest, content.size):
-                await self._spoilt(content, held, pushed.digest, peers)
+            have |= await self._push(content, held, others, enough - len(have) - len(again))
+            self._took |= have
+            if enough - len(again) <= len(have) < enough:
+                have |= await self._push(content, held, again, enough - len(have))
+                self._took = have
         finally:
             os.close(held)
-        self._have |= pushed.peers
-        if len(self._have) < enough:
-            raise UnavailableError(f"{len(self._have)} other zones took the bytes, {enough} are needed: try again")
+        if len(have) < enough:
+            raise UnavailableError(f"{len(have)} other zones took the bytes, {enough} are needed: try again")
+
+    async def _push(self, content: Content, held: int, peers: Sequence[str], needed: int) -> set[str]:
+        """The peers that have taken all of it."""
+        self._told |= set(peers)
+        _, enough = self._receivers()
+        pushed = await self._node.pusher.push_file(
+            held, content.size, bool(enough), peers, enough=needed, upload=self._name
+        )
+        if (pushed.digest, pushed.size) != (content.digest, content.size):
+            await self._spoilt(content, held, pushed.digest, peers)
+        return pushed.peers
 
     async def _spoilt(self, content: Content, held: int, digest: bytes, peers: Sequence[str]) -> NoReturn:
         """The blob has other bytes by now than came, and peers have been sent those."""

@@ -16,7 +16,7 @@ from lddp.core.rules import NO_SOURCE, Rule
 from lddp.errors import CorruptError, UnavailableError
 from lddp.node.runtime import Node as WholeNode
 from lddp.node.uploads import GROW_FROM_BYTES, Upload
-from tests.content.world import World, read, until
+from tests.content.world import Node, World, content_of, read, until
 from tests.fakes.memory import MemoryKeyValue
 
 DATA = os.urandom(200_000)
@@ -107,8 +107,8 @@ async def test_a_member_is_one_of_those_who_have_it(zones: Zones, members: tuple
     assert all(zones.world.nodes[name].store.open(content) is not None for name in reached)
 
 
-async def test_peers_that_took_it_at_an_earlier_try_count(zones: Zones) -> None:
-    """Of five zones never two others answer in the same try."""
+async def tried_once(zones: Zones) -> Upload:
+    """An upload of five zones that `b` took alone, of those who are needed."""
     upload = Upload(zones.node, rule(0, 1, 2, 3, 4))
     await upload.write(DATA)
     zones.world.refusing.add("c")
@@ -116,10 +116,45 @@ async def test_peers_that_took_it_at_an_earlier_try_count(zones: Zones) -> None:
         await upload.commit()
     assert zones.b.names("blobs") and not zones.c.names("blobs")
     zones.come_back()
+    return upload
+
+
+def let_go(node: Node, content: Content) -> None:
+    """The record of another client that names the same bytes is folded, carried out, and durable everywhere."""
+    node.store.named(content)
+    node.store.keep(content)
+    node.store.unkeep(content)
+    node.store.release(content)
+
+
+async def test_a_peer_that_has_let_it_go_since_an_earlier_try_takes_it_again(zones: Zones) -> None:
+    upload, content = await tried_once(zones), content_of(DATA)
+    let_go(zones.b, content)
+    assert not zones.b.names("blobs")
+    assert await upload.commit() == content
+    assert all(node.store.open(content) is not None for node in (zones.a, zones.b, zones.c))
+
+
+async def test_a_peer_that_took_it_at_an_earlier_try_and_is_away_does_not_count(zones: Zones) -> None:
+    """Nobody knows whether he has let it go. Once he can be asked, he counts, with those who took it meanwhile."""
+    upload = await tried_once(zones)
     zones.world.refusing.add("b")
     await zones.a.connections.close()  # `b` is not to be had by a connection of before
-    await upload.commit()
+    with pytest.raises(UnavailableError):
+        await upload.commit()
     assert zones.c.names("blobs")
+    zones.come_back()
+    content = await upload.commit()
+    assert all(node.store.open(content) is not None for node in (zones.a, zones.b, zones.c))
+
+
+async def test_a_peer_that_took_it_is_sent_it_again_only_where_that_may_be_enough(zones: Zones) -> None:
+    upload = await tried_once(zones)
+    sent = zones.a.traffic["b"].pushed
+    zones.world.refusing.add("c")
+    with pytest.raises(UnavailableError):
+        await upload.commit()
+    assert zones.a.traffic["b"].pushed == sent == len(DATA)
 
 
 async def test_bytes_that_this_disk_has_spoilt_are_nowhere(zones: Zones) -> None:
