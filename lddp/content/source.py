@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Self
 
 from blake3 import blake3
@@ -53,13 +53,16 @@ class BytesSource:
 class FileSource:
     """A blob: its bytes were hashed while they arrived, and nobody else writes to the store."""
 
-    __slots__ = ("_lock", "_may_take", "path", "size")
+    __slots__ = ("_alone", "_may_take", "path", "size")
 
-    def __init__(self, path: str, size: int, may_take: Callable[[], bool], lock: threading.Lock) -> None:
-        """`may_take` is asked with the `lock` that is held while blobs come, and without."""
+    def __init__(
+        self, path: str, size: int, may_take: Callable[[], bool], alone: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        """Within `alone` no blob comes to be there, and nobody takes this one away. `may_take` is asked within, and
+        without."""
         self.path = path
         self._may_take = may_take
-        self._lock = lock
+        self._alone = alone
         self.size = size
 
     def to_take(self) -> Self | None:
@@ -68,7 +71,7 @@ class FileSource:
     @contextlib.contextmanager
     def moving(self) -> Iterator[bool]:
         """`Takeable`. Nobody brings the same bytes meanwhile, and is told that they are here."""
-        with self._lock:
+        with self._alone():
             yield self._may_take()
 
     def descriptor(self) -> int:
@@ -81,7 +84,7 @@ class FileSource:
     def drop(self, descriptor: int) -> None:
         """The open file turned out to have other bytes than the content: the blob goes, if it is still that file.
         Blocking."""
-        with self._lock, contextlib.suppress(FileNotFoundError):
+        with self._alone(), contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(self.path)):
                 os.unlink(self.path)
 

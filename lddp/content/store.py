@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
+from lddp.content.alone import Alone
 from lddp.content.arrival import Arrival
 from lddp.content.claims import PUSHED_LOOKS, Claims
 from lddp.content.disk import DiskThreads, GroupSync, open_directory, remove
@@ -50,6 +51,7 @@ class Store:
         self.disk = disk or DiskThreads()
         self._syncs = GroupSync()
         self._lock = threading.Lock()
+        self._alone = Alone(self._lock)
         self._keeps: Counter[str] = Counter()
         self._claims = Claims()
         self._pushes = Claims(PUSHED_LOOKS)  # of other nodes' uploads
@@ -66,7 +68,7 @@ class Store:
         prepare(self.directory, has_lost=has_lost)
         self._blobs_directory = open_directory(self._path("blobs"))
         self._packs_directory = open_directory(self._path("packs"))
-        self._suspects = Suspects(self._path("suspects"), self._path("blobs"), self._lock)
+        self._suspects = Suspects(self._path("suspects"), self._path("blobs"), self._alone)
         self._packs = PackShelf(self._path("packs"), self._temporary, self._syncs, memory_bytes_max)
 
     # -- files ------------------------------------------------------------------------------------------------------
@@ -112,13 +114,14 @@ class Store:
                 self._syncs.sync(arrival.descriptor, None)  # before anybody believes it
             if not durable:
                 self._suspects.settle(name)  # whole, it may have been synced: it stays rather than this one
-            with self._lock:
-                self._refused.pop(name, None)
-                if name in self._keeps or self.is_expected(content):
-                    pushed = b""  # its record has been here before: nobody will say that it is named
+            with self._alone.with_blob(name):
                 is_there = os.path.exists(path)
-                for claims, by in ((self._claims, upload), (self._pushes, pushed or None)):
-                    claims.come(name, by, is_there or name in self._suspects)
+                with self._lock:
+                    self._refused.pop(name, None)
+                    if name in self._keeps or self.is_expected(content):
+                        pushed = b""  # its record has been here before: nobody will say that it is named
+                    for claims, by in ((self._claims, upload), (self._pushes, pushed or None)):
+                        claims.come(name, by, is_there or name in self._suspects)
                 if is_there and not durable and os.stat(path).st_size == arrival.offset:
                     os.unlink(arrival.path)  # the one that is there may have been synced
                 else:
@@ -151,8 +154,7 @@ class Store:
         try:
             self._syncs.sync(descriptor, self._blobs_directory)
         except OSError:
-            with self._lock:
-                self._suspects.doubt(name_of(content))
+            self._suspects.doubt(name_of(content))
             raise
         finally:
             os.close(descriptor)
@@ -197,15 +199,15 @@ class Store:
             self._suspects.settle(name)
         size = _size_of(path)
         if size >= 0 and size != content.size:
-            with self._lock:  # unless another one has come
-                size = _size_of(path)
+            with self._alone.if_free(name) as is_free:  # another one may have come, or be coming
+                size = _size_of(path) if is_free else -1
                 if size >= 0 and size != content.size:
                     logger.warning("blob %s has %d bytes, not %d; it is fetched again", name, size, content.size)
                     os.unlink(path)
                     size = -1
         if size < 0:
             return None
-        return FileSource(path, size, lambda: not self._is_needed(content, name), self._lock)
+        return FileSource(path, size, lambda: not self._is_needed(content, name), partial(self._alone.with_blob, name))
 
     def _is_needed(self, content: Content, name: str) -> bool:
         """Whether a blob must stay here."""
@@ -288,13 +290,14 @@ class Store:
         """No record will name what the upload brought. It is dropped, unless somebody else has use for the same bytes;
         `is_needed`: effects have that wait for them."""
         name = name_of(content)
-        with self._lock:
-            gone = self._claims.give_up(name, upload) or self._pushes.give_up(name, upload)
-            if not gone or is_needed:
-                return
-            if self._is_needed(content, name):
-                self._refused[name] = content
-                return
+        with self._alone.with_blob(name):
+            with self._lock:
+                gone = self._claims.give_up(name, upload) or self._pushes.give_up(name, upload)
+                if not gone or is_needed:
+                    return
+                if self._is_needed(content, name):
+                    self._refused[name] = content
+                    return
             aside = self._set_aside(name)
         remove(aside)
 
@@ -310,13 +313,15 @@ class Store:
 
     def release(self, content: Content) -> None:
         """Drops a content, whole or in part, unless somebody else needs the same bytes: an undecided upload, who keeps
-        them, an effect that is expected, which `release_refused` looks at again. A pack stays until `release_pack`."""
+        them, an effect that is expected, who is just now moving it, which `release_refused` looks at again. A pack
+        stays until `release_pack`."""
         name = name_of(content)
-        with self._lock:
-            self._claims.let_go(name)
-            if self._is_needed(content, name):
-                self._refused[name] = content
-                return
+        with self._alone.if_free(name) as is_free:
+            with self._lock:
+                self._claims.let_go(name)
+                if not is_free or self._is_needed(content, name):
+                    self._refused[name] = content
+                    return
             aside = self._set_aside(name)
         if content.size < LARGE_BYTES:
             remove(aside)
@@ -332,7 +337,8 @@ class Store:
             self.release(content)
 
     def _set_aside(self, name: str) -> str:
-        """Where a blob is now that has to go: the unlinking of a large one takes long, and a later one may come."""
+        """Where a blob is now that has to go: the unlinking of a large one takes long, and a later one may come. For
+        who is alone with it."""
         aside = self._temporary()
         if not self._suspects.set_aside(name, aside):
             with contextlib.suppress(FileNotFoundError):

@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 
+from lddp.content.alone import Alone
 from lddp.content.disk import remove
 from lddp.content.reading import SequentialRead
 
@@ -21,13 +22,12 @@ BOOT_ID_PATH = "/proc/sys/kernel/random/boot_id"
 
 
 class Suspects:
-    """`directory` holds them under the names that they had in `blobs`. `lock` is the store's. May be used from any
-    thread."""
+    """`directory` holds them under the names that they had in `blobs`. May be used from any thread."""
 
-    def __init__(self, directory: str, blobs: str, lock: threading.Lock) -> None:
+    def __init__(self, directory: str, blobs: str, alone: Alone) -> None:
         self._directory = directory
         self._blobs = blobs
-        self._lock = lock
+        self._alone = alone
         self._names = set(os.listdir(directory))
         self._hashed = threading.Condition()
         self._hashing: set[str] = set()
@@ -46,7 +46,7 @@ class Suspects:
             self._hashing.add(name)
         try:
             is_whole = self._is_whole(name)
-            with self._lock:
+            with self._alone.with_blob(name):
                 if name in self._names:
                     self._end(name, is_whole)
         finally:
@@ -86,13 +86,16 @@ class Suspects:
         self._names.discard(name)
 
     def doubt(self, name: str) -> None:
-        """A blob becomes a suspect. The store's lock is held."""
-        with contextlib.suppress(FileNotFoundError):
+        """A blob becomes a suspect. What is said of an earlier one of this name does not hold for it."""
+        with self._hashed:
+            while name in self._hashing:
+                self._hashed.wait()
+        with self._alone.with_blob(name), contextlib.suppress(FileNotFoundError):
             os.rename(os.path.join(self._blobs, name), os.path.join(self._directory, name))
             self._names.add(name)
 
     def set_aside(self, name: str, to: str) -> bool:
-        """Gives it another path, where nobody needs it; whether there is such a suspect. The store's lock is held."""
+        """Gives it another path, where nobody needs it; whether there is such a suspect. For who is alone with it."""
         if name not in self._names:
             return False
         self._names.discard(name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from lddp.zones.posix import PosixZone
 from tests.zones.conftest import attributes, read
 
 DATA = bytes(range(256)) * 100
+PATIENCE_S = 20.0
 
 
 class Meanwhile:
@@ -57,9 +60,9 @@ def arrive(store: Store, *, durable: bool = False) -> Content:
     return Content(digest, len(DATA))
 
 
-def upload(store: Store) -> None:
+def upload(store: Store, data: bytes = DATA) -> None:
     with store.writer("client") as writer:
-        writer.write(DATA)
+        writer.write(data)
         writer.commit(sync=False)
 
 
@@ -104,3 +107,61 @@ def test_what_is_dropped_meanwhile_is_fetched_again(posix: PosixZone, store: Sto
     with pytest.raises(UnavailableError):
         put(posix, store, store.release)
     assert posix.list(b"") == []
+
+
+def test_who_asks_the_store_does_not_wait_for_a_move(store: Store) -> None:
+    """A frozen filesystem lets a rename wait for as long as it likes, and it is the event loop that asks."""
+    content = arrive(store)
+    source = store.open(content)
+    assert isinstance(source, FileSource)
+
+    def ask() -> None:
+        assert store.open(content, waits=False) is not None
+        store.named(content)
+        store.keep(content)
+        store.unkeep(content)
+        store.confirm(content, "client")
+        store.release(content)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    with source.moving() as may_move:
+        assert may_move
+        asking.start()
+        asking.join(PATIENCE_S)
+        assert not asking.is_alive()
+        assert os.path.exists(source.path), "it is not taken away from who moves it"
+    store.release_refused()
+    assert store.open(content) is None, "it was not moved after all, and nobody needs it"
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_who_brings_the_same_bytes_waits_for_a_move(store: Store, tmp_path: Path, durable: bool) -> None:
+    """While it is not known whether they are here still."""
+    content = arrive(store)
+    source = store.open(content)
+    assert isinstance(source, FileSource)
+    begun = threading.Event()
+
+    def bring() -> None:
+        begun.set()
+        arrive(store, durable=durable)
+
+    bringing = threading.Thread(target=bring)
+    with source.moving():
+        moved = os.stat(source.path).st_ino
+        bringing.start()
+        begun.wait()
+        os.rename(source.path, tmp_path / "f")
+        assert os.stat(tmp_path / "f").st_ino == moved
+    bringing.join()
+    assert store.open(content) is not None
+
+
+def test_nobody_waits_for_the_move_of_another_blob(store: Store) -> None:
+    source = store.open(arrive(store))
+    assert isinstance(source, FileSource)
+    bringing = threading.Thread(target=lambda: upload(store, b"other" * 10_000), daemon=True)
+    with source.moving():
+        bringing.start()
+        bringing.join(PATIENCE_S)
+        assert not bringing.is_alive()
