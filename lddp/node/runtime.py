@@ -305,7 +305,8 @@ class Node:
             try:
                 await self.trees.look(self.threads)
             except StorageError:
-                self.progress.lost(True)
+                if self.progress is not None:
+                    self.progress.lost(True)
                 raise
             if had_problems or self.trees.problems:
                 self._refresh(self.gateway.gsn)
