@@ -335,7 +335,7 @@ MUTANTS = (
         _blind_overwrite,
     ),
     Mutant("conflicting entries not cut off", "operations", 33, 200, "committed prefixes equal", _conflict_not_cut),
-    Mutant("void observation not repeated", "migration", 1111, 100, "all comes to rest in time", _void_not_repeated),
+    Mutant("void observation not repeated", "migration", 806, 100, "all comes to rest in time", _void_not_repeated),
     Mutant("content released too early", "operations", 44, 100, "all comes to rest in time", _released_too_early),
     Mutant("overflow ignored", "migration", 2, 50, "source equals namespace once drained", _overflow_ignored),
     Mutant(
