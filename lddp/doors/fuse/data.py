@@ -68,6 +68,7 @@ class Data:
             raise
         self._last += 1
         self._handles[self._last] = Handle(file, flags, tree.errors.open(number), passes=way.passes)
+        self._commit_what_is_left(file)  # while it was opened, it counted for who may write
         keep = tree.inodes.keeps_pages(number, file.digest) and bool(file.digest) and not way.passes
         return wire.open_answer(self._last, protocol.FOPEN_KEEP_CACHE if keep else way.flags, way.backing)
 
@@ -193,25 +194,30 @@ class Data:
         handle = self._handles.pop(wire.handle(request.body), None)
         if handle is not None:
             self._tree.passthrough.closed(handle)
-            file = handle.file
-            if handle.writes and file.opens > 1 and file.is_ahead and not self._may_change(file):
-                self._commit_soon(file)  # what its last writer could not commit: no reader is asked to
-            self._let_go(file)
+            self._let_go(handle.file)
         return b""
 
-    def _may_change(self, file: File) -> bool:
-        """Whether a close is still to come that commits what was written."""
-        return file.mirror >= 0 or any(one.file is file and one.writes for one in self._handles.values())
+    def _changers(self, file: File) -> int:
+        """How many holds of it are of somebody who commits what is written to it, or is told that this failed: who has
+        it open to write, cuts it, or commits it late."""
+        readers = sum(one.file is file and not one.writes for one in self._handles.values())
+        return file.opens - readers - file.passes
 
     def _let_go(self, file: File) -> None:
         if self._tree.files.let_go(file):
+            self._commit_soon(file)
+        elif file.opens:
+            self._commit_what_is_left(file)
+
+    def _commit_what_is_left(self, file: File) -> None:
+        """Of those who were to commit it, if they could not: no reader is asked to."""
+        if file.is_ahead and file.mirror < 0 and not self._changers(file):
             self._commit_soon(file)
 
     def _take_back(self, file: File) -> None:
         """A cut by who has it not open was not ordered, and its program knows that: it is not to be committed by
         whoever closes the file some day. Where others may change it as well, their next close commits all of it."""
-        readers = sum(one.file is file and not one.writes for one in self._handles.values())
-        is_alone = file.opens == 1 + readers + file.passes and file.mirror < 0
+        is_alone = self._changers(file) == 1 and file.mirror < 0
         if is_alone and file.dirty.touched and not file.dirty.spans():
             self._tree.files.abandon(file)
             self._tree.passthrough.refresh(file)
@@ -227,7 +233,7 @@ class Data:
         try:
             await self._tree.committer.commit(file)
         except (OSError, LddpError) as error:
-            if file.opens > 1 and self._may_change(file):
+            if file.mirror >= 0 or self._changers(file) > 1:
                 file.opens -= 1  # who may write to it is asked again for what was written, and told
                 return
             _log.error("what was written to inode %d is lost: %s", file.number, error)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections.abc import Sequence
 
 import pytest
 
 from lddp.access import ContentWriter
-from lddp.doors.fuse import wire
+from lddp.core import records as r
+from lddp.core.records import Outcome
+from lddp.doors.fuse import memory, passthrough, wire
+from lddp.doors.fuse.file import File
 from lddp.doors.fuse.ground import Patience
+from lddp.doors.fuse.protocol import SetAttribute
 from lddp.doors.fuse.tree import LOST_LOGGED_MAX
 from lddp.errors import StorageError, UnavailableError
 from tests.doors.fuse.followed import followed, put
@@ -140,4 +145,100 @@ async def test_who_may_write_too_keeps_what_could_not_be_committed(ground: Machi
     ground.failure = None
     await other.close()
     assert ground.content(b"/data/f") == b"f" * 100
+    await kernel.filesystem.close()
+
+
+class LateCommit:
+    """Of `b"f"`, which the log has as ten digits, and whose writer was killed: it waits for the log."""
+
+    def __init__(self, kernel: Kernel, node: int) -> None:
+        self._kernel = kernel
+        self._asked, self._answer = asyncio.Event(), asyncio.Event()
+        self.node = node
+
+    @classmethod
+    async def begin(cls, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> LateCommit:
+        async with kernel.writing(b"f") as made:
+            await made.write(0, b"0123456789")
+        late = cls(kernel, made.node)
+        writer = await kernel.open(made.node, os.O_WRONLY)
+        await writer.write(0, b"w")
+        submit = kernel.ground.submit_folded
+
+        async def fails(records: Sequence[r.Record], timeout_s: float) -> list[tuple[int, Outcome]]:
+            late._asked.set()
+            await late._answer.wait()
+            monkeypatch.setattr(kernel.ground, "submit_folded", submit)
+            raise StorageError("this node's disk failed for a moment")
+
+        monkeypatch.setattr(kernel.ground, "submit_folded", fails)
+        await writer.release()
+        await late._asked.wait()
+        return late
+
+    @property
+    def file(self) -> File:
+        held = self._kernel.tree.files.get(self.node)
+        assert held is not None
+        return held
+
+    def fail(self) -> None:
+        self._answer.set()
+
+
+async def test_a_cut_that_succeeds_is_not_lost_with_what_a_killed_writer_left(
+    ground: MachineGround, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Kernel(ground)
+    late = await LateCommit.begin(kernel, monkeypatch)
+    call = asyncio.create_task(kernel.setattr(late.node, SetAttribute.SIZE, size=4))
+    await until(lambda: late.file.dirty.touched)
+    late.fail()
+    assert (await call).size == 4
+    assert ground.content(b"/data/f") == b"w123"
+    await kernel.filesystem.close()
+
+
+async def test_what_a_cut_could_not_commit_for_a_killed_writer_is_not_kept_by_who_reads_it(
+    ground: MachineGround, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Kernel(ground, Patience(soft_s=1e-9))
+    async with followed(kernel) as told:
+        late = await LateCommit.begin(kernel, monkeypatch)
+        reader = await kernel.open(late.node)
+        call = asyncio.create_task(number(kernel.setattr(late.node, SetAttribute.SIZE, size=4)))
+        await until(lambda: late.file.dirty.touched)
+        ground.failure = UnavailableError("nobody leads")
+        late.fail()
+        assert await call == errno.EIO
+        await until(lambda: not late.file.is_ahead)
+        ground.failure = None
+        assert await reader.read() == b"0123456789"
+        put(ground, b"/data/f", b"of another zone")
+        await told.all()
+        assert await reader.read() == b"of another zone"
+        await reader.close()
+    assert ground.content(b"/data/f") == b"of another zone"
+    await kernel.filesystem.close()
+
+
+async def test_who_opens_a_file_to_read_does_not_keep_what_is_found_lost_meanwhile(
+    ground: MachineGround, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passthrough, "PASS_FROM_BYTES", 8)
+    monkeypatch.setattr(memory, "COPY_BYTES_MAX", 0)
+    kernel = Kernel(ground)
+    backing = kernel.passes()
+    late = await LateCommit.begin(kernel, monkeypatch)
+    async with late.file.lock:
+        opening = asyncio.create_task(kernel.open(late.node))
+        await until(lambda: late.file.opens == 2)
+        late.fail()
+        await until(lambda: late.file.opens == 1)
+    reader = await opening
+    assert reader.passes
+    await until(lambda: not late.file.is_ahead)
+    assert await reader.read() == ground.content(b"/data/f") == b"w123456789"
+    await reader.close()
+    await until(lambda: not backing.files)
     await kernel.filesystem.close()
