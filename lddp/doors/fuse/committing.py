@@ -207,8 +207,9 @@ class Committer:
             return False
         digest = _changed(before, cuts, pieces)
         inode, _ = self._files.inode(file.number)
-        if inode is None or inode.content is None or inode.content.digest != digest:
-            # Another zone has put something before or after them. The copy has not the bytes that there are now.
+        if file.is_stale or inode is None or inode.content is None or inode.content.digest != digest:
+            # Another zone has put something before or after them, or they were stored to a copy with bytes that are
+            # lost. It has not the bytes that there are now.
             file.is_stale, digest = True, b""
             self._files.misled(file.number)
         self._done(file, digest)

@@ -211,14 +211,13 @@ class Data:
 
     def _commit_what_is_left(self, file: File) -> None:
         """Of those who were to commit it, if they could not: no reader is asked to."""
-        if file.is_ahead and file.mirror < 0 and not self._changers(file):
+        if file.is_ahead and not self._changers(file):
             self._commit_soon(file)
 
     def _take_back(self, file: File) -> None:
         """A cut by who has it not open was not ordered, and its program knows that: it is not to be committed by
         whoever closes the file some day. Where others may change it as well, their next close commits all of it."""
-        is_alone = self._changers(file) == 1 and file.mirror < 0
-        if is_alone and file.dirty.touched and not file.dirty.spans():
+        if self._changers(file) == 1 and file.dirty.touched and not file.dirty.spans():
             self._tree.files.abandon(file)
             self._tree.passthrough.refresh(file)
             self._tree.files.misled(file.number)
@@ -233,7 +232,7 @@ class Data:
         try:
             await self._tree.committer.commit(file)
         except (OSError, LddpError) as error:
-            if file.mirror >= 0 or self._changers(file) > 1:
+            if self._changers(file) > 1:
                 file.opens -= 1  # who may write to it is asked again for what was written, and told
                 return
             _log.error("what was written to inode %d is lost: %s", file.number, error)

@@ -318,7 +318,7 @@ class Passthrough:
         await self.look(file)
         passed.rests_until = loop.time() + LOOK_SHARE * (loop.time() - began)
         has_stores, file.has_stores = file.has_stores, False
-        if file.is_ahead and (has_stores or not passed.stores):
+        if file.is_ahead and has_stores:  # what was written and cut is for who did it
             self.commit(file)
 
     def _is_left(self, passed: _Passed) -> bool:
