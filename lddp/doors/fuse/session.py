@@ -68,7 +68,7 @@ class Session:
         self._handle = handle
         self._forget = forget
         self._loop = asyncio.get_running_loop()
-        self._running: dict[int, tuple[asyncio.Task[None], int]] = {}
+        self._running: dict[int, tuple[asyncio.Task[None], int, Coroutine[Any, Any, Answer]]] = {}
         self._interrupted: dict[int, int] = {}
         self._cancelled: set[int] = set()
         self._watch: asyncio.Task[None] | None = None
@@ -155,7 +155,7 @@ class Session:
             return
         if isinstance(answer, Coroutine):
             task = self._loop.create_task(self._finish(request, answer))
-            self._running[request.unique] = (task, request.pid)
+            self._running[request.unique] = (task, request.pid, answer)
         else:
             self._answer(request.unique, answer)
 
@@ -233,7 +233,17 @@ class Session:
         self._interrupted.pop(unique, None)
         if unique not in self._cancelled:
             self._cancelled.add(unique)
-            self._running[unique][0].cancel()
+            task = self._running[unique][0]
+            task.add_done_callback(lambda _: self._never_begun(unique))
+            task.cancel()
+
+    def _never_begun(self, unique: int) -> None:
+        """A task that is cancelled before its first step does not come to its answer."""
+        if unique in self._running:
+            _, _, answer = self._running.pop(unique)
+            answer.close()
+            self._cancelled.discard(unique)
+            self._refuse(unique, errno.EINTR)
 
     @property
     def in_flight(self) -> int:
@@ -245,7 +255,7 @@ class Session:
         if self._is_closing:
             return
         self._is_closing = True
-        tasks = [task for task, _ in self._running.values()]
+        tasks = [task for task, *_ in self._running.values()]
         for unique in list(self._running):
             self._cancel(unique)
         if self._watch is not None:

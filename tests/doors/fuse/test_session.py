@@ -246,6 +246,26 @@ async def test_the_end(device: Device) -> None:
     assert device.session.ended.done()
 
 
+async def test_the_end_answers_what_came_in_the_same_turn(device: Device) -> None:
+    """Nothing of it has begun by then."""
+    begun: list[int] = []
+    ending: list[asyncio.Task[None]] = []
+
+    async def work(request: wire.Request) -> Answer:
+        begun.append(request.unique)
+        return b""
+
+    def handle(request: wire.Request) -> Answer | Coroutine[Any, Any, Answer]:
+        ending.append(asyncio.create_task(device.session.close()))  # it comes before what this request begins
+        return work(request)
+
+    device.handle = handle
+    device.send(Opcode.MKDIR, 1)
+    assert await device.answer() == (1, errno.EINTR, b"")
+    await ending[0]
+    assert not begun and device.session.in_flight == 0
+
+
 class SlowKernel:
     """Takes the first notice when it is `let`."""
 
