@@ -24,6 +24,10 @@ RANGES_FROM_BYTES = 1 << 20
 """Files from this size on travel in ranges, where at most half of their bytes changed."""
 
 
+class _OtherContentError(Exception):
+    """The file has not the content any more that its changed ranges are for."""
+
+
 class Committer:
     def __init__(self, orders: Orders, files: Files, inodes: Inodes, streams: Streams) -> None:
         self._orders = orders
@@ -101,14 +105,18 @@ class Committer:
     ) -> list[r.Outcome] | None:
         """As `Orders.about`, for records of which the last name what `writers` took, each one's. What was ordered once
         is in the log, whatever became of the others and of what was made again: zones may still need the bytes. Where
-        it raises, they may be ordered yet, and need the bytes then; what nobody needs is swept later."""
+        it raises, they may be ordered yet, and need the bytes then; what nobody needs is swept later. None also where
+        `records` finds another content."""
         ordered: set[int] = set()
 
         def told(outcomes: Sequence[r.Outcome]) -> None:
             ordered.update(at for at in range(-len(writers), 0) if not outcomes[at].errno)
 
+        outcomes: list[r.Outcome] | None = None
         try:
             outcomes = await self._orders.about(number, records, told)
+        except _OtherContentError:
+            pass
         except BaseException:
             # What was not even queued would be sent for ever.
             await _abort([writer for writer in writers if isinstance(writer, Later) and writer.is_unnamed])
@@ -196,7 +204,8 @@ class Committer:
             contents = await self._spread(writers)
             pieces = [(start, content) for (start, _), content in zip(spans, contents, strict=True)]
             cuts = _cuts(dirty, size, pieces)
-            outcomes = await self._order(file.number, self._records_of(mtime_ns, cuts, pieces), writers)
+            stages = _stages(before, cuts, pieces)
+            outcomes = await self._order(file.number, self._records_of(mtime_ns, stages, cuts, pieces), writers)
         except BaseException:
             file.dirty = dirty.again(file.dirty)
             raise
@@ -205,7 +214,7 @@ class Committer:
             file.dirty = dirty.again(file.dirty)
             file.digest = b""
             return False
-        digest = _changed(before, cuts, pieces)
+        digest = stages[-1]
         inode, _ = self._files.inode(file.number)
         if file.is_stale or inode is None or inode.content is None or inode.content.digest != digest:
             # Another zone has put something before or after them, or they were stored to a copy with bytes that are
@@ -216,11 +225,14 @@ class Committer:
         return True
 
     def _records_of(
-        self, mtime_ns: int, cuts: list[int], pieces: list[tuple[int, Content]]
+        self, mtime_ns: int, stages: list[bytes], cuts: list[int], pieces: list[tuple[int, Content]]
     ) -> Callable[[Inode, bytes], list[r.InPlace]]:
-        """Cuts first, then what was written: carried out twice they do the same as once."""
+        """Cuts first, then what was written: carried out twice they do the same as once. Only for a content that is one
+        of the `stages`: the first of them may have been promised, and refused meanwhile."""
 
-        def records(_: Inode, path: bytes) -> list[r.InPlace]:
+        def records(inode: Inode, path: bytes) -> list[r.InPlace]:
+            if inode.content is None or inode.content.digest not in stages:
+                raise _OtherContentError
             stamp = self._orders.stamp
             truncations = [r.Truncate(*stamp()[:2], mtime_ns, path, size) for size in cuts]
             return [*truncations, *(r.Write(*stamp()[:2], mtime_ns, path, start, content) for start, content in pieces)]
@@ -234,13 +246,14 @@ def _cuts(dirty: Dirty, size: int, pieces: list[tuple[int, Content]]) -> list[in
     return [*cuts, size] if size != dirty.low or not (cuts or pieces) else cuts
 
 
-def _changed(digest: bytes, cuts: list[int], pieces: list[tuple[int, Content]]) -> bytes:
-    """The identity of a file with these changes, from that before them."""
+def _stages(digest: bytes, cuts: list[int], pieces: list[tuple[int, Content]]) -> list[bytes]:
+    """The identities of a file with ever more of these changes, from that before them."""
+    stages = [digest]
     for size in cuts:
-        digest = truncated(digest, size)
+        stages.append(truncated(stages[-1], size))
     for start, content in pieces:
-        digest = written(digest, start, content.size, content.digest)
-    return digest
+        stages.append(written(stages[-1], start, content.size, content.digest))
+    return stages
 
 
 async def _abort(writers: Sequence[ContentWriter]) -> None:

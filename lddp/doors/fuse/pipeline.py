@@ -239,11 +239,9 @@ class Pipeline:
     def _again(self, tables: Tables) -> None:
         """Asks for everything that is queued once more, over what the log has brought meanwhile."""
         self._is_stale, self._settled = False, 0
-        self.speculation.start()
         waiting, self._queue = self._queue, deque()
-        for queued in waiting:
-            queued.refused = queued.given_up or self.speculation.again(tables, queued)
-            if queued.refused and not queued.is_sent:
+        for queued in self.speculation.all_again(tables, waiting):
+            if queued.is_over:
                 self._refuse(queued)
             else:
                 self._queue.append(queued)

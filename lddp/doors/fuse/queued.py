@@ -15,6 +15,7 @@ from lddp.doors.fuse.later import Later
 TRIES_MAX = 16
 _SET = ("mode", "uid", "gid", "mtime_ns")
 _MEANT = ("expected_inode", "expected_parent", "expected_to_parent")
+_Bytes = r.Put | r.Write | r.Append | r.Truncate
 _ByInode = r.Put | r.Write | r.Append | r.Truncate | r.SetAttributes | r.SetXattr | r.RemoveXattr
 
 
@@ -80,6 +81,15 @@ class Queued:
     def given_up(self) -> int:
         """The errno with which it is refused, whatever the namespace says; else 0."""
         return self.failed or (self.decided if self.tries > TRIES_MAX else 0)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it does not come to be: it is refused, and the log has not got it."""
+        return bool(self.refused) and not self.is_sent
+
+    @property
+    def changes_bytes(self) -> bool:
+        return isinstance(self.record, _Bytes)
 
     async def spread(self) -> None:
         """Returns when they are, or when it is refused or has failed."""

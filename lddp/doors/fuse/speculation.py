@@ -7,7 +7,7 @@ has given another one, for as long as anybody in the mount knows it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from lddp.core import records as r
@@ -189,7 +189,22 @@ class Speculation:
         layer.namespace.flush()
         return outcome._replace(inode=self.aliases.to_shown(outcome.inode))
 
-    def again(self, below: Tables, queued: Queued) -> int:
+    def all_again(self, below: Tables, waiting: Iterable[Queued]) -> Iterator[Queued]:
+        """Gives what is queued from the beginning, and says of each whether it is `refused`."""
+        self.start()
+        torn: dict[int, int] = {}
+        """Why bytes that were promised of an inode are not in it: what was to come over them would be there alone."""
+        for queued in waiting:
+            number = queued.spots[0].at if queued.changes_bytes else 0
+            torn_by = 0 if isinstance(queued.record, r.Put) else torn.get(number, 0)
+            queued.refused = queued.given_up or torn_by or self._again(below, queued)
+            if number and queued.is_over:
+                torn[number] = queued.refused
+            elif number and isinstance(queued.record, r.Put):
+                torn.pop(number, None)
+            yield queued
+
+    def _again(self, below: Tables, queued: Queued) -> int:
         """Gives a queued operation after `start`, with its paths put right. An errno, or GONE, where it is refused."""
         layer = self._made_layer(below)
         paths: list[bytes] = []

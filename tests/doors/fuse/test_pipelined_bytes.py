@@ -12,13 +12,14 @@ import pytest
 
 from lddp.config import WriteMode
 from lddp.core.records import Content, Outcome
-from lddp.doors.fuse import later, pipeline
+from lddp.doors.fuse import committing, later, pipeline
 from lddp.doors.fuse.ground import Patience
 from lddp.doors.fuse.later import Later
 from lddp.doors.fuse.protocol import SetAttribute
 from lddp.errors import StorageError, UnavailableError
-from tests.doors.fuse.kernel import Kernel, MachineGround, Open, until
+from tests.doors.fuse.kernel import Kernel, MachineGround, Open, Refused, until
 from tests.doors.fuse.test_names import number as refusal
+from tests.doors.webhdfs.machine import MemoryWriter
 
 S = SetAttribute
 NEW = b"new bytes that do not go with their record"
@@ -144,6 +145,82 @@ async def test_bytes_that_cannot_be_sent_at_all_are_no_end_of_the_mount(
     await file.close()
     await kernel.tree.barrier()
     assert ground.content(b"/data/f") == NEW and ground.entry(b"/data/e") is not None
+
+
+RANGE = b"a range that does not go with its record"
+
+
+class Lost:
+    """A new file of 1,000 bytes, closed, whose bytes are on their way until they `fail` for good."""
+
+    def __init__(self, kernel: Kernel, node: int) -> None:
+        self.kernel, self.node = kernel, node
+        self._fails = asyncio.Event()
+
+    @classmethod
+    async def begin(cls, kernel: Kernel, ground: MachineGround, monkeypatch: pytest.MonkeyPatch) -> Lost:
+        monkeypatch.setattr(committing, "RANGES_FROM_BYTES", 64)
+        made = await kernel.create(b"f")
+        lost, errors = cls(kernel, made.node), [StorageError("this node's disk failed")]
+
+        async def on_their_way() -> None:
+            if errors:
+                error = errors.pop()
+                await lost._fails.wait()
+                raise error
+
+        monkeypatch.setattr(ground, "before_commit", on_their_way)
+        await made.write(0, b"a" * 1000)
+        await made.close()
+        return lost
+
+    async def fail(self) -> None:
+        self._fails.set()
+        await self.kernel.tree.barrier()
+
+
+async def test_what_is_written_over_bytes_that_cannot_be_sent_is_refused_too(
+    kernel: Kernel, ground: MachineGround, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new file may be there without its bytes, never with a part of them. Who writes it anew is not refused."""
+    lost = await Lost.begin(kernel, ground, monkeypatch)
+    again = await kernel.open(lost.node, os.O_WRONLY)
+    await again.write(500, RANGE)
+    flush = await closed_in_time(again)
+    assert (await kernel.setattr(lost.node, S.SIZE, size=900)).size == 900
+    await lost.fail()
+    with pytest.raises(Refused) as refused:
+        await flush
+    assert refused.value.number == errno.EIO
+    assert ground.content(b"/data/f") == b""
+    await kernel.setattr(lost.node, S.SIZE | S.FH, size=0, handle=again.handle)
+    await again.write(0, NEW)
+    await again.close()
+    assert ground.content(b"/data/f") == NEW
+
+
+async def test_a_range_that_is_asked_for_when_the_bytes_below_it_are_refused_goes_with_the_whole(
+    kernel: Kernel, ground: MachineGround, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = await Lost.begin(kernel, ground, monkeypatch)
+    again = await kernel.open(lost.node, os.O_WRONLY)
+    await again.write(500, RANGE)
+    seal, is_read, go_on = MemoryWriter.seal, asyncio.Event(), asyncio.Event()
+
+    async def slowly(writer: MemoryWriter) -> Content:
+        is_read.set()
+        await go_on.wait()
+        return await seal(writer)
+
+    monkeypatch.setattr(MemoryWriter, "seal", slowly)
+    flush = asyncio.create_task(refusal(again.flush()))
+    await is_read.wait()
+    await lost.fail()
+    assert ground.content(b"/data/f") == b""
+    go_on.set()
+    assert await flush == errno.EIO  # of what the first close had promised
+    assert ground.content(b"/data/f") == b"a" * 500 + RANGE + b"a" * (500 - len(RANGE))
+    await again.release()
 
 
 async def kept_from_the_queue(ground: MachineGround, monkeypatch: pytest.MonkeyPatch, soft_s: float | None) -> Open:
