@@ -103,6 +103,8 @@ class Later:
         """The errno of what no record may ever name; 0 where that is not known of it."""
         if self._spreading is None or not self._spreading.done():
             return 0
+        if self._spreading.cancelled():
+            return errno.EIO
         error = self._spreading.exception()
         return 0 if error is None else getattr(error, "errno", 0) or errno.EIO
 

@@ -381,14 +381,14 @@ class Pipeline:
             return
         self._is_closed = True
         self.ground.unfollow(self._folded)
-        for writer in [*self.writers.values(), *(writer for queued in self._queue for writer in queued.writers)]:
-            await writer.stop()
-        tasks = [*self._late]
+        # First of all: where bytes are given up, nothing that is queued behind them may go without them.
         if self._sender is not None and not self._sender.done():
             self._sender.cancel()
-            tasks.append(self._sender)
-        if tasks:
-            await asyncio.wait(tasks)
+            await asyncio.wait([self._sender])
+        for writer in [*self.writers.values(), *(writer for queued in self._queue for writer in queued.writers)]:
+            await writer.stop()
+        if self._late:
+            await asyncio.wait([*self._late])
         if self._queue:
             _log.error("%d changes in the mount of %s were not ordered and are lost", len(self._queue), self._top.name)
 

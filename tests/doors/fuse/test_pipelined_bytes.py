@@ -324,3 +324,45 @@ async def test_bytes_that_can_never_be_read_again_are_not_sent_for_ever(monkeypa
     await one.commit()
     await one.spread()
     assert (inner.asked, one.failed) == (later.FAILURES_MAX + 1, errno.EIO)
+
+
+class Unheard:
+    """An upload that no zone answers."""
+
+    async def seal(self) -> Content:
+        return Content(bytes(32), 99)
+
+    async def commit(self) -> Content:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def abort(self) -> None:
+        """There is nothing."""
+
+
+async def test_bytes_that_are_given_up_are_never_there() -> None:
+    one = Later(Unheard(), lambda _content, _later: None)  # type: ignore[arg-type]
+    await one.commit()
+    assert (one.is_spread, one.failed) == (False, 0)
+    await one.stop()
+    assert (one.is_spread, one.failed) == (False, errno.EIO)
+
+
+async def test_at_the_end_nothing_goes_without_the_bytes_before_it(
+    ground: MachineGround, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All that is queued with them is lost, and said to be."""
+    kernel = Kernel(ground, mode=WriteMode.PIPELINED)
+    await Lost.begin(kernel, ground, monkeypatch)
+    await kernel.rename(b"f", b"g")
+    queue = kernel.tree.pipeline
+    assert queue is not None
+    barrier = asyncio.create_task(kernel.tree.barrier())  # what is before the bytes goes at once
+    await until(lambda: len(queue) == 2)
+    await kernel.filesystem.close()
+    await turns()
+    assert ground.content(b"/data/f") == b"" and ground.entry(b"/data/g") is None
+    assert "2 changes in the mount of data were not ordered and are lost" in caplog.text
+    assert "is refused" not in caplog.text
+    barrier.cancel()
+    await asyncio.wait([barrier])
