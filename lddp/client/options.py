@@ -12,7 +12,8 @@ Progress = Callable[[int, int | None], None]
 @dataclass(frozen=True, slots=True)
 class Options:
     timeout_s: float = 30.0
-    """How long a call tries, all nodes and retries together; of a transfer, the longest time without a byte."""
+    """How long a call tries, all nodes and retries together; of a transfer, the longest time without a byte that had
+    not been sent or read before."""
     at_least: int = 0
     """Reads show this index of the log or a later one. What this client itself has changed they show anyway."""
     own_changes: bool = True

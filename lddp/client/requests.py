@@ -41,9 +41,9 @@ NODES_MAX = 64
 """Known, those that others have named included."""
 
 T = TypeVar("T")
-Touch = Callable[[], None]
+Touch = Callable[[int], None]
 Body = Callable[[Touch], Any]
-"""The request's body, made anew for every try. What takes long says by `Touch` that it goes on."""
+"""The request's body, made anew for every try. What takes long says by `Touch` how many bytes of it are sent."""
 BROKEN = (aiohttp.ClientError, TimeoutError, ConnectionError)
 """What a connection that fails raises."""
 
@@ -92,12 +92,20 @@ class Deadline:
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._at = self._loop.time() + timeout_s
+        self._reached = 0
 
     def left(self) -> float:
         return self._at - self._loop.time()
 
     def push(self) -> None:
         self._at = self._loop.time() + self._timeout_s
+
+    def reach(self, position: int) -> None:
+        """A body is sent up to there. What an earlier try has sent already is no progress: else a call that is refused
+        at the end of each try would never give up."""
+        if position > self._reached:
+            self._reached = position
+            self.push()
 
 
 class Session:
@@ -269,8 +277,8 @@ class Requests:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(seconds + GRACE_S) as limit:
 
-            def touch() -> None:
-                deadline.push()
+            def touch(position: int) -> None:
+                deadline.reach(position)
                 limit.reschedule(loop.time() + seconds + GRACE_S)
 
             answer = await self._pool().request(

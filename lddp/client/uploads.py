@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import tempfile
 import threading
@@ -10,6 +11,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from typing import IO, Any, Protocol
 
 from lddp.client.options import Progress
+from lddp.client.problems import file_error
 from lddp.client.requests import Touch
 
 CHUNK_BYTES = 256 * 1024
@@ -138,7 +140,7 @@ class Upload:
         self._failure: BaseException | None = None
 
     def failed(self) -> BaseException | None:
-        """What the source raised."""
+        """What the source raised, or that it ended too early."""
         return self._failure
 
     @property
@@ -161,6 +163,11 @@ class Upload:
         while chunk := await self._read(position):
             position += len(chunk)
             yield chunk
-            touch()
+            touch(position)
             if self._progress is not None:
                 self._progress(position, self._source.size)
+        size = self._source.size
+        if size is not None and position < size:
+            # The node would wait for the rest.
+            self._failure = file_error(errno.EIO, f"what is sent ended after {position} of {size} bytes; send it again")
+            raise self._failure

@@ -1,0 +1,94 @@
+"""A call ends after its deadline, whatever it sends and however it is refused, and says what may have happened."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from lddp import errors
+from lddp.admin import problems
+from lddp.client import Client, FileError, Settings
+from lddp.client import requests as module
+from tests.client.server import answering
+from tests.node.zones import TOKEN
+
+DATA = os.urandom(600_000)
+BOUND_S = 30.0
+"""For what would never end."""
+
+
+def at(*urls: str, timeout_s: float) -> Client:
+    return Client(Settings(urls, TOKEN)).having(timeout_s=timeout_s)
+
+
+async def no_leader(request: web.Request) -> web.Response:
+    await request.read()
+    return problems.of_error(errors.UnavailableError("no leader; try again"))
+
+
+async def test_a_change_with_bytes_gives_up_where_nobody_can_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without a majority: every node says so quickly, when it has got all of the bytes."""
+    monkeypatch.setattr(module, "PAUSE_S_MAX", module.PAUSE_S_MIN)  # shorter than the time of the call
+    async with answering(no_leader) as url, at(url, timeout_s=0.3) as client, asyncio.timeout(BOUND_S):
+        with pytest.raises(errors.UnavailableError, match="no leader") as caught:
+            await client.write("/data/f", DATA)
+    assert not isinstance(caught.value, errors.OutcomeUnknownError), "it surely did not happen"
+
+
+async def test_a_change_with_bytes_gives_up_where_its_outcome_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two nodes, so that one is left before the time of the call is over: each gets all of the bytes, several times."""
+    monkeypatch.setattr(module, "ATTEMPT_S_MAX", 0.05)
+    monkeypatch.setattr(module, "GRACE_S", 0.05)
+    monkeypatch.setattr(module, "PAUSE_S_MAX", module.PAUSE_S_MIN)
+    bodies: list[bytes] = []
+
+    async def keep(request: web.Request) -> web.Response:
+        bodies.append(await request.read())
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with answering(keep) as one, answering(keep) as two, at(one, two, timeout_s=0.3) as client:
+        async with asyncio.timeout(BOUND_S):
+            with pytest.raises(errors.OutcomeUnknownError, match="no answer in time"):
+                await client.write("/data/f", DATA)
+    assert len(bodies) > 1 and set(bodies) == {DATA}
+
+
+async def test_bytes_that_were_not_sent_before_put_the_deadline_off() -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    loop.time = lambda: began  # type: ignore[method-assign]
+    try:
+        deadline = module.Deadline(10)
+        for seconds, position, expected in ((4, 100, 10), (8, 50, 6), (12, 100, 2), (13, 101, 10), (20, 101, 3)):
+            loop.time = lambda seconds=seconds: began + seconds  # type: ignore[misc, method-assign]
+            deadline.reach(position)
+            assert deadline.left() == pytest.approx(expected)
+    finally:
+        del loop.time
+
+
+async def test_a_file_that_becomes_shorter_while_it_is_sent_is_not_tried_again(tmp_path: Path) -> None:
+    """The node would wait for the rest of it until the end of its patience."""
+    tries = 0
+
+    async def take(request: web.Request) -> web.Response:
+        nonlocal tries
+        tries += 1
+        await request.read()
+        return web.json_response({"index": 1})
+
+    local = tmp_path / "f"
+    local.write_bytes(DATA)
+
+    def shrink(done: int, size: int | None) -> None:
+        os.truncate(local, 300_000)
+
+    async with answering(take) as one, answering(take) as two, at(one, two, timeout_s=BOUND_S) as client:
+        with pytest.raises(FileError, match="ended after 300000 of 600000 bytes"):
+            await client.upload(local, "/data/f", shrink)
+    assert tries == 1
