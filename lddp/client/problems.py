@@ -82,10 +82,13 @@ def outcome_error(number: int, what: str) -> FileError:
     return file_error(number, f"{what}: {os.strerror(number)}")
 
 
-def error_of(status: int, document: Any) -> errors.LddpError:
-    """The error that an answer of `status` 400 or more stands for; `document` is its JSON, None where it has none."""
+def error_of(status: int, document: Any, change: bool = False) -> errors.LddpError:
+    """The error that an answer of `status` 400 or more stands for; `document` is its JSON, None where it has none. To a
+    `change`, it is OutcomeUnknownError where the answer says nothing of the record: a proxy gives one up that a node
+    may order nevertheless, and so may a node that met what it did not foresee."""
+    unsaid = errors.OutcomeUnknownError if change else errors.UnavailableError
     if not isinstance(document, dict) or not str(document.get("type", "")).startswith(PROBLEM_PREFIX):
-        return errors.UnavailableError(f"HTTP status {status} without a problem document; is it a node of lddp?")
+        return unsaid(f"HTTP status {status} without a problem document; is it a node of lddp?")
     word = str(document["type"]).removeprefix(PROBLEM_PREFIX)
     detail, following = str(document.get("detail", "")), str(document.get("next", ""))
     message = detail if not following or following in detail else f"{detail}; {following}"
@@ -98,7 +101,7 @@ def error_of(status: int, document: Any) -> errors.LddpError:
         return cls(message)
     number = getattr(errno, str(document.get("errno", "")), 0)
     if not number:
-        return (errors.UnavailableError if status >= 500 else errors.UsageError)(message)
+        return unsaid(message) if status >= 500 else errors.UsageError(message)
     return file_error(number, message)
 
 

@@ -290,7 +290,7 @@ class Requests:
                 timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_read=seconds + GRACE_S),
             )
             if answer.status >= 400 and answer.status not in request.fine:
-                raise await _refusal(answer)
+                raise await _refusal(answer, bool(request.change))
         node.shown = max(node.shown, _index(answer))
         return answer
 
@@ -313,7 +313,7 @@ def _document(data: bytes) -> Any:
         raise FormatError("the answer is not JSON; is the endpoint a node of lddp?") from None
 
 
-async def _refusal(answer: aiohttp.ClientResponse) -> LddpError:
+async def _refusal(answer: aiohttp.ClientResponse, change: bool) -> LddpError:
     try:
         data = await answer.content.read(PROBLEM_BYTES_MAX)
         document = json.loads(data)
@@ -321,7 +321,7 @@ async def _refusal(answer: aiohttp.ClientResponse) -> LddpError:
         document = None
     finally:
         answer.close()
-    return error_of(answer.status, document)
+    return error_of(answer.status, document, change)
 
 
 def _index(answer: aiohttp.ClientResponse) -> int:

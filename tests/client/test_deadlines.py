@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from aiohttp import web
 
 from lddp import errors
 from lddp.admin import problems
-from lddp.client import Client, FileError, Settings
+from lddp.client import Batch, Client, FileError, Settings
 from lddp.client import requests as module
 from tests.client.server import answering
 from tests.node.zones import TOKEN
@@ -92,3 +93,31 @@ async def test_a_file_that_becomes_shorter_while_it_is_sent_is_not_tried_again(t
         with pytest.raises(FileError, match="ended after 300000 of 600000 bytes"):
             await client.upload(local, "/data/f", shrink)
     assert tries == 1
+
+
+# -- what may have happened -------------------------------------------------------------------------------------------
+
+
+def of_a_proxy() -> web.Response:
+    return web.Response(status=504)
+
+
+def of_a_node() -> web.Response:
+    return problems.answer(problems.document("internal", 500, "the node met an unforeseen OSError"))
+
+
+@pytest.mark.parametrize("answer", [of_a_proxy, of_a_node])
+async def test_a_change_that_was_cut_off_may_have_happened(answer: Callable[[], web.Response]) -> None:
+    """The answer says nothing of the record; another node, which says that it cannot order it, does not either."""
+
+    async def cut_off(request: web.Request) -> web.Response:
+        await request.read()
+        return answer()
+
+    async with answering(cut_off) as one, answering(no_leader) as two, at(one, two, timeout_s=0.3) as client:
+        for call in (client.mkdir("/data/d"), client.submit(Batch().mkdir("/data/d"))):
+            with pytest.raises(errors.OutcomeUnknownError, match="may have taken effect"):
+                await call
+        with pytest.raises(errors.UnavailableError) as caught:
+            await client.stat("/data/d")
+        assert not isinstance(caught.value, errors.OutcomeUnknownError), "it changes nothing"
