@@ -26,15 +26,18 @@ CHUNK_BYTES = 256 * 1024
 
 
 class _Unreachable(Exception):
-    """This endpoint did not answer; another may."""
+    """This endpoint did not get the request, or it changes nothing; another may answer."""
 
 
 class Answer:
     """An answer whose body has not been read. Use as a context."""
 
-    def __init__(self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> None:
+    def __init__(
+        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse, change: bool = False
+    ) -> None:
         self._connection = connection
         self._response = response
+        self._change = change
         self.status = response.status
         self.headers = response.headers
 
@@ -45,19 +48,19 @@ class Answer:
         self._connection.close()
 
     def chunks(self) -> Iterator[bytes]:
-        """The body, piece by piece. Raises UnavailableError where it breaks off."""
+        """The body, piece by piece. Raises UnavailableError where it breaks off; of a change, OutcomeUnknownError."""
         try:
             while chunk := self._response.read(CHUNK_BYTES):
                 yield chunk
         except (OSError, http.client.HTTPException) as error:
-            raise _broken(error) from None
+            raise self._broken(error) from None
 
     def lines(self) -> Iterator[bytes]:
         try:
             while line := self._response.readline():
                 yield line
         except (OSError, http.client.HTTPException) as error:
-            raise _broken(error) from None
+            raise self._broken(error) from None
 
     def json(self) -> Any:
         try:
@@ -65,9 +68,16 @@ class Answer:
         except ValueError:
             raise errors.FormatError("the answer is not JSON; is the endpoint a node of lddp?") from None
 
+    def _broken(self, error: Exception) -> errors.UnavailableError:
+        if self._change:
+            return _unknown(f"the node broke off its answer: {error}")
+        return errors.UnavailableError(f"the node broke off its answer ({error}); run the command again")
 
-def _broken(error: Exception) -> errors.UnavailableError:
-    return errors.UnavailableError(f"the node broke off its answer ({error}); run the command again")
+
+def _unknown(reason: str) -> errors.OutcomeUnknownError:
+    return errors.OutcomeUnknownError(
+        f"the outcome is not known ({reason}); it may have taken effect: look before you run the command again"
+    )
 
 
 class Client:
@@ -112,7 +122,8 @@ class Client:
         patience_s: float | None = None,
     ) -> Answer:
         """The first good answer. `patience_s` is the longest silence of an answer that goes on (None: the timeout).
-        Raises the error that a problem document says, UnavailableError where no endpoint answers."""
+        Raises the error that a problem document says, UnavailableError where no endpoint answers, OutcomeUnknownError
+        where none does and a change may have taken effect or may do so yet."""
         if not self._endpoints:
             raise errors.UsageError("no endpoint is known; give --endpoint URL, --cluster DIR or LDDP_ENDPOINT")
         fields = dict(headers or {})
@@ -138,6 +149,7 @@ class Client:
     ) -> Answer:
         deadline = time.monotonic() + self._timeout_s
         failure: errors.UnavailableError
+        unknown: errors.OutcomeUnknownError | None = None
         while True:
             reasons = []
             failure = errors.UnavailableError("no node reachable")
@@ -148,14 +160,17 @@ class Client:
                     return self._ask(endpoint, method, target, body, fields, patience_s)
                 except _Unreachable as error:
                     reasons.append(f"{endpoint.url}: {error}")
+                except errors.OutcomeUnknownError as error:
+                    unknown = _unknown(f"{endpoint.url}: {error}")
                 except errors.UnavailableError as error:
                     failure = error
                 if not repeatable:
                     break
             if reasons and len(reasons) == len(self._endpoints):
-                raise errors.UnavailableError(f"no node reachable ({', '.join(reasons)}); check the endpoints")
+                failure = errors.UnavailableError(f"no node reachable ({', '.join(reasons)}); check the endpoints")
+                raise unknown or failure
             if not repeatable or time.monotonic() + PAUSE_S > deadline:
-                raise failure
+                raise unknown or failure
             # No event tells a client that a leader was elected: asking again is all it can do.
             time.sleep(PAUSE_S)
 
@@ -169,12 +184,14 @@ class Client:
         patience_s: float | None,
     ) -> Answer:
         connection = self._connection(endpoint)
+        change, sent = "Lddp-Operation-Id" in fields, False
         try:
             connection.connect()
             if connection.sock is not None:
                 connection.sock.settimeout(self._timeout_s + CONNECT_S if patience_s is None else patience_s)
             chunked = body is not None and not isinstance(body, bytes) and "Content-Length" not in fields
             connection.request(method, target, body, dict(fields), encode_chunked=chunked)
+            sent = True
             response = connection.getresponse()
         except ssl.SSLCertVerificationError as error:
             connection.close()
@@ -183,11 +200,12 @@ class Client:
             ) from None
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise _Unreachable(_reason(error)) from None
+            # Of a request that broke off while it was sent, no node has got all, so that none has acted on it.
+            raise (errors.OutcomeUnknownError if sent and change else _Unreachable)(_reason(error)) from None
         if response.status < 400:
-            return Answer(connection, response)
+            return Answer(connection, response, change)
         with Answer(connection, response) as answer:
-            raise _error_of(answer)
+            raise _error_of(answer, change)
 
     def _connection(self, endpoint: Endpoint) -> http.client.HTTPConnection:
         if not endpoint.secure:
@@ -204,10 +222,10 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _error_of(answer: Answer) -> errors.LddpError:
+def _error_of(answer: Answer, change: bool) -> errors.LddpError:
     """The error that an answer of 400 or more stands for."""
     try:
         document = answer.json()
     except errors.LddpError:
         document = None
-    return error_of(answer.status, document)
+    return error_of(answer.status, document, change)
