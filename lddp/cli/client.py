@@ -6,6 +6,7 @@ broken connection cannot take effect twice.
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import secrets
@@ -189,8 +190,10 @@ class Client:
             connection.connect()
             if connection.sock is not None:
                 connection.sock.settimeout(self._timeout_s + CONNECT_S if patience_s is None else patience_s)
-            chunked = body is not None and not isinstance(body, bytes) and "Content-Length" not in fields
-            connection.request(method, target, body, dict(fields), encode_chunked=chunked)
+            data: bytes | BinaryIO | Iterator[bytes] | None = body
+            if body is not None and not isinstance(body, bytes) and "Content-Length" in fields:
+                data = _pieces(body, int(fields["Content-Length"]))
+            connection.request(method, target, data, dict(fields))
             sent = True
             response = connection.getresponse()
         except ssl.SSLCertVerificationError as error:
@@ -198,6 +201,9 @@ class Client:
             raise errors.NotAllowedError(
                 f"{endpoint.url} is not who it should be ({error.verify_message}); give its authority with --ca-file"
             ) from None
+        except errors.LddpError:
+            connection.close()
+            raise
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             # Of a request that broke off while it was sent, no node has got all, so that none has acted on it.
@@ -212,6 +218,24 @@ class Client:
             return http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=CONNECT_S)
         context = ssl_context(self._authority)
         return http.client.HTTPSConnection(endpoint.host, endpoint.port, timeout=CONNECT_S, context=context)
+
+
+def _pieces(file: BinaryIO, length: int) -> Iterator[bytes]:
+    """So many bytes of a file, also where it has become longer. Raises OperationError where they cannot be had."""
+    sent = 0
+    while sent < length:
+        try:
+            piece = file.read(min(CHUNK_BYTES, length - sent))
+        except OSError as error:
+            raise errors.OperationError(
+                error.errno or errno.EIO, f"what is sent cannot be read ({_reason(error)}); check the file"
+            ) from None
+        if not piece:
+            raise errors.OperationError(
+                errno.EIO, f"what is sent ended after {sent} of {length} bytes; run the command again"
+            )
+        sent += len(piece)
+        yield piece
 
 
 def _reason(error: Exception) -> str:

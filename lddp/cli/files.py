@@ -134,7 +134,8 @@ def put(session: Session, local: str, path: str, mode: str | None, if_absent: bo
         return
     with open(local, "rb") as file:
         status = os.fstat(file.fileno())
-        headers["Content-Length"] = str(status.st_size)
+        if modes.S_ISREG(status.st_mode) and status.st_size:  # a pipe, and a file of /proc, have none and give bytes
+            headers["Content-Length"] = str(status.st_size)
         _send(session, file, target, mode or f"{status.st_mode & 0o777:04o}", headers)
 
 

@@ -48,13 +48,12 @@ class Buffer:
 
 
 class File:
-    """A file that can be sought. It stays open."""
+    """A file that can be sought, `size` bytes from where it stands. It stays open."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], size: int) -> None:
         self._file = file
         self._begin = file.tell()
-        self.size: int | None = file.seek(0, os.SEEK_END) - self._begin
-        file.seek(self._begin)
+        self.size: int | None = size
 
     async def read(self, offset: int) -> bytes:
         return await asyncio.to_thread(self._read, offset)
@@ -120,6 +119,19 @@ async def _pieces_of(file: IO[bytes]) -> AsyncIterator[bytes]:
         yield piece
 
 
+def _size_of(file: IO[bytes]) -> int:
+    """Bytes from where it stands. 0 also where they can only be counted, as of a pipe or a file of /proc."""
+    if not file.seekable():
+        return 0
+    begin = file.tell()
+    try:
+        return max(0, file.seek(0, os.SEEK_END) - begin)
+    except OSError:  # many files of /proc cannot be sought from their end
+        return 0
+    finally:
+        file.seek(begin)
+
+
 def source_of(data: Data) -> Source:
     """Raises TypeError for what is not `Data`."""
     if isinstance(data, bytes | bytearray | memoryview):
@@ -127,7 +139,8 @@ def source_of(data: Data) -> Source:
     if isinstance(data, AsyncIterable):
         return Stream(data)
     if hasattr(data, "read"):
-        return File(data) if data.seekable() else Stream(_pieces_of(data))
+        size = _size_of(data)
+        return File(data, size) if size else Stream(_pieces_of(data))
     raise TypeError(f"bytes, a file or an asynchronous iterable of bytes can be sent, not {type(data).__name__}")
 
 

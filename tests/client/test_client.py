@@ -436,6 +436,19 @@ async def test_a_file_that_breaks_off_is_sent_again_from_where_it_stood(world: Z
             assert await client.read("/data/f") == LARGE
 
 
+async def test_files_that_say_no_size_are_sent(client: Client, tmp_path: Path) -> None:
+    """Of /proc, and pipes; one that is empty is one that has no more."""
+    await client.upload("/proc/self/limits", "/data/f")
+    assert (await client.read("/data/f")).startswith(b"Limit")
+    (tmp_path / "local").touch()
+    await client.upload(tmp_path / "local", "/data/f")
+    assert await client.read("/data/f") == b""
+    end = io.BytesIO(b"over")
+    end.seek(0, os.SEEK_END)
+    await client.append("/data/f", end)
+    assert await client.read("/data/f") == b""
+
+
 async def test_a_source_that_fails_is_not_tried_again(client: Client, world: Zones) -> None:
     async def failing() -> AsyncIterator[bytes]:
         yield LARGE
