@@ -55,6 +55,8 @@ class Answer:
                 yield chunk
         except (OSError, http.client.HTTPException) as error:
             raise self._broken(error) from None
+        if self._response.length:  # what is left of Content-Length, of which reading in pieces says nothing
+            raise self._broken(f"{self._response.length} bytes are missing")
 
     def lines(self) -> Iterator[bytes]:
         try:
@@ -69,10 +71,10 @@ class Answer:
         except ValueError:
             raise errors.FormatError("the answer is not JSON; is the endpoint a node of lddp?") from None
 
-    def _broken(self, error: Exception) -> errors.UnavailableError:
+    def _broken(self, reason: object) -> errors.UnavailableError:
         if self._change:
-            return _unknown(f"the node broke off its answer: {error}")
-        return errors.UnavailableError(f"the node broke off its answer ({error}); run the command again")
+            return _unknown(f"the node broke off its answer: {reason}")
+        return errors.UnavailableError(f"the node broke off its answer ({reason}); run the command again")
 
 
 def _unknown(reason: str) -> errors.OutcomeUnknownError:

@@ -60,6 +60,20 @@ def test_a_change_that_was_sent_and_not_answered_may_have_happened(lddp: Lddp, b
 
 
 @pytest.mark.usefixtures("known")
+def test_a_part_of_a_file_is_not_taken_for_the_whole(lddp: Lddp, tmp_path: Path) -> None:
+    part = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 100
+    with answering(part) as url:
+        result = lddp("cat", "/data/f", "--endpoint", url)
+    assert result.out == b"x" * 100
+    assert "broke off its answer (900 bytes are missing)" in error(result, 3)
+    with answering(part) as url:
+        assert "broke off its answer" in error(lddp("get", "/data/f", str(tmp_path / "f"), "--endpoint", url), 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["token"]
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}") as url:
+        assert "may have taken effect" in error(lddp("mkdir", "/data/d", "--endpoint", url), 3)
+
+
+@pytest.mark.usefixtures("known")
 def test_what_is_not_known_of_one_node_is_not_made_certain_by_another(lddp: Lddp) -> None:
     weak = FakeBackend("weak")
     weak.failure = UnavailableError("no leader; wait")
