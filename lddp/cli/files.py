@@ -20,6 +20,7 @@ from lddp.cli.client import Client
 from lddp.cli.inspect import plain
 from lddp.cli.options import Session, client_options, namespace_path, write_name
 from lddp.client.endpoints import file_path
+from lddp.client.local import open_in_place
 from lddp.errors import OperationError, UsageError
 
 PAGE = 1000
@@ -159,7 +160,8 @@ def _send(session: Session, file: Any, path: bytes, mode: str, headers: dict[str
 @click.option("--range", "part", metavar="FIRST-LAST", help="Only these bytes, counted from 0.")
 @client_options
 def get(session: Session, path: str, local: str | None, part: str | None) -> None:
-    """Fetch the file PATH to LOCAL: by default its own name, here. LOCAL is replaced when all bytes have come."""
+    """Fetch the file PATH to LOCAL: by default its own name, here. LOCAL is replaced when all bytes have come; a device
+    or a pipe is written into."""
     where = namespace_path(path)
     target = Path(local) if local is not None else Path(os.fsdecode(os.path.basename(where)))
     if target.is_dir():
@@ -173,7 +175,7 @@ def get(session: Session, path: str, local: str | None, part: str | None) -> Non
         headers["Range"] = f"bytes={part}"
     with session.client.request("GET", file_path(where), {"op": "read"}, headers=headers) as answer:
         mode = int(answer.headers.get("Lddp-Mode", "0644"), 8) & 0o777
-        with _replacing(target, mode) as file:
+        with open_in_place(str(target)) or _replacing(target, mode) as file:
             size = sum(file.write(chunk) for chunk in answer.chunks())
     if session.as_json:
         session.document({"path": path, "local": str(target), "size": size})

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from lddp.client.batches import Batch, Result, answers_of, packed
 from lddp.client.downloads import Download, changed_too_often, is_changed
@@ -26,6 +26,7 @@ from lddp.client.entries import (
     target_bytes,
     written_of,
 )
+from lddp.client.local import open_in_place
 from lddp.client.options import Options, Progress
 from lddp.client.problems import file_error
 from lddp.client.requests import Request, Requests, body_of
@@ -153,8 +154,12 @@ class Client(Trees):
 
     async def download(self, path: Path, local: str | os.PathLike[str], progress: Progress | None = None) -> int:
         """A file's bytes, of one version, into the local file `local`, which is replaced when all of them have come;
-        how many they are."""
+        how many they are. A device or a pipe is written into: where the file changes meanwhile, FileError(ESTALE)."""
         target = os.fspath(local)
+        there = await asyncio.to_thread(open_in_place, target)
+        if there is not None:
+            with there:
+                return await self._pour(path, there, progress)
         descriptor, name = tempfile.mkstemp(prefix=".lddp-", dir=os.path.dirname(target) or ".")
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -165,6 +170,13 @@ class Client(Trees):
             os.unlink(name)
             raise
         return size
+
+    async def _pour(self, path: Path, file: IO[bytes], progress: Progress | None) -> int:
+        async with self.open(path, progress=progress) as download:
+            async for chunk in download:
+                await asyncio.to_thread(file.write, chunk)  # until the reader of a pipe takes it
+            await asyncio.to_thread(file.flush)
+            return download.position
 
     async def _into(self, path: Path, file: Any, progress: Progress | None) -> tuple[int, int]:
         for _ in range(READS_MAX):

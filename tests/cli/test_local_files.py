@@ -56,3 +56,33 @@ def test_a_file_that_changes_while_it_is_sent(
     else:
         ok(result)
         assert ok(lddp("cat", "/f")) == b"x" * 300_000
+
+
+def test_a_device_or_a_pipe_is_written_into(served: Served, lddp: Lddp, tmp_path: Path) -> None:
+    """As root, /dev/null would be a regular file afterwards."""
+    local, pipe = tmp_path / "local", tmp_path / "pipe"
+    local.write_bytes(b"hello")
+    ok(lddp("put", str(local), "/f"))
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    for target in (pipe, tmp_path / "link"):
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            ok(lddp("get", "/f", str(target)))
+            assert os.read(reader, 100) == b"hello"
+        finally:
+            os.close(reader)
+    assert pipe.is_fifo() and (tmp_path / "link").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "local", "pipe", "token"]
+
+
+def test_what_a_program_has_open_is_written_into(served: Served, lddp: Lddp, tmp_path: Path) -> None:
+    """As /dev/stdout, where the shell has redirected it into a file."""
+    local, log = tmp_path / "local", tmp_path / "log"
+    local.write_bytes(b"hello")
+    ok(lddp("put", str(local), "/f"))
+    with log.open("wb", buffering=0) as file:
+        file.write(b"before ")
+        ok(lddp("get", "/f", f"/proc/self/fd/{file.fileno()}"))
+        assert os.path.samestat(os.fstat(file.fileno()), log.stat())
+    assert log.read_bytes() == b"before hello"

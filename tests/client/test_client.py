@@ -398,6 +398,25 @@ async def test_a_download_into_a_file(client: Client, tmp_path: Path) -> None:
     assert written.version == written.index
 
 
+async def test_a_download_into_a_pipe(client: Client, tmp_path: Path) -> None:
+    """Which stays one, whatever happens."""
+    data = LARGE[:10_000]  # as a pipe holds them
+    await client.write("/data/f", data)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(FileNotFoundError):
+            await client.download("/data/none", pipe)
+        assert await client.download("/data/f", pipe) == len(data)
+        assert pipe.is_fifo()
+        assert os.read(reader, len(LARGE)) == data
+    finally:
+        os.close(reader)
+    with pytest.raises(IsADirectoryError):
+        await client.download("/data/f", tmp_path)
+
+
 # -- what is sent -----------------------------------------------------------------------------------------------------
 
 
