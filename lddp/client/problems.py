@@ -25,6 +25,9 @@ _BY_WORD: dict[str, type[errors.LddpError]] = {
     "storage": errors.StorageError,
 }
 
+_PASSING = (408, 429)
+"""Statuses below 500 by which a proxy says that it is too slow, or too busy."""
+
 
 class FileError(errors.OperationError, OSError):  # type: ignore[misc]  # both have an errno
     """The ecosystem refused an operation; `errno` says why, the message what to do."""
@@ -88,7 +91,8 @@ def error_of(status: int, document: Any, change: bool = False) -> errors.LddpErr
     may order nevertheless, and so may a node that met what it did not foresee."""
     unsaid = errors.OutcomeUnknownError if change else errors.UnavailableError
     if not isinstance(document, dict) or not str(document.get("type", "")).startswith(PROBLEM_PREFIX):
-        return unsaid(f"HTTP status {status} without a problem document; is it a node of lddp?")
+        cls = unsaid if status >= 500 or status in _PASSING else errors.FormatError
+        return cls(f"HTTP status {status} without a problem document; is it a node of lddp?")
     word = str(document["type"]).removeprefix(PROBLEM_PREFIX)
     detail, following = str(document.get("detail", "")), str(document.get("next", ""))
     message = detail if not following or following in detail else f"{detail}; {following}"
@@ -96,9 +100,9 @@ def error_of(status: int, document: Any, change: bool = False) -> errors.LddpErr
         nodes = document.get("nodes", [])
         names = ", ".join(str(node.get("name")) for node in nodes)
         return errors.ElsewhereError(f"{message} ({names})" if names else message, nodes)
-    cls = _BY_WORD.get(word)
-    if cls is not None:
-        return cls(message)
+    known = _BY_WORD.get(word)
+    if known is not None:
+        return known(message)
     number = getattr(errno, str(document.get("errno", "")), 0)
     if not number:
         return unsaid(message) if status >= 500 else errors.UsageError(message)

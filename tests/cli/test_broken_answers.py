@@ -93,3 +93,11 @@ def test_a_change_whose_answer_is_lost_is_asked_for_again(served: Served, lddp: 
     with answering(b"") as lost:
         ok(lddp("mkdir", "/a", "--endpoint", lost, "--endpoint", served.url))
     assert served.backend.inodes[b"/a"].kind is Kind.DIRECTORY
+
+
+@pytest.mark.usefixtures("known")
+def test_a_request_that_a_stranger_refuses_is_not_repeated(lddp: Lddp, tmp_path: Path) -> None:
+    """As a web server refuses a part behind the end of a file."""
+    with answering(b"HTTP/1.1 416 Range Not Satisfiable\r\nContent-Length: 0\r\n\r\n") as url:
+        said = lddp("get", "/f", str(tmp_path / "f"), "--range", "100-200", "--endpoint", url)
+    assert "HTTP status 416 without a problem document" in error(said, 1)

@@ -160,8 +160,9 @@ def test_errors_survive_pickling() -> None:
 
 
 def test_answers_of_strangers() -> None:
-    assert isinstance(error_of(502, None), errors.UnavailableError)
-    assert isinstance(error_of(404, {"type": "about:blank"}), errors.UnavailableError)
+    for passing in (408, 429, 502):
+        assert isinstance(error_of(passing, None), errors.UnavailableError)
+    assert isinstance(error_of(404, {"type": "about:blank"}), errors.FormatError), "it will not be there later"
     elsewhere = error_of(503, {"type": "urn:lddp:problem:elsewhere", "detail": "d", "nodes": [{"name": "b"}]})
     assert isinstance(elsewhere, errors.ElsewhereError) and str(elsewhere) == "d (b)"
 

@@ -95,6 +95,20 @@ async def test_a_file_that_becomes_shorter_while_it_is_sent_is_not_tried_again(t
     assert tries == 1
 
 
+async def test_a_request_that_a_stranger_refuses_is_not_repeated() -> None:
+    asked = 0
+
+    async def refuse(request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.Response(status=404)
+
+    async with answering(refuse) as url, at(url, timeout_s=BOUND_S) as client:
+        with pytest.raises(errors.FormatError, match="is it a node of lddp"):
+            await client.mkdir("/data/d")
+    assert asked == 1
+
+
 # -- what may have happened -------------------------------------------------------------------------------------------
 
 
