@@ -9,7 +9,7 @@ from typing import Protocol
 
 from lddp.client.batches import OPERATIONS_MAX, Batch, Result
 from lddp.client.entries import Entry, Path, Written, path_bytes
-from lddp.client.problems import FileError
+from lddp.client.problems import FileError, file_error
 
 
 class Operations(Protocol):
@@ -55,6 +55,10 @@ class Trees:
         """A directory and those above it that are missing. FileExistsError where it is there, unless `exist_ok` and it
         is a directory."""
         missing = [path_bytes(path).rstrip(b"/")]
+        if not missing[0]:  # the root, which is always there, and cannot be asked for
+            if exist_ok:
+                return
+            raise file_error(errno.EEXIST, "'/' exists; choose another name")
         while True:
             try:
                 await self.mkdir(missing[-1], mode)

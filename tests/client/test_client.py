@@ -86,6 +86,9 @@ async def test_trees(client: Client) -> None:
         await client.makedirs("/data/a/file", exist_ok=True)
     with pytest.raises(FileNotFoundError):
         await client.makedirs("/elsewhere/a")
+    await client.makedirs("/", exist_ok=True)
+    with pytest.raises(FileExistsError):
+        await client.makedirs("/")
     for number in range(5):
         await client.write(f"/data/a/b/{number}", b"")
     walked = [(directory, [entry.name for entry in entries]) async for directory, entries in client.walk("/data/a")]
