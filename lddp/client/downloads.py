@@ -99,8 +99,8 @@ class Download:
             before = self.position
             try:
                 async for chunk in self._pieces():
-                    deadline.push()
                     yield chunk
+                    deadline.push()  # not before: the time of who reads is not the nodes'
             except BROKEN as error:
                 if self.position == before and deadline.left() <= 0:
                     raise UnavailableError(f"no more bytes of {self._route} came ({error}); try again") from None

@@ -59,18 +59,14 @@ async def test_a_change_with_bytes_gives_up_where_its_outcome_takes_too_long(mon
     assert len(bodies) > 1 and set(bodies) == {DATA}
 
 
-async def test_bytes_that_were_not_sent_before_put_the_deadline_off() -> None:
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    loop.time = lambda: began  # type: ignore[method-assign]
-    try:
-        deadline = module.Deadline(10)
-        for seconds, position, expected in ((4, 100, 10), (8, 50, 6), (12, 100, 2), (13, 101, 10), (20, 101, 3)):
-            loop.time = lambda seconds=seconds: began + seconds  # type: ignore[misc, method-assign]
-            deadline.reach(position)
-            assert deadline.left() == pytest.approx(expected)
-    finally:
-        del loop.time
+async def test_bytes_that_were_not_sent_before_put_the_deadline_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    began, seconds = asyncio.get_running_loop().time(), 0
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: began + seconds)
+    deadline = module.Deadline(10)
+    for at_s, position, expected in ((4, 100, 10), (8, 50, 6), (12, 100, 2), (13, 101, 10), (20, 101, 3)):
+        seconds = at_s
+        deadline.reach(position)
+        assert deadline.left() == pytest.approx(expected)
 
 
 async def test_a_file_that_becomes_shorter_while_it_is_sent_is_not_tried_again(tmp_path: Path) -> None:
@@ -93,6 +89,29 @@ async def test_a_file_that_becomes_shorter_while_it_is_sent_is_not_tried_again(t
         with pytest.raises(FileError, match="ended after 300000 of 600000 bytes"):
             await client.upload(local, "/data/f", shrink)
     assert tries == 1
+
+
+async def test_the_time_of_a_slow_reader_is_not_that_of_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes back when the node has broken off, and so does the next one, before any byte."""
+    part = b'HTTP/1.1 206 Partial Content\r\nETag: "7"\r\nContent-Range: bytes 3-5/6\r\nContent-Length: 3\r\n\r\n'
+    answers = [b'HTTP/1.1 200 OK\r\nLddp-Index: 7\r\nETag: "7"\r\nContent-Length: 6\r\n\r\nabc', part, part + b"def"]
+
+    async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answers.pop(0))
+        writer.close()
+        await writer.wait_closed()
+
+    loop = asyncio.get_running_loop()
+    now, passed_s, got = loop.time, 0.0, []
+    monkeypatch.setattr(loop, "time", lambda: now() + passed_s)
+    server = await asyncio.start_server(break_off, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, at(url, timeout_s=BOUND_S) as client, client.open("/data/f") as download:
+        async for chunk in download:
+            got.append(chunk)
+            passed_s += 2 * BOUND_S
+    assert (got, answers) == ([b"abc", b"def"], [])
 
 
 async def test_a_request_that_a_stranger_refuses_is_not_repeated() -> None:
