@@ -92,6 +92,7 @@ class Client:
     ) -> None:
         self._endpoints = [parse_endpoint(url) for url in endpoints]
         self._token_file = token_file
+        self._token = ""
         self._authority = authority
         self._timeout_s = timeout_s
         self._session = secrets.token_hex(16)
@@ -130,7 +131,8 @@ class Client:
         if not self._endpoints:
             raise errors.UsageError("no endpoint is known; give --endpoint URL, --cluster DIR or LDDP_ENDPOINT")
         fields = dict(headers or {})
-        fields["Authorization"] = f"Bearer {read_token(self._token_file)}"
+        self._token = self._token or read_token(self._token_file)
+        fields["Authorization"] = f"Bearer {self._token}"
         if change:
             self._sequence += 1
             fields["Lddp-Operation-Id"] = f"{self._session}:{self._sequence}"

@@ -66,13 +66,20 @@ def ssl_context(authority: Path | None) -> ssl.SSLContext:
 
 
 def read_token(file: Path | None) -> str:
-    """The bearer token in a file. Raises NotAllowedError where there is none to be read."""
+    """The bearer token in a file; the log says where others may read it. Raises NotAllowedError where there is none to
+    be read."""
     if file is None:
         raise NotAllowedError("no token is known; give --token-file FILE, --cluster DIR or LDDP_TOKEN_FILE")
     try:
-        return file.read_text("ascii").strip()
+        token = file.read_text("ascii").strip()
+        mode = file.stat().st_mode
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not ASCII"
         raise NotAllowedError(
             f"the token file {file} cannot be read ({reason}); give another with --token-file"
         ) from None
+    if mode & 0o077:
+        import logging  # which commands do without otherwise: they must start fast
+
+        logging.getLogger(__name__).warning("%s can be read by others, who may use its token; chmod 600 it", file)
+    return token

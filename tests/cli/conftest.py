@@ -50,6 +50,7 @@ def serve(backend: FakeBackend) -> tuple[str, Callable[[], None]]:
 @pytest.fixture
 def token_file(tmp_path: Path) -> Path:
     file = tmp_path / "token"
+    file.touch(mode=0o600)
     file.write_text(TOKEN + "\n")
     return file
 

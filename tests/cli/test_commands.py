@@ -209,6 +209,17 @@ def test_not_allowed(served: Served, lddp: Lddp, tmp_path: Path) -> None:
     assert "cannot be read" in error(lddp("status", "--token-file", str(tmp_path / "absent")), 4)
 
 
+def test_a_token_that_others_may_read_is_noticed(
+    served: Served, lddp: Lddp, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        ok(lddp("mkdir", "-p", "/a/b/c"))
+    assert not caplog.messages
+    served.token_file.chmod(0o604)
+    ok(lddp("rm", "-r", "/a"))
+    assert caplog.messages == [f"{served.token_file} can be read by others, who may use its token; chmod 600 it"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
