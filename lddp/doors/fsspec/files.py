@@ -56,6 +56,12 @@ class LddpFile(_Opened, AbstractBufferedFile):  # type: ignore[misc]  # fsspec h
         self._keep()
         if final and self.autocommit:
             self.commit()
+        elif final and self.fs._intrans:
+            pending = self.deferred()
+            try:
+                self._spool = self.fs.transaction.keep(pending.data)
+            finally:
+                pending.close()
         return True
 
     def commit(self) -> None:

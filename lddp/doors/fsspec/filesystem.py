@@ -8,6 +8,7 @@ import os
 import time
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -152,11 +153,12 @@ class LddpFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no ty
     # -- writing ----------------------------------------------------------------------------------------------------
 
     async def _write(self, pending: Pending, progress: Progress | None = None) -> None:
-        if self._intrans:
-            self.transaction.files.append(pending)
-            return
         try:
-            await send(self, pending, progress)
+            if self._intrans:
+                data = await asyncio.to_thread(self.transaction.keep, pending.data)
+                self.transaction.files.append(replace(pending, data=data))
+            else:
+                await send(self, pending, progress)
         finally:
             pending.close()
 

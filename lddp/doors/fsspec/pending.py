@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import os
 import secrets
+import shutil
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 from fsspec.asyn import sync
 from fsspec.transaction import Transaction
@@ -22,6 +25,7 @@ from lddp.errors import LddpError, OutcomeUnknownError
 
 MEMORY_BYTES_MAX = 8 * 1024 * 1024
 """What is longer waits in a temporary file."""
+COPIED_BYTES = 1024 * 1024
 SENT_AT_ONCE = 8
 PREFIX = ".lddp-"
 """How names begin under which the large files of a transaction arrive."""
@@ -53,6 +57,57 @@ def spool(data: bytes = b"") -> IO[bytes]:
     made = tempfile.SpooledTemporaryFile(MEMORY_BYTES_MAX)  # noqa: SIM115  # closed by its `Pending`
     made.write(data)
     return made
+
+
+class Together:
+    """One place for the bytes of many files: however many these are, it takes one descriptor, and the memory of one."""
+
+    def __init__(self) -> None:
+        self._file = spool()
+        self._lock = threading.Lock()
+
+    def keep(self, data: IO[bytes]) -> IO[bytes]:
+        """A copy of `data` as it is now, all of it. It can be read, also in several threads, until `close` is called
+        here."""
+        with self._lock:
+            begin = self._file.seek(0, os.SEEK_END)
+            data.seek(0)
+            shutil.copyfileobj(data, self._file, COPIED_BYTES)
+            return cast("IO[bytes]", _Part(self, begin, self._file.tell()))
+
+    def read(self, start: int, size: int) -> bytes:
+        with self._lock:
+            self._file.seek(start)
+            return self._file.read(size)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Part(io.RawIOBase):
+    """A part of what is kept together, as a file."""
+
+    def __init__(self, whole: Together, begin: int, end: int) -> None:
+        self._whole = whole
+        self._begin = self._at = begin
+        self._end = end
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: self._begin, os.SEEK_CUR: self._at, os.SEEK_END: self._end}[whence]
+        self._at = max(self._begin, base + offset)
+        return self._at - self._begin
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._whole.read(self._at, max(0, min(len(buffer), self._end - self._at)))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 class Writes(Protocol):
@@ -105,7 +160,8 @@ async def make_above(client: Client, path: str) -> None:
 class LddpTransaction(Transaction):  # type: ignore[misc]  # fsspec has no types
     """What is written in a transaction waits here, and is sent at its end.
 
-    Nothing of it is seen before. At the end, what does not fit into a record is sent first, under names that begin with
+    What is put or copied is what it was then: its bytes are copied, beyond 8 MiB in all to a temporary file. Nothing of
+    it is seen before the end. At the end, what does not fit into a record is sent first, under names that begin with
     `.lddp-` in the directories where it belongs; then one batch puts all of it in place, in the order in which the
     files were opened, and what is appended to files (mode `a`) follows. Each file appears whole. The transaction as a
     whole is not atomic: a reader may see its first files before its last, and where one is refused (a directory has its
@@ -117,16 +173,26 @@ class LddpTransaction(Transaction):  # type: ignore[misc]  # fsspec has no types
     fs: Any
     files: Any
 
+    def __init__(self, fs: Any, **kwargs: Any) -> None:
+        super().__init__(fs, **kwargs)
+        self._together = Together()
+
+    def keep(self, data: IO[bytes]) -> IO[bytes]:
+        """A copy of a file as it is now, until the end of the transaction."""
+        return self._together.keep(data)
+
     def complete(self, commit: bool = True) -> None:
         """Sends what was written, or drops it."""
-        filesystem, files = self.fs, [_pending_of(file) for file in self.files]
-        self.files.clear()
+        filesystem, files = self.fs, list[Pending]()
         try:
+            files.extend(map(_pending_of, self.files))
             if commit and files:
                 sync(filesystem.loop, commit_all, filesystem, files)
         finally:
+            self.files.clear()
             for pending in files:
                 pending.close()
+            self._together.close()
             filesystem._intrans = False
             filesystem._transaction = None
             self.fs = None
