@@ -32,7 +32,9 @@ VERSION_OF_INODES = 3
 these fields."""
 VERSION_OF_FILES = 4
 """Of a CreateFile, alone or guarded, which earlier formats do not know."""
-VERSIONS = (VERSION, VERSION_OF_CONDITIONS, VERSION_OF_INODES, VERSION_OF_FILES)
+VERSION_OF_SHORTENING = 5
+"""Of a Shorten, likewise."""
+VERSIONS = (VERSION, VERSION_OF_CONDITIONS, VERSION_OF_INODES, VERSION_OF_FILES, VERSION_OF_SHORTENING)
 
 CODES: dict[type, int] = {
     r.MakeDirectory: 1,
@@ -52,6 +54,7 @@ CODES: dict[type, int] = {
     r.Remove: 15,
     r.Guarded: 16,
     r.CreateFile: 17,
+    r.Shorten: 18,
     r.Observation: 32,
     r.CreateRule: 64,
     r.RemoveRule: 65,
@@ -61,6 +64,8 @@ CODES: dict[type, int] = {
     r.Receipt: 69,
 }
 _TYPES = {code: kind for kind, code in CODES.items()}
+_FIRST_VERSIONS: dict[type, int] = {r.CreateFile: VERSION_OF_FILES, r.Shorten: VERSION_OF_SHORTENING}
+"""Of the operations that the formats before do not know."""
 _OPERATIONS = frozenset(typing.get_args(r.Operation))
 
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
@@ -105,8 +110,9 @@ def size_of(part: Part) -> int:
 
 def _version_of(record: r.Record) -> int:
     is_one_meant = means_one(record)
-    if type(record.operation if type(record) is r.Guarded else record) is r.CreateFile:
-        return VERSION_OF_FILES
+    first = _FIRST_VERSIONS.get(type(record.operation if type(record) is r.Guarded else record))
+    if first is not None:
+        return first
     if is_one_meant:
         return VERSION_OF_INODES
     if type(record) is r.Put and record.expected_version == r.SOME_VERSION:

@@ -117,6 +117,7 @@ class StateMachine:
                 | r.Write()
                 | r.Append()
                 | r.Truncate()
+                | r.Shorten()
                 | r.Rename()
                 | r.Unlink()
                 | r.RemoveDirectory()

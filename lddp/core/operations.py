@@ -41,6 +41,7 @@ class Operations(Names):
             r.Write: self._write,
             r.Append: self._append,
             r.Truncate: self._truncate,
+            r.Shorten: self._truncate,
             r.Rename: self._rename,
             r.Unlink: self._unlink,
             r.RemoveDirectory: self._remove_directory,
@@ -196,10 +197,12 @@ class Operations(Names):
         inode.content = Content(digest, size, sealed=False)
         inode.size, inode.mtime_ns, inode.version = size, time_ns, self._gsn
 
-    def _truncate(self, record: r.Truncate) -> Inode:
+    def _truncate(self, record: r.Truncate | r.Shorten) -> Inode:
         if not 0 <= record.size <= limits.FILE_BYTES_MAX:
             raise Refused(errno.EINVAL)
         place, inode, content = self._file(record)
+        if record.size > inode.size and type(record) is r.Shorten:
+            raise Refused(errno.EINVAL)
         self._check_size(inode, record.size)
         base = self._base(place.rule, inode, content)
         self._changed_in_part(inode, truncated(content.digest, record.size), record.size, record.time_ns)

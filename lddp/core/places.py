@@ -178,7 +178,7 @@ class Places:
         if record.expected_inode not in (r.ANY_INODE, inode.number):
             raise Refused(errno.ESTALE)
 
-    def _file(self, record: r.Write | r.Append | r.Truncate) -> tuple[Place, Inode, Content]:
+    def _file(self, record: r.Write | r.Append | r.Truncate | r.Shorten) -> tuple[Place, Inode, Content]:
         """An existing file whose bytes are known."""
         place, inode = self._meant(record)
         if inode.kind is Kind.DIRECTORY:

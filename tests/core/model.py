@@ -32,6 +32,7 @@ from lddp.core.records import (
     RenameFlag,
     SetAttributes,
     SetXattr,
+    Shorten,
     Symlink,
     Truncate,
     Unlink,
@@ -263,7 +264,7 @@ class Model:
                 return self._make(operation)
             case Put():
                 return self._put(operation)
-            case Write() | Append() | Truncate():
+            case Write() | Append() | Truncate() | Shorten():
                 return self._change_content(operation)
             case Rename():
                 return self._rename(operation)
@@ -320,7 +321,7 @@ class Model:
         if operation.expected_inode and (node is None or node.number != operation.expected_inode):
             raise Refused(errno.ESTALE)
 
-    def _meant(self, operation: Write | Append | Truncate | SetAttributes | SetXattr | RemoveXattr) -> Node:
+    def _meant(self, operation: Write | Append | Truncate | Shorten | SetAttributes | SetXattr | RemoveXattr) -> Node:
         found, node = self.existing(operation.path, operation.zone)
         self._frozen(found)
         self._mean(node, operation)
@@ -365,7 +366,7 @@ class Model:
 
         return Verdict(frozenset({0}), commit)
 
-    def _change_content(self, operation: Write | Append | Truncate) -> Verdict:
+    def _change_content(self, operation: Write | Append | Truncate | Shorten) -> Verdict:
         node = self._meant(operation)
         if node.is_directory:
             raise Refused(errno.EISDIR)
@@ -382,7 +383,9 @@ class Model:
             case Append():
                 assert operation.content.inline is not None
                 data = node.data + operation.content.inline
-            case Truncate():
+            case Shorten() if operation.size > len(node.data):
+                raise Refused(errno.EINVAL)
+            case Truncate() | Shorten():
                 data = node.data[: operation.size].ljust(operation.size, b"\0")
 
         def commit(gsn: int) -> None:

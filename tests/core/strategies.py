@@ -21,6 +21,7 @@ from lddp.core.records import (
     RenameFlag,
     SetAttributes,
     SetXattr,
+    Shorten,
     Symlink,
     Truncate,
     Unlink,
@@ -106,6 +107,7 @@ _changes = st.one_of(
     st.builds(Write, _id, zones, times, paths, st.integers(0, 12), contents, _meant),
     st.builds(Append, _id, zones, times, paths, contents, _meant),
     st.builds(Truncate, _id, zones, times, paths, st.integers(0, 12), _meant),
+    st.builds(Shorten, _id, zones, times, paths, st.integers(0, 12), _meant),
     st.builds(
         SetAttributes,
         _id,

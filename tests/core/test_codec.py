@@ -146,6 +146,7 @@ _all: dict[str, st.SearchStrategy[Record]] = {
     "Write": st.builds(Write, *_head, st.integers(0, 2**40), _inlines, _meant),
     "Append": st.builds(records.Append, *_head, _inlines, _meant),
     "Truncate": st.builds(records.Truncate, *_head, _sizes, _meant),
+    "Shorten": st.builds(records.Shorten, *_head, _sizes, _meant),
     "Rename": st.builds(Rename, *_head, _paths, st.sampled_from(RenameFlag), _meant, _meant),
     "Unlink": st.builds(records.Unlink, *_head, st.integers(-1, 2**40), _meant),
     "RemoveDirectory": st.builds(records.RemoveDirectory, *_head, _meant),
@@ -346,24 +347,34 @@ def test_what_older_versions_wrote_is_read_and_written_as_ever() -> None:
         assert exact(decode(bytes.fromhex(text))) == exact(record)
 
 
-@pytest.mark.parametrize("parent", [0, 7 << 16])
-def test_a_file_with_its_bytes_has_a_format_of_its_own(parent: int) -> None:
+@pytest.mark.parametrize("meant", [0, 7 << 16])
+@pytest.mark.parametrize(
+    ("operation", "field", "version"),
+    [
+        (CreateFile(*HEAD, 0o644, 0, 0, 4, LETTER), "expected_parent", 4),
+        (records.Shorten(*HEAD, 9), "expected_inode", 5),
+    ],
+    ids=["CreateFile", "Shorten"],
+)
+def test_an_operation_that_came_later_has_a_format_of_its_own(
+    operation: CreateFile | records.Shorten, field: str, version: int, meant: int
+) -> None:
     """An older node would take one in a row for a damaged record, and not say that it is to be upgraded."""
-    file = CreateFile(*HEAD, 0o644, 0, 0, 4, LETTER, parent)
-    for record in (file, records.Guarded(file, above=-1)):
+    one = operation._replace(**{field: meant})
+    for record in (one, records.Guarded(one, above=-1)):
         encoded = bytearray(encode(record))
-        assert encoded[0] == 4 and exact(decode(bytes(encoded))) == exact(record)
-        for older in (1, 2, 3):
+        assert encoded[0] == version and exact(decode(bytes(encoded))) == exact(record)
+        for older in range(1, version):
             encoded[0] = older
             with pytest.raises(FormatError):
                 decode(bytes(encoded))
     for number in (-1, limits.INODE_MAX + 1, True):
         with pytest.raises(FormatError):
-            encode(file._replace(expected_parent=number))
+            encode(one._replace(**{field: number}))
 
 
 def test_a_later_format_stops_a_node() -> None:
-    encoded = encode(CreateFile(*HEAD, 0o644, 0, 0, 4, LETTER))
+    encoded = encode(records.Shorten(*HEAD, 9))
     with pytest.raises(NewerFormatError, match="upgrade this node"):
         decode(bytes([encoded[0] + 1]) + encoded[1:])
 

@@ -39,6 +39,7 @@ from lddp.core.records import (
     RenameFlag,
     SetAttributes,
     SetXattr,
+    Shorten,
     Symlink,
     Truncate,
     Unlink,
@@ -670,6 +671,7 @@ def in_place(path: bytes, number: int) -> list[Operation]:
         Write(*head, 1, content(b"write"), number),
         Append(*head, content(b"append"), number),
         Truncate(*head, 1, number),
+        Shorten(*head, 1, number),
         Link(*head, b"/data/link", number),
         SetAttributes(*head, mode=0o600, expected_inode=number),
         SetXattr(*head, b"user.a", b"set", XattrFlag.NONE, number),
@@ -801,6 +803,7 @@ def test_writes_chain_the_digest_and_extend_the_file() -> None:
         (Append(operation_id(0), SOURCE, 15, b"/data/f", content(b"!")), 15),
         (Truncate(operation_id(0), SOURCE, 16, b"/data/f", 3), 3),
         (Truncate(operation_id(0), SOURCE, 17, b"/data/f", 30), 30),
+        (Shorten(operation_id(0), SOURCE, 18, b"/data/f", 7), 7),
     ):
         assert trial.apply(operation) == 0
         inode = file()
@@ -809,6 +812,13 @@ def test_writes_chain_the_digest_and_extend_the_file() -> None:
         digests.add(inode.content.digest)
     trial.apply(put(b"/data/f", b"again"))
     assert file().content.sealed
+
+
+def test_what_is_shortened_is_never_made_longer() -> None:
+    trial = Trial()
+    trial.apply(put(b"/data/f", b"12345"))
+    for size, expected in ((6, errno.EINVAL), (5, 0), (2, 0), (3, errno.EINVAL), (0, 0)):
+        assert trial.apply(Shorten(operation_id(0), SOURCE, 11, b"/data/f", size)) == expected
 
 
 def test_the_same_partial_writes_give_the_same_digest() -> None:
@@ -849,6 +859,7 @@ def test_a_pending_file_can_be_named_but_not_changed_in_part() -> None:
         Write(operation_id(0), SOURCE, 5, b"/data/a", 0, content(b"x")),
         Append(operation_id(0), SOURCE, 5, b"/data/a", content(b"x")),
         Truncate(operation_id(0), SOURCE, 5, b"/data/a", 0),
+        Shorten(operation_id(0), SOURCE, 5, b"/data/a", 0),
     ):
         assert trial.apply(operation) == errno.EAGAIN
     trial.reveal(Reveal(0, b"b", "absent", b""))

@@ -152,10 +152,10 @@ async def truncate(context: Context) -> web.StreamResponse:
             )
         if size == entry.size:
             return boolean(True)
-        # The file that was looked at: another one may be smaller.
-        (outcome,) = await context.submit(r.Truncate(*context.stamp(), context.path, size, entry.inode))
+        # The file that was looked at, if it still has as many bytes: another one may be smaller, and so may this one.
+        (outcome,) = await context.submit(r.Shorten(*context.stamp(), context.path, size, entry.inode))
         number = outcome.errno
-        if number != errno.ESTALE:
+        if number not in (errno.ESTALE, errno.EINVAL):
             break
     if number:
         raise of_errno(number, f"TRUNCATE {context.shown}")

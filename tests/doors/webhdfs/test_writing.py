@@ -257,6 +257,28 @@ async def test_truncate_cuts_the_file_that_it_has_looked_at(
         assert answer.error == expected and node.content(b"/data/x") == b"new"
 
 
+@pytest.mark.parametrize(
+    ("left", "expected"), [(9, b"01234567"), (8, b"01234567"), (2, (400, "IllegalArgumentException"))], ids=str
+)
+async def test_truncate_never_makes_a_file_longer(
+    http: Client, node: MachineBackend, left: int, expected: object
+) -> None:
+    """Also where somebody has cut the same file meanwhile."""
+    await http.create("/data/x", b"0123456789")
+    node.gate = asyncio.Event()
+    cutting = asyncio.create_task(http("POST", "/data/x?op=TRUNCATE&newlength=8"))
+    async with asyncio.timeout(PATIENCE_S):
+        await node.waiting.wait()
+    assert not node.apply(r.Truncate(node.next_id(), 0, 1, b"/data/x", left)).errno
+    node.gate.set()
+    node.gate = None
+    answer = await cutting
+    if isinstance(expected, bytes):
+        assert answer.document == {"boolean": True} and node.content(b"/data/x") == expected
+    else:
+        assert answer.error == expected and node.content(b"/data/x") == b"01"
+
+
 @pytest.mark.parametrize("operation", ["APPEND&data=true", "CONCAT&sources=/data/a"])
 async def test_bytes_are_added_to_the_file_that_was_there(http: Client, node: MachineBackend, operation: str) -> None:
     """And to no other, however long they took to come; a source stays then."""
