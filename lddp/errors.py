@@ -42,6 +42,7 @@ _STATUS_BY_ERRNO = {
     _errno.ENODATA: 404,
     _errno.EMLINK: 409,
     _errno.ENOSPC: 507,
+    _errno.EDQUOT: 507,
     _errno.EAGAIN: 503,
 }
 

@@ -51,8 +51,15 @@ _NEXT = {
     errno.ENAMETOOLONG: "use a shorter name",
     errno.ENODATA: "there is no such attribute",
     errno.ENOSPC: "free some space in the zone",
+    errno.EDQUOT: "free some space in the zone, or let the node's user have more",
+    errno.EIO: "look after the node's disk, or ask another node",
     errno.EMLINK: "the file has as many names as it can have",
 }
+
+
+OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+"""What the node's own disk says while it keeps bytes. Any other errno would tell the client of a path that it does not
+know: that is unforeseen."""
 
 
 def word_of(error: errors.LddpError) -> str:
@@ -106,6 +113,12 @@ def of_outcome(outcome: Outcome, index: int, what: str, following: str = "") -> 
     return answer(document(errors.errno_name(number), errors.http_status(number), detail, number, following), index)
 
 
+def of_disk(error: OSError) -> web.Response:
+    number = error.errno or errno.EIO
+    detail = f"the node's disk: {errors.errno_text(number)}"
+    return answer(document(errors.errno_name(number), errors.http_status(number), detail, number))
+
+
 def unauthorized() -> web.Response:
     detail = "the request has no valid bearer token; send the ecosystem's token as 'Authorization: Bearer TOKEN'"
     return answer(document("not-allowed", 401, detail, errno.EACCES))
@@ -131,6 +144,9 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
             request.transport.abort()
         return web.Response(status=int(HTTPStatus.SERVICE_UNAVAILABLE))
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+            logger.warning("%s %s: %s", request.method, request.path, error)
+            return of_disk(error)
         logger.exception("unforeseen error in %s %s", request.method, request.path)
         detail = f"the node met an unforeseen {type(error).__name__}; its log has the details"
         return answer(document("internal", 500, detail))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator
 from typing import Any
@@ -334,6 +335,36 @@ async def test_failures_of_the_node_are_problems(http: aiohttp.ClientSession, ba
     backend.failure = OutcomeUnknownError("the leader was lost; retry with the same id")
     async with http.put("/v1/files/x", data=b"") as response:
         assert (await problem(response))["type"] == "urn:lddp:problem:outcome-unknown"
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "name"),
+    [
+        (errno.ENOSPC, 507, "ENOSPC"),
+        (errno.EDQUOT, 507, "EDQUOT"),
+        (errno.EIO, 500, "EIO"),
+        (errno.ENOENT, 500, None),  # not of the path that was asked for
+    ],
+)
+async def test_a_disk_that_takes_nothing_is_a_problem(
+    http: aiohttp.ClientSession,
+    backend: FakeBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+    status: int,
+    name: str | None,
+) -> None:
+    async def refuse(data: bytes) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(backend.next_writer, "write", refuse)
+    async with http.put("/v1/files/x", data=b"abc") as response:
+        assert response.status == status
+        document = await problem(response)
+    assert document["type"] == f"urn:lddp:problem:{name or 'internal'}" and document.get("errno") == name
+    assert ("Traceback" in caplog.text) == (name is None)
+    assert [writer.aborted for writer in backend.writers] == [True]
 
 
 async def test_refusals_of_the_state_machine(http: aiohttp.ClientSession) -> None:
