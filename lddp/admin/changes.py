@@ -125,17 +125,16 @@ async def post(request: web.Request) -> web.StreamResponse:
     arguments = _arguments(name, query, body_key)
     if name == "setattr" and all(value is None for value in arguments):
         raise UsageError("setattr needs at least one of mode, uid, gid and mtime_ns")
-    streamed = await _content(request, path) if name in _STREAMED else None
     if name == "setxattr":
         arguments[1] = await _small_body(request)
     origin = Origin(id.session, backend.zone_number(), backend.time_ns(), os.getuid(), os.getgid())
-    record = record_of(origin, [id.sequence, name, path, *arguments])
-    if streamed is None:
-        result = await backend.submit(record, seconds)
+    record = record_of(origin, [id.sequence, name, path, *arguments])  # what is wrong with it is said before the bytes
+    if isinstance(record, r.Write | r.Append):
+        content, writer = await _content(request, path)
+        whole = record._replace(time_ns=backend.time_ns(), content=content)
+        (result,) = await order(backend, [whole], seconds, writer)
     else:
-        content, writer = streamed
-        assert isinstance(record, r.Write | r.Append)
-        (result,) = await order(backend, [record._replace(content=content)], seconds, writer)
+        result = await backend.submit(record, seconds)
     return outcome_answer(result, f"{name} {text_of(path)!r}", 201 if name in ("mkdir", "create") else 200)
 
 

@@ -307,6 +307,16 @@ async def test_what_a_refused_upload_brought_is_dropped(http: aiohttp.ClientSess
     assert [writer.aborted for writer in backend.writers] == [True, True, False]
 
 
+@pytest.mark.parametrize("offset", [-1, -(2**63)])
+async def test_a_write_that_cannot_be_takes_no_bytes(
+    http: aiohttp.ClientSession, backend: FakeBackend, offset: int
+) -> None:
+    async with http.post(f"/v1/files/f?op=write&offset={offset}", data=os.urandom(100_000)) as response:
+        assert response.status == 400
+        assert "'offset' must be" in (await problem(response))["detail"]
+    assert not backend.writers and not backend.submitted
+
+
 async def test_an_upload_broken_off_is_aborted(url: str, backend: FakeBackend) -> None:
     host, port = url.removeprefix("http://").split(":")
     _, writer = await asyncio.open_connection(host, int(port))

@@ -125,6 +125,7 @@ async def _append(context: Context, inode: int, writer: ContentWriter, content: 
     """Appends what a writer was given to the file that was there when the request came, as HDFS does. What is refused
     is dropped."""
     if not content.size:
+        await writer.abort()
         return
     number = await _order(context, writer, r.Append(*context.stamp(), context.path, content, inode))
     if number == errno.ESTALE:

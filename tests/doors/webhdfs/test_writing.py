@@ -119,6 +119,13 @@ async def test_append(http: Client, node: MachineBackend) -> None:
     assert (await http.write("POST", "/data/d?op=APPEND", b"a")).error == (404, "FileNotFoundException")
 
 
+async def test_nothing_appended_leaves_nothing(http: Client, node: MachineBackend) -> None:
+    await http.create("/data/x", b"one")
+    before = node.applied()
+    assert (await http.write("POST", "/data/x?op=APPEND", b"")).status == 200
+    assert node.applied() == before and node.uploads[-1].aborted
+
+
 async def test_a_large_body_is_held_in_pieces(http: Client, node: MachineBackend) -> None:
     node.keeps_bytes = False
     piece = bytes(256 * 1024)
