@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from lddp.access import Entry, OpenFile, missing
+from lddp.admin import problems
 from lddp.admin.backend import Backend
 from lddp.admin.problems import INDEX_HEADER
 from lddp.admin.request import BACKEND, integer, json_answer, query_of
@@ -156,7 +157,10 @@ async def _send(request: web.Request, opened: OpenFile) -> web.StreamResponse | 
     size = os.fstat(opened.descriptor).st_size
     start, stop, status = _range(request, entry, size)
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-        return web.Response(status=status, headers={**headers, "Content-Range": f"bytes */{size}"})
+        detail = f"the range begins behind the end of {size} bytes; ask for an earlier one, or leave it out"
+        refusal = problems.answer(problems.document("range", status, detail))
+        refusal.headers.update({**headers, "Content-Range": f"bytes */{size}"})
+        return refusal
     response = web.StreamResponse(status=status, headers=headers)
     response.content_type = "application/octet-stream"
     if status == HTTPStatus.PARTIAL_CONTENT:

@@ -1,7 +1,7 @@
 """Errors as RFC 9457 problem documents, and the middleware that turns every error into one.
 
 `type` is `urn:lddp:problem:` and a word that does not change between versions: the errno's name where the state machine
-or a file system decided, else the kind of error (`usage`, `not-allowed`, `unavailable`, `outcome-unknown`, ...).
+or a file system decided, else the kind of error (`usage`, `range`, `not-allowed`, `unavailable`, ...).
 """
 
 from __future__ import annotations

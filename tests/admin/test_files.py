@@ -67,7 +67,6 @@ async def test_put_get_head_delete(http: aiohttp.ClientSession, backend: FakeBac
         ("bytes=-2", 206, b"89", "bytes 8-9/10"),
         ("bytes=-99", 206, b"0123456789", "bytes 0-9/10"),
         ("bytes=5-99", 206, b"56789", "bytes 5-9/10"),
-        ("bytes=10-", 416, b"", "bytes */10"),
         ("bytes=0-1,4-5", 200, b"0123456789", None),
         ("lines=1-2", 200, b"0123456789", None),
         ("bytes=x", 200, b"0123456789", None),
@@ -80,6 +79,18 @@ async def test_ranges(
     async with http.get("/v1/files/r", headers={"Range": header}) as response:
         assert (response.status, await response.read()) == (status, body)
         assert response.headers.get("Content-Range") == content_range
+
+
+async def test_a_range_behind_the_end_is_a_problem(http: aiohttp.ClientSession) -> None:
+    await (await http.put("/v1/files/r", data=b"0123456789")).read()
+    for header in ("bytes=10-", "bytes=99-100"):
+        async with http.get("/v1/files/r", headers={"Range": header}) as response:
+            assert response.status == 416
+            assert response.headers["Content-Range"] == "bytes */10"
+            assert response.headers["ETag"] == '"1"' and response.headers["Lddp-Index"] == "1"
+            document = await problem(response)
+        assert document["type"] == "urn:lddp:problem:range"
+        assert "the end of 10 bytes" in document["detail"] and document["next"].startswith("ask for an earlier one")
 
 
 async def test_range_of_another_version_is_the_whole_file(http: aiohttp.ClientSession) -> None:
