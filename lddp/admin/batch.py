@@ -89,7 +89,7 @@ async def operations(request: web.Request) -> web.Response:
         raise LimitError(f"a batch may have at most {BODY_BYTES_MAX} bytes; send it in parts")
     data = await request.read()
     packed = request.content_type in MSGPACK_TYPES
-    batch = _unpack(data) if packed else _json_batch(data)
+    batch = _unpack(data) if packed else _json_batch(data, numbered=given is not None)
     records = []
     for position, operation in enumerate(batch):
         try:
@@ -107,7 +107,9 @@ async def operations(request: web.Request) -> web.Response:
     return json_answer({"index": last, "results": rows}, last)
 
 
-def _json_batch(data: bytes) -> list[Any]:
+def _json_batch(data: bytes, *, numbered: bool) -> list[Any]:
+    """The arrays of a batch in JSON. Where it is `numbered`, each operation says its own sequence: counted anew in each
+    batch of a session, the next batch would be taken for the last one again."""
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
@@ -117,6 +119,9 @@ def _json_batch(data: bytes) -> list[Any]:
         raise UsageError('a batch must be an array of operations, or {"operations": [...]}')
     if len(batch) > OPERATIONS_MAX:
         raise LimitError(f"{len(batch)} operations are too many for a batch; send at most {OPERATIONS_MAX}")
+    for position, operation in enumerate(batch if numbered else ()):
+        if isinstance(operation, dict) and "sequence" not in operation:
+            raise UsageError(f"operation {position} of the batch has no 'sequence'; give each of a session its own")
     return [array_of(operation, position + 1) for position, operation in enumerate(batch)]
 
 

@@ -81,7 +81,14 @@ DESCRIBED = (
         ("op", "to", "target", "mode", "uid", "gid", "mtime_ns", "size", "offset", "name", "flag", "kind", "rdev"),
         BYTES,
     ),
-    Described("POST", "/v1/operations", "A batch of operations, as JSON or msgpack", ("timeout", "ack"), PACKED),
+    Described(
+        "POST",
+        "/v1/operations",
+        "A batch of operations, as JSON or msgpack. With Lddp-Session: HEX, and a 'sequence' in each operation that the"
+        " session has not used for another one, it can be sent again without taking effect twice",
+        ("timeout", "ack"),
+        PACKED,
+    ),
     Described(
         "GET", "/v1/operations/stream", "A WebSocket for batches, many in flight", ("session", "ack"), answer=PACKED
     ),

@@ -96,6 +96,24 @@ async def test_mistakes_in_json_operations(http: aiohttp.ClientSession, document
         assert expected in (await response.json(content_type=None))["detail"]
 
 
+async def test_operations_of_a_session_have_sequences(http: aiohttp.ClientSession, backend: FakeBackend) -> None:
+    """Counted anew in each batch, those of the second one would have been swallowed, and said to be done."""
+    session = {"Lddp-Session": "0102"}
+    for path, sequences, status in (("/a", [1, 2], 200), ("/b", [3, None], 400), ("/b", [3, 4], 200)):
+        batch = [
+            {"op": "mkdir", "path": f"{path}{place}"} | ({} if sequence is None else {"sequence": sequence})
+            for place, sequence in enumerate(sequences)
+        ]
+        async with http.post("/v1/operations", json=batch, headers=session) as response:
+            body = await response.json(content_type=None)
+            assert response.status == status
+        if status == 400:
+            assert body["detail"].startswith("operation 1 of the batch has no 'sequence'") and backend.submitted == 2
+        else:
+            assert [row["errno"] for row in body["results"]] == [0, 0]
+            assert f"{path}0".encode() in backend.inodes and f"{path}1".encode() in backend.inodes
+
+
 def test_every_operation_has_arguments_and_a_builder() -> None:
     assert ARGUMENTS.keys() == BUILDERS.keys()
     origin = Origin(b"s", 3, 99, 1000, 1001)
