@@ -1,6 +1,6 @@
 """The HTTP API of a node, as an aiohttp application over a Backend.
 
-Middlewares, outermost first: counting, errors to problem documents, the bearer token.
+Middlewares, outermost first: counting, errors to problem documents, large answers in pieces, the bearer token.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from lddp.admin.problems import Handler
 from lddp.admin.request import BACKEND
 from lddp.config import HttpAddress, TlsConfig, is_loopback
 from lddp.errors import ConfigError
+from lddp.serving.bodies import IDLE_S_MAX, UNREAD_BYTES_MAX, send_whole
 from lddp.serving.credentials import bearer_of, same
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
@@ -75,12 +76,22 @@ def _authentication(token: str, mounted: Collection[Handler]) -> Middleware:
     return middleware
 
 
+@web.middleware
+async def _in_pieces(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A large answer is not waited for without end: aiohttp would send it whole, whoever reads it."""
+    response = await handler(request)
+    body = response.body if isinstance(response, web.Response) and not response.prepared else None
+    if not isinstance(body, bytes) or len(body) <= UNREAD_BYTES_MAX or request.method == "HEAD":
+        return response
+    return await send_whole(request, response, body, IDLE_S_MAX)
+
+
 def build_app(backend: Backend, token: str, mounted: Mapping[str, Handler] = NO_MOUNTS) -> web.Application:
     """All routes over `backend`, for clients that show `token`. `mounted` are doors with a protocol of their own, each
     below a prefix of the path: it gets all requests there, looks at their credentials and answers its own errors."""
     meter = Meter()
     app = web.Application(
-        middlewares=[meter.middleware, problems.middleware, _authentication(token, mounted.values())],
+        middlewares=[meter.middleware, problems.middleware, _in_pieces, _authentication(token, mounted.values())],
         client_max_size=batch.BODY_BYTES_MAX,
     )
     app[BACKEND] = backend

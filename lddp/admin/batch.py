@@ -27,7 +27,7 @@ import msgpack
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from lddp.admin.problems import INDEX_HEADER
-from lddp.admin.request import BACKEND, TIMEOUT_S_DEFAULT, json_answer, query_of, session_of, timeout_s
+from lddp.admin.request import BACKEND, TIMEOUT_S_DEFAULT, json_answer, query_of, session_of, timeout_s, whole_body
 from lddp.admin.wire import OPERATIONS_MAX, Origin, array_of, record_of
 from lddp.core.records import Outcome
 from lddp.errors import (
@@ -85,9 +85,7 @@ async def operations(request: web.Request) -> web.Response:
     visible = _wants_visible(query)
     given = request.headers.get(SESSION_HEADER)
     origin = _origin(request, session_of(given) if given is not None else secrets.token_bytes(16))
-    if (request.content_length or 0) > BODY_BYTES_MAX:
-        raise LimitError(f"a batch may have at most {BODY_BYTES_MAX} bytes; send it in parts")
-    data = await request.read()
+    data = await whole_body(request, "a batch", BODY_BYTES_MAX, "send it in parts")
     packed = request.content_type in MSGPACK_TYPES
     batch = _unpack(data) if packed else _json_batch(data, numbered=given is not None)
     records = []

@@ -12,11 +12,11 @@ from aiohttp import web
 
 from lddp.access import ContentWriter
 from lddp.admin.files import PREFIX, versions_of
-from lddp.admin.request import BACKEND, integer, operation_id, outcome_answer, query_of, timeout_s
+from lddp.admin.request import BACKEND, integer, operation_id, outcome_answer, query_of, timeout_s, whole_body
 from lddp.admin.wire import ARGUMENTS, BYTES, FILE_MODE, REQUIRED, Origin, record_of
 from lddp.core import limits
 from lddp.core import records as r
-from lddp.errors import FormatError, LimitError, UsageError
+from lddp.errors import FormatError, UsageError
 from lddp.serving.bodies import order, receive
 from lddp.serving.paths import from_url, text_of
 
@@ -126,7 +126,7 @@ async def post(request: web.Request) -> web.StreamResponse:
     if name == "setattr" and all(value is None for value in arguments):
         raise UsageError("setattr needs at least one of mode, uid, gid and mtime_ns")
     if name == "setxattr":
-        arguments[1] = await _small_body(request)
+        arguments[1] = await whole_body(request, "an attribute's value", limits.XATTR_VALUE_BYTES_MAX, "shorten it")
     origin = Origin(id.session, backend.zone_number(), backend.time_ns(), os.getuid(), os.getgid())
     record = record_of(origin, [id.sequence, name, path, *arguments])  # what is wrong with it is said before the bytes
     if isinstance(record, r.Write | r.Append):
@@ -164,12 +164,6 @@ def _arguments(name: str, query: dict[str, str], body_key: str) -> list[Any]:
         else:
             values.append(integer(query, key, 0, -(2**63)))
     return values
-
-
-async def _small_body(request: web.Request) -> bytes:
-    if (request.content_length or 0) > limits.XATTR_VALUE_BYTES_MAX:
-        raise LimitError(f"an attribute's value may have at most {limits.XATTR_VALUE_BYTES_MAX} bytes; shorten it")
-    return await request.read()
 
 
 def _octal(text: str | None, default: int) -> int:

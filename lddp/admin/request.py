@@ -16,6 +16,7 @@ from lddp.admin.backend import Backend
 from lddp.admin.problems import INDEX_HEADER, of_outcome
 from lddp.core.records import OperationId, Outcome
 from lddp.errors import LimitError, UsageError
+from lddp.serving.bodies import IDLE_S_MAX, take
 
 BACKEND = web.AppKey("backend", Backend)
 NO_ADVICE: Mapping[int, str] = MappingProxyType({})
@@ -80,11 +81,20 @@ def operation_id(request: web.Request) -> OperationId:
     return OperationId(session_of(match[1]), int(match[2]))
 
 
+async def whole_body(request: web.Request, what: str, bytes_max: int, following: str) -> bytes:
+    """A body that is kept in memory. LimitError where it is larger than `bytes_max`, with what to do; UnavailableError
+    where it pauses for too long."""
+    data = None
+    if (request.content_length or 0) <= bytes_max:
+        data = await take(request.content, bytes_max, IDLE_S_MAX)
+    if data is None:
+        raise LimitError(f"{what} may have at most {bytes_max} bytes; {following}")
+    return data
+
+
 async def json_body(request: web.Request) -> dict[str, Any]:
     """The body as a JSON object; an empty body is an empty object."""
-    if (request.content_length or 0) > JSON_BYTES_MAX:
-        raise LimitError(f"a JSON body may have at most {JSON_BYTES_MAX} bytes; send less at once")
-    data = await request.read()
+    data = await whole_body(request, "a JSON body", JSON_BYTES_MAX, "send less at once")
     try:
         document = json.loads(data) if data else {}
     except (ValueError, RecursionError):

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 IDLE_S_MAX = 60.0
 """How long a body may pause, in either direction, before it is given up."""
 CHUNK_BYTES = 512 * 1024
+UNREAD_BYTES_MAX = 64 * 1024
+"""What a connection keeps of an answer that nobody reads, without waiting for the reader."""
 TRIES_MAX = 16
 """How often a file is opened that is changed in place before it was read."""
 
@@ -34,18 +36,30 @@ async def receive(body: StreamReader, writer: ContentWriter, idle_s: float = IDL
     """Streams a request's body into the content plane. What stops it, the client's leaving included, leaves nothing
     there. UnavailableError where the body pauses for `idle_s` seconds."""
     try:
-        while True:
-            async with asyncio.timeout(idle_s):
-                chunk = await body.readany()
-            if not chunk:
-                return await writer.commit()
+        while chunk := await _next(body, idle_s):
             await writer.write(chunk)
-    except TimeoutError:
-        await writer.abort()
-        raise UnavailableError(f"the body paused for more than {idle_s:g} s; send it again") from None
+        return await writer.commit()
     except BaseException:
         await writer.abort()
         raise
+
+
+async def take(body: StreamReader, bytes_max: int, idle_s: float = IDLE_S_MAX) -> bytes | None:
+    """All of a request's body, None where it has more than `bytes_max` bytes. UnavailableError as for `receive`."""
+    whole = bytearray()
+    while chunk := await _next(body, idle_s):
+        whole += chunk
+        if len(whole) > bytes_max:
+            return None
+    return bytes(whole)
+
+
+async def _next(body: StreamReader, idle_s: float) -> bytes:
+    try:
+        async with asyncio.timeout(idle_s):
+            return await body.readany()
+    except TimeoutError:
+        raise UnavailableError(f"the body paused for more than {idle_s:g} s; send it again") from None
 
 
 async def order(
@@ -132,6 +146,20 @@ async def send(
             chunk = await read() if start < stop else b""
         await response.write_eof()
     return True
+
+
+async def send_whole(
+    request: web.Request, answer: web.StreamResponse, body: bytes, idle_s: float = IDLE_S_MAX
+) -> web.StreamResponse:
+    """Sends an answer whose bytes are in memory, and cuts off a reader that takes nothing for `idle_s` seconds."""
+    response = web.StreamResponse(status=answer.status, headers=answer.headers)
+    response.content_length = len(body)
+    await response.prepare(request)
+    with begun(request):
+        for start in range(0, len(body), UNREAD_BYTES_MAX):
+            await write(response, body[start : start + UNREAD_BYTES_MAX], idle_s)
+        await response.write_eof()
+    return response
 
 
 async def write(response: web.StreamResponse, data: bytes, idle_s: float = IDLE_S_MAX) -> None:
