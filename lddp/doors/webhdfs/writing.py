@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections.abc import Sequence
 
 from aiohttp import web
 
@@ -176,11 +177,11 @@ async def concat(context: Context) -> web.StreamResponse:
         raise RemoteError(remote.ILLEGAL_ARGUMENT, f"concat: the target {context.shown} is one of the sources")
     if len(set(sources)) < len(sources):
         raise RemoteError(remote.ILLEGAL_ARGUMENT, "concat: a source is named twice")
-    for source in sources:
-        _require_source(context, source)
+    _require_apart(context, inode, [_require_source(context, source) for source in sources])
     writer = context.access.content_writer(context.path, None)
     try:
         read = [await _copy(context, source, writer) for source in sources]
+        _require_apart(context, inode, read)
         content = await writer.commit()
     except BaseException:
         await writer.abort()
@@ -195,12 +196,23 @@ async def concat(context: Context) -> web.StreamResponse:
     return done()
 
 
-def _require_source(context: Context, source: bytes) -> None:
+def _require_apart(context: Context, target: int, sources: Sequence[Entry]) -> None:
+    """Refuses several names of one file: what is removed by one of them would still be there by another, and had been
+    appended."""
+    inodes = [entry.inode for entry in sources]
+    if target in inodes:
+        raise RemoteError(remote.ILLEGAL_ARGUMENT, f"concat: a source is another name of the target {context.shown}")
+    if len(set(inodes)) < len(inodes):
+        raise RemoteError(remote.ILLEGAL_ARGUMENT, "concat: two sources are names of the same file")
+
+
+def _require_source(context: Context, source: bytes) -> Entry:
     entry = context.access.entry(source)
     if entry is None:
         raise RemoteError(remote.NOT_FOUND, f"File does not exist: {text_of(source)}")
     if entry.kind is not Kind.FILE:
         raise RemoteError(remote.ILLEGAL_ARGUMENT, f"concat: the source {text_of(source)} is not a file")
+    return entry
 
 
 async def _copy(context: Context, source: bytes, writer: ContentWriter) -> Entry:

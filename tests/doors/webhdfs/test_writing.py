@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from lddp.access import OpenFile
 from lddp.core import records as r
 from lddp.errors import OutcomeUnknownError, UnavailableError
 from tests.doors.webhdfs.conftest import Client
@@ -339,6 +340,36 @@ async def test_concat_refused_changes_nothing(
     before = node.applied()
     assert (await http("POST", f"{target}?op=CONCAT&sources={sources}")).error == expected
     assert node.applied() == before
+
+
+@pytest.mark.parametrize("sources", ["/data/t2", "/data/a,/data/t2", "/data/a,/data/a2", "/data/a,/data/b,/data/a2"])
+async def test_concat_refuses_two_names_of_one_file(http: Client, node: MachineBackend, sources: str) -> None:
+    for name in ("t", "a", "b"):
+        await http.create(f"/data/{name}", name.encode())
+    for path in (b"/data/t", b"/data/a"):
+        assert not node.apply(r.Link(node.next_id(), 0, 1, path, path + b"2")).errno
+    before = node.applied()
+    assert (await http("POST", f"/data/t?op=CONCAT&sources={sources}")).error == (400, "IllegalArgumentException")
+    assert node.applied() == before and node.content(b"/data/t") == b"t"
+
+
+async def test_concat_refuses_names_that_become_those_of_one_file(http: Client, node: MachineBackend) -> None:
+    """Before they are read, and after they were looked at."""
+    for name in ("t", "a", "b"):
+        await http.create(f"/data/{name}", name.encode())
+    opened = node.open_file
+
+    async def linking(path: bytes) -> OpenFile:
+        node.apply(r.Unlink(node.next_id(), 0, 1, b"/data/b"))
+        node.apply(r.Link(node.next_id(), 0, 1, b"/data/a", b"/data/b"))
+        node.open_file = opened  # type: ignore[method-assign]
+        return await opened(path)
+
+    node.open_file = linking  # type: ignore[method-assign]
+    answer = await http("POST", "/data/t?op=CONCAT&sources=/data/a,/data/b")
+    assert answer.error == (400, "IllegalArgumentException")
+    assert node.content(b"/data/t") == b"t" and node.content(b"/data/b") == b"a"
+    assert node.uploads[-1].aborted and not node.still_open()
 
 
 async def test_concat_keeps_a_source_that_has_changed_since_it_was_read(http: Client, node: MachineBackend) -> None:
