@@ -5,7 +5,9 @@ Middlewares, outermost first: counting, errors to problem documents, large answe
 
 from __future__ import annotations
 
+import logging
 import ssl
+import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +25,8 @@ from lddp.errors import ConfigError
 from lddp.serving.bodies import IDLE_S_MAX, UNREAD_BYTES_MAX, send_whole
 from lddp.serving.credentials import bearer_of, same
 
+logger = logging.getLogger(__name__)
+
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Answered to anybody: they tell nothing but whether the node works."""
 TOKEN_CHARACTERS_MIN = 16
@@ -31,9 +35,11 @@ NO_MOUNTS: Mapping[str, Handler] = MappingProxyType({})
 
 
 def read_token(file: Path) -> str:
-    """The bearer token in a file: one line. Raises ConfigError."""
+    """The bearer token in a file: one line. Raises ConfigError. That everybody on the machine may read it is logged."""
     try:
         token = file.read_text("ascii").strip()
+        if file.stat().st_mode & stat.S_IROTH:
+            logger.warning("the token file %s can be read by every user of this machine; chmod 600 it", file)
     except FileNotFoundError:
         raise ConfigError(f"the token file {file} does not exist; make one with 'lddp init'") from None
     except (OSError, UnicodeDecodeError) as error:

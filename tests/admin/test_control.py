@@ -121,6 +121,17 @@ def test_token_files(tmp_path: Path) -> None:
     assert read_token(file) == TOKEN
 
 
+def test_a_token_that_everybody_may_read_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    for mode, told in ((0o600, 0), (0o640, 0), (0o644, 1)):
+        file.chmod(mode)
+        caplog.clear()
+        assert read_token(file) == TOKEN
+        assert len(caplog.records) == told
+    assert caplog.messages == [f"the token file {file} can be read by every user of this machine; chmod 600 it"]
+
+
 # -- rules and migrations ---------------------------------------------------------------------------------------------
 
 
