@@ -137,7 +137,8 @@ class WebHdfsConfig:
 
     simple_authentication: bool = False
     """Believe a request's `user.name` instead of asking for a token, as a Hadoop cluster without Kerberos does. Whoever
-    reaches the node's HTTP port may then read and change everything through WebHDFS: for trusted networks only."""
+    reaches the node's HTTP port may then read and change everything through WebHDFS: for trusted networks only. Over
+    plain HTTP a page in a browser there may read as well, where its site's name leads to the node (DNS rebinding)."""
 
 
 class WriteMode(StrEnum):
