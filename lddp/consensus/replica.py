@@ -241,7 +241,7 @@ class Replica:
         before, self._leadership = self._leadership, (core.term, core.leader)
         if self._leadership != before:
             if before[1] == self._config.node and not self._workload.is_given:
-                self.inbox.clear()  # what stood before it may be lost; whoever waits sends all again, in its order
+                self.inbox.clear(self._config.peers)  # what stood before may be lost; who waits sends all again
             self._reads.abandon()
             self._pulse.forget()
             self._workload.forget()
@@ -250,8 +250,8 @@ class Replica:
             if core.is_leader:
                 self._pulse.beat(now)
         leader = None if self._leader_lost and not core.is_leader else core.leader
-        if leader != self.leader:
-            self.leader = leader
+        if leader != self.leader or (leader is not None and core.term != before[0]):
+            self.leader = leader  # the same one in another term has forgotten what was sent to it
             for changed in self.on_leader_change:
                 changed(leader)
 

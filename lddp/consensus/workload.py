@@ -47,8 +47,9 @@ class Workload:
         self._came[peer] = self._came.get(peer, 0) + records
 
     def ordered(self, records: int) -> None:
-        """Of this member's own, or what others have sent."""
+        """Of this member's own, or what others have sent. Whoever was asked to lead has not all any more."""
         self._ordered += records
+        self._asked = None
 
     @property
     def is_given(self) -> bool:

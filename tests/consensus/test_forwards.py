@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from lddp.consensus.wire import Append, Forward, Message, decode_message, decode_records, encode_message
+from lddp.consensus.wire import (
+    Append,
+    Appended,
+    Forward,
+    Message,
+    VoteRequest,
+    decode_message,
+    decode_records,
+    encode_message,
+)
 
 from .member import Member, entry
 
@@ -80,3 +89,64 @@ def test_who_leads_no_longer_does_not_send_on_what_it_has_left_of_a_batch() -> N
     member.append("c", member.replica.core.term + 1, (1, 0), 1)
     sent = [record for message in member.taken(Forward) for record in message.records]
     assert sent == BATCH
+
+
+def leading() -> Member:
+    """Its peers have all that it has ordered."""
+    member = Member("bc", entry_records_max=4, apply_budget_s=10.0)
+    member.lead()
+    core = member.replica.core
+    for peer in "bc":
+        member.receive(peer, Appended(core.term, core.last + 1, True, 0))
+    assert core.commit == core.last
+    return member
+
+
+def test_a_hand_over_that_came_to_nothing_is_over() -> None:
+    """`b` never stands for election, the old leader goes on, and is deposed much later by `c`."""
+    member = leading()
+    core = member.replica.core
+    assert member.replica.hand_over("b")
+    for _ in range(8):  # the pause is over, and everybody still follows this leader
+        member.cycle(0.1)
+        for peer in "bc":
+            member.receive(peer, Appended(core.term, core.last + 1, True, core.commit))
+    assert core.is_leader and member.replica._workload.paused_until <= member.clock.monotonic()
+    member.replica.on_leader_change.append(lambda leader: leader and member.replica.inbox.put(BATCH))  # type: ignore
+    assert member.replica.inbox.put(BATCH)
+    member.cycle()
+    assert len(member.replica.inbox) == 2, "it has ordered the beginning of the batch"
+    member.sent.clear()
+    member.append("c", core.term + 1, (1, 0), 1)
+    sent = [record for message in member.taken(Forward) for record in message.records]
+    assert sent == BATCH
+
+
+def test_the_end_of_a_batch_that_comes_when_it_leads_no_longer_is_not_sent_on() -> None:
+    """`b` had sent it in two messages; the first was ordered in the term that has ended."""
+    member = leading()
+    core = member.replica.core
+    member.receive("b", Forward(tuple(BATCH[:4]), False))
+    assert len(member.replica.inbox) == 0
+    member.append("c", core.term + 1, (1, 0), 1)
+    member.sent.clear()
+    member.receive("b", Forward(tuple(BATCH[4:]), True))
+    sent = [record for message in member.taken(Forward) for record in message.records]
+    assert sent == [], "the beginning may be lost with its term"
+
+
+def test_who_follows_the_same_leader_in_another_term_is_told() -> None:
+    """The leader was deposed and elected again, and has forgotten what was sent to it before. Its request for a vote
+    and its first message as leader come to this member in one cycle, as after a pause."""
+    member = Member("bc")
+    member.append("b", 1, (1, 0), 1)
+    member.cycle(2.0)  # nothing was heard for a while: not loyal any more
+    member.append("b", 1, (1, 0), 1)
+    told: list[str | None] = []
+    member.replica.on_leader_change.append(told.append)
+    member.clock.now += 0.9
+    term = member.replica.core.term
+    assert member.replica.leader == "b"
+    member.receive("b", VoteRequest(term + 1, 1, 0, True), Append(term + 1, 1, 1, 0, ()))
+    assert (member.replica.core.term, member.replica.leader) == (term + 1, "b")
+    assert told, "what waits is to be submitted again"
