@@ -70,7 +70,11 @@ class Data:
         self._handles[self._last] = Handle(file, flags, tree.errors.open(number), passes=way.passes)
         self._commit_what_is_left(file)  # while it was opened, it counted for who may write
         keep = tree.inodes.keeps_pages(number, file.digest) and bool(file.digest) and not way.passes
-        return wire.open_answer(self._last, protocol.FOPEN_KEEP_CACHE if keep else way.flags, way.backing)
+        answer = (protocol.FOPEN_KEEP_CACHE if keep else way.flags) | self._directly(flags)
+        return wire.open_answer(self._last, answer, way.backing)
+
+    def _directly(self, flags: int) -> int:
+        return protocol.FOPEN_DIRECT_IO if self._tree.appends_directly and flags & os.O_APPEND else 0
 
     async def create(self, request: wire.Request) -> bytes:
         made = wire.create(request.body)
@@ -92,7 +96,7 @@ class Data:
         self._handles[self._last] = Handle(file, made.flags, tree.errors.open(inode.number), has_made=True)
         entry = self._names.entry_of_made(inode, directory, made.name)
         tree.inodes.keeps_pages(inode.number, EMPTY_DIGEST)
-        return entry + wire.open_answer(self._last)
+        return entry + wire.open_answer(self._last, self._directly(made.flags))
 
     async def _open_instead(self, directory: int, made: wire.Make) -> bytes:
         """Somebody else has made it meanwhile, in this zone or another."""

@@ -92,6 +92,7 @@ class Mount:
     async def _begin(self, ground: Ground, *, passes: bool) -> None:
         try:
             await asyncio.wait_for(asyncio.shield(self.session.started), GREET_S)
+            self.tree.appends_directly = self.session.maps_direct
             if passes:
                 await self._pass(ground)
         except TimeoutError:

@@ -71,6 +71,7 @@ class Init(IntFlag):
     HANDLE_KILLPRIV_V2 = 1 << 28
     INIT_EXT = 1 << 30
     """There are bits beyond 32."""
+    DIRECT_IO_ALLOW_MMAP = 1 << 36
     PASSTHROUGH = 1 << 37
 
 
@@ -86,6 +87,7 @@ WANTED = (
     | Init.MAX_PAGES
     | Init.EXPLICIT_INVAL_DATA
     | Init.HANDLE_KILLPRIV_V2
+    | Init.DIRECT_IO_ALLOW_MMAP
 )
 """Not POSIX_LOCKS and FLOCK_LOCKS: without them the kernel keeps locks itself, local to the mount. Not HANDLE_KILLPRIV
 of the first version: it costs a getxattr for each write."""

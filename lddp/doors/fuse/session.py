@@ -82,6 +82,8 @@ class Session:
         self.passes = False
         """Whether passthrough was agreed on; the kernel is asked for it only where that is wanted."""
         self._asks_to_pass = asks_to_pass
+        self.maps_direct = False
+        """Whether the kernel maps files with direct input and output."""
         os.set_blocking(descriptor, False)
         try:
             self._loop.add_reader(descriptor, self._readable)
@@ -136,6 +138,7 @@ class Session:
             self._refuse(request.unique, errno.EPROTO)
             return
         self.passes = self._asks_to_pass and wire.may_pass(offer)
+        self.maps_direct = wire.may_map_direct(offer)
         self._answer(request.unique, wire.init_answer(offer, background=BACKGROUND, passes=self.passes))
         if not self.started.done():
             self.started.set_result(None)

@@ -52,6 +52,9 @@ class Tree:
         self.orders = Orders(ground, top, patience, self.pipeline)
         self.files = Files(self.orders, self.inodes.pages_come)
         self.passthrough = Passthrough(self.files, ground.scratch)
+        self.appends_directly = False
+        """Whether the kernel keeps no page of what is written with O_APPEND: it would have it where it believes the end
+        to be, until it is told."""
         self.tell: Callable[[int], None] = _tell_nobody
         """The kernel is to be told that this inode's attributes may be others. No call may wait until it was: until the
         call is answered, the kernel may hold what an earlier notice waits for."""

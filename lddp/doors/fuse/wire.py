@@ -100,13 +100,17 @@ def may_pass(offer: Hello) -> bool:
     return offer.flags & Init.PASSTHROUGH > 0 and offer.minor >= MINOR_MAX
 
 
+def may_map_direct(offer: Hello) -> bool:
+    """Whether files with direct input and output can be mapped all the same."""
+    return offer.flags & Init.DIRECT_IO_ALLOW_MMAP > 0
+
+
 def init_answer(offer: Hello, *, background: int, passes: bool = False) -> bytes:
     """`background` is how many requests of readahead and the like may be in flight; with `passes` the kernel is asked
     for passthrough, where it has that."""
-    flags = offer.flags & WANTED
     passes = passes and may_pass(offer)
-    if passes:
-        flags |= Init.INIT_EXT | Init.PASSTHROUGH
+    flags = offer.flags & WANTED | (Init.PASSTHROUGH if passes else 0)
+    flags |= Init.INIT_EXT if flags >> 32 else 0
     minor = min(offer.minor, MINOR_MAX)
     congested = max(1, background * 3 // 4)
     head = (MAJOR, minor, offer.readahead_bytes, flags & 0xFFFF_FFFF, background, congested)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lddp.doors.fuse.memory import COPY_BYTES_MAX
+from lddp.doors.fuse.protocol import FOPEN_DIRECT_IO
 from lddp.doors.fuse.wire import inode_notice
 from tests.doors.fuse.followed import followed, put
 from tests.doors.fuse.kernel import WRITE_CACHE, Kernel, MachineGround
@@ -64,6 +65,17 @@ async def test_what_is_appended_where_the_kernel_believes_the_end_to_be(kernel: 
         assert reader.keeps_cache
         await reader.close()
     assert ground.content(b"/data/f") == b"one\n" + b"two\n" * 3
+
+
+async def test_the_kernel_keeps_no_pages_of_what_is_appended(kernel: Kernel) -> None:
+    """Where it can map such files nevertheless: the pages would have it where the kernel believes the end to be."""
+    for directly in (False, True):
+        kernel.tree.appends_directly = directly
+        made = await kernel.create(b"%d" % directly, os.O_RDWR | os.O_APPEND)
+        opened = [made, await kernel.open(made.node, APPEND), await kernel.open(made.node, os.O_RDWR)]
+        assert [bool(one.flags & FOPEN_DIRECT_IO) for one in opened] == [directly, directly, False]
+        for one in opened:
+            await one.close()
 
 
 async def test_what_was_stored_through_a_mapping_stays_where_it_is(kernel: Kernel, ground: MachineGround) -> None:
