@@ -230,7 +230,8 @@ async def commit_all(filesystem: Writes, files: Sequence[Pending]) -> None:
         for number, pending in enumerate(whole):
             _add(batch, pending, arrived.get(number))
         results = await client.submit(batch)
-        left = {number for number, result in enumerate(results) if result.errno} & left
+        # One whose time was over may come yet, and needs what is to be put in place.
+        left = {number for number, result in enumerate(results) if result.errno not in (0, errno.ETIMEDOUT)} & left
     except OutcomeUnknownError:
         left.clear()  # the batch may come yet, and need them
         raise

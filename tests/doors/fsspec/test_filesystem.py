@@ -14,6 +14,7 @@ import pytest
 from fsspec.callbacks import Callback
 
 from lddp.client import Batch, Client, Settings
+from lddp.client.batches import Result
 from lddp.doors.fsspec import LddpFileSystem
 from lddp.errors import NotAllowedError, OutcomeUnknownError, UsageError
 from tests.doors.served import Served
@@ -255,6 +256,22 @@ def test_what_may_come_yet_keeps_its_bytes(fs: LddpFileSystem, at: str, monkeypa
 
     monkeypatch.setattr(Client, "submit", lost)
     with pytest.raises(OutcomeUnknownError), fs.transaction:
+        fs.pipe_file(f"{at}/f", LARGE)
+    monkeypatch.undo()
+    (left,) = names(fs, at)
+    assert left.startswith(".lddp-") and fs.cat(f"{at}/{left}") == LARGE
+
+
+def test_what_was_not_decided_in_time_keeps_its_bytes(
+    fs: LddpFileSystem, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a node says it of each operation."""
+
+    async def late(self: Client, batch: Batch) -> list[Result]:
+        return [Result("rename", b"/f", errno.ETIMEDOUT, 0) for _ in range(len(batch))]
+
+    monkeypatch.setattr(Client, "submit", late)
+    with pytest.raises(OSError, match="ETIMEDOUT"), fs.transaction:
         fs.pipe_file(f"{at}/f", LARGE)
     monkeypatch.undo()
     (left,) = names(fs, at)
