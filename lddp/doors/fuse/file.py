@@ -61,7 +61,7 @@ class File:
         self.is_stale = False
         """Whether the log has another content since, from elsewhere."""
         self.is_told = False
-        """Whether the kernel is just being told to forget its bytes, which has to wait for who reads or writes them."""
+        """Whether the kernel is being told to forget its bytes, and waits for who reads or writes them."""
         self.is_orphan = False
         """Whether it had no name when that was looked for last, so that no bytes could come from elsewhere."""
         self.lock = asyncio.Lock()

@@ -162,9 +162,8 @@ class Files:
         raise refused(errno.ESTALE)
 
     async def _is_left_old(self, file: File) -> bool:
-        """As `freshen`, but where the kernel waits for this call before it forgets what it has of the file, and so all
-        that it is to be told: better the bytes that were there before than to wait for those that are to come. It is
-        told once more then."""
+        """As `freshen`, for who reads. But where the kernel waits for that before it forgets what it has of the file:
+        better the bytes that were there before than to wait for those that are to come. It is told once more then."""
         try:
             await self.freshen(file)
         except UnavailableError:
@@ -243,7 +242,7 @@ class Files:
         """A private copy to write to, which is to have `size` bytes then, or more; empty without `keep`. `lock` is
         held."""
         if file.staged >= 0 and not file.is_intact() and keep:
-            await self._is_left_old(file)
+            await self.freshen(file)
         if file.staged >= 0:
             if file.is_in_memory and not self._memory.fits(size):
                 await self._to_disk(file)
@@ -276,14 +275,14 @@ class Files:
     async def _copied(self, file: File, size: int) -> tuple[int, bool]:
         """As `_empty`, with the bytes of the file."""
         for _ in range(TRIES_MAX):
-            is_fresh = file.is_known and file.is_intact()
-            is_old = not is_fresh and await self._is_left_old(file)
+            if not file.is_known or not file.is_intact():
+                await self.freshen(file)
             staged, is_in_memory = await self._empty(max(size, file.size))
             try:
                 if file.base is None:
                     return staged, is_in_memory
                 await self.run(copying.copy, file.base.descriptor, staged, file.size)
-                if is_old or file.is_intact():
+                if file.is_intact():
                     return staged, is_in_memory
             except BaseException:
                 os.close(staged)

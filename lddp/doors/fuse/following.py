@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from lddp.core.namespace import Inode
 from lddp.core.view import View
 from lddp.doors.fuse import wire
+from lddp.doors.fuse.file import File
 from lddp.doors.fuse.tree import Tree
 
 Notices = list[Sequence[bytes]]
@@ -22,14 +23,23 @@ SETTLE_TURNS = 8
 class Following:
     """`changed` is called with the inodes that each fold has touched; `run` tells the kernel of them."""
 
-    def __init__(self, tree: Tree, tell: Callable[[Notices], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        tell: Callable[[Notices], Awaitable[None]],
+        tell_apart: Callable[[Notices], Awaitable[None]] | None = None,
+    ) -> None:
+        """`tell` returns when the kernel was told, `tell_apart` as well, which holds up no other."""
         self._tree = tree
         self._tell = tell
+        self._tell_apart = tell_apart or tell
         self._ahead: set[int] = set()
         self._stored: set[int] = set()
         self._misled: set[int] = set()
-        self._forgotten: set[int] = set()
-        """Of whose bytes the kernel is told now."""
+        self._paging: dict[int, asyncio.Task[None]] = {}
+        """The kernel is told of whose bytes."""
+        self._again: set[int] = set()
+        """Of these once more then."""
         self._wake = asyncio.Event()
         self._done = asyncio.Event()
         self._done.set()
@@ -62,14 +72,24 @@ class Following:
 
     @property
     def is_told(self) -> bool:
-        return self._done.is_set() and self._tree.passthrough.is_fresh
+        return self._done.is_set() and not self._paging and self._tree.passthrough.is_fresh
 
     async def told(self) -> None:
         """Returns when the kernel knows of every change so far, and has it where it reads by itself."""
         await self._done.wait()
+        while self._paging:
+            await asyncio.wait(list(self._paging.values()))
+            await self._done.wait()
         await self._tree.passthrough.fresh()
 
     async def run(self) -> None:
+        try:
+            await self._run()
+        finally:
+            for task in self._paging.values():
+                task.cancel()
+
+    async def _run(self) -> None:
         while True:
             await self._wake.wait()
             for _ in range(SETTLE_TURNS):
@@ -78,28 +98,41 @@ class Following:
             numbers, self._ahead = self._ahead, set()
             with self._tree.ground.view() as view:
                 seen, self._seen = self._seen, view.gsn
-                self._forgotten = set(self._misled)
                 notices = [notice for number in numbers for notice in self._notices(view, number, seen)]
                 notices += [wire.inode_notice(self._tree.inodes.node(number), -1) for number in self._stored]
                 self._stored.clear()
-                notices += [wire.inode_notice(self._tree.inodes.node(number), 0) for number in self._misled]
-                self._misled.clear()
                 self._tree.orders.told(numbers)
+            notices += [notice for number in self._misled for notice in self._of_bytes(number)]
+            self._misled.clear()
             if notices:
-                await self._tell_of(notices)
+                await self._tell(notices)
             if not self._ahead:
                 self._done.set()
 
-    async def _tell_of(self, notices: Notices) -> None:
-        """Whoever reads or writes pages that are to be forgotten has them locked, and must not wait meanwhile."""
-        files = [file for number in self._forgotten if (file := self._tree.files.get(number)) is not None]
-        for file in files:
-            file.is_told = True
+    def _of_bytes(self, number: int) -> Notices:
+        """What makes the kernel forget the bytes of a file. Where it is open, that is told apart from all else: the
+        kernel waits for who reads or writes pages of it, and has them locked, perhaps until bytes are here."""
+        file = self._tree.files.get(number)
+        if number in self._paging:
+            self._again.add(number)
+        elif file is not None and file.opens:
+            self._paging[number] = asyncio.get_running_loop().create_task(self._tell_of_bytes(file))
+        else:
+            return [wire.inode_notice(self._tree.inodes.node(number), 0)]
+        return []
+
+    async def _tell_of_bytes(self, file: File) -> None:
+        number = file.number
+        file.is_told = True
         try:
-            await self._tell(notices)
+            while True:
+                self._again.discard(number)
+                await self._tell_apart([wire.inode_notice(self._tree.inodes.node(number), 0)])
+                if number not in self._again:
+                    break
         finally:
-            for file in files:
-                file.is_told = False
+            file.is_told = False
+            del self._paging[number]
 
     def _notices(self, view: View, number: int, seen: int) -> Notices:
         tree = self._tree
@@ -115,10 +148,11 @@ class Following:
         own = not notices if inode is None else tree.orders.is_own(inode, seen)
         if not own:
             tree.inodes.changed(number, tree.ground.time_ns())
-            # Attributes only, or what is cached of the bytes as well.
-            has_other = inode is not None and self._is_other_content(inode)
-            self._forgotten |= {number} if has_other else set()
-            notices.append(wire.inode_notice(tree.inodes.node(number), 0 if has_other else -1))
+            # What is cached of the bytes as well, or attributes only.
+            if inode is not None and self._is_other_content(inode):
+                self._misled.add(number)  # of which the kernel is told below
+            else:
+                notices.append(wire.inode_notice(tree.inodes.node(number), -1))
         return notices
 
     def _is_other_content(self, inode: Inode) -> bool:

@@ -48,7 +48,7 @@ class Mount:
         """Why there is no passthrough, where that was wanted."""
         self._closing: asyncio.Task[None] | None = None
         self._commit_s = COMMIT_S
-        self._following = Following(tree, self.session.notify)
+        self._following = Following(tree, self.session.notify, self.session.notify_apart)
         self._task = asyncio.get_running_loop().create_task(self._following.run())
         self._task.add_done_callback(self._not_followed)
         tree.ground.follow(self._following.changed)

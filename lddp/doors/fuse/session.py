@@ -24,6 +24,7 @@ READS_A_WAKEUP = 16
 """Requests taken before other work of the process gets its turn."""
 BACKGROUND = 64
 INTERRUPT_LOOK_S = 0.2
+NOTICES_APART_MAX = 16
 NOTICE_S = 10.0
 """How long the end waits for a notice that is in the kernel."""
 _KILL_BIT = 1 << 8
@@ -75,6 +76,8 @@ class Session:
         self._notices = ThreadPoolExecutor(1, thread_name_prefix="fuse-notice")
         self._noticing = os.dup(descriptor)
         """The device for that thread, which closes it: a thread that is late never meets another file's number."""
+        self._apart = ThreadPoolExecutor(NOTICES_APART_MAX, thread_name_prefix="fuse-notice-apart")
+        self._telling: set[asyncio.Future[None]] = set()
         self._is_closing = False
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.started: asyncio.Future[None] = self._loop.create_future()
@@ -200,14 +203,34 @@ class Session:
     async def notify(self, notices: Sequence[Sequence[bytes]]) -> None:
         """Tells the kernel what it should forget; what it does not know is none of its business."""
         if notices and not self._is_closing and not self.ended.done():
-            await self._loop.run_in_executor(self._notices, self._notify, notices)
+            await self._loop.run_in_executor(self._notices, self._write_notices, self._noticing, notices)
 
-    def _notify(self, notices: Sequence[Sequence[bytes]]) -> None:
+    async def notify_apart(self, notices: Sequence[Sequence[bytes]]) -> None:
+        """As `notify`, for what the kernel may have to wait with: others are told meanwhile."""
+        if not notices or self._is_closing or self.ended.done():
+            return
+        try:
+            descriptor = os.dup(self._noticing)
+        except OSError:  # no descriptor is left
+            await self.notify(notices)
+            return
+        told = self._loop.run_in_executor(self._apart, self._notify_apart, descriptor, notices)
+        self._telling.add(told)
+        told.add_done_callback(self._telling.discard)
+        await asyncio.shield(told)
+
+    def _notify_apart(self, descriptor: int, notices: Sequence[Sequence[bytes]]) -> None:
+        try:
+            self._write_notices(descriptor, notices)
+        finally:
+            os.close(descriptor)
+
+    def _write_notices(self, descriptor: int, notices: Sequence[Sequence[bytes]]) -> None:
         for pieces in notices:
             if self._is_closing:
                 return
             try:
-                os.writev(self._noticing, pieces)
+                os.writev(descriptor, pieces)
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EBADF, errno.ECONNABORTED, errno.ENOTDIR):
                     _log.warning("the kernel refused a notice: %s", error.strerror)
@@ -271,11 +294,12 @@ class Session:
         with contextlib.suppress(OSError):
             os.close(self.descriptor)
         self._notices.shutdown(wait=False)
+        self._apart.shutdown(wait=False)
 
     async def _end_notices(self) -> None:
         """A notice that is in the kernel may wait for what calls hold there, so they are answered until it is out. The
         kernel lets go of the device after that alone, whoever has closed it."""
         ending = self._loop.run_in_executor(self._notices, os.close, self._noticing)
-        _, waiting = await asyncio.wait([ending], timeout=NOTICE_S)
+        _, waiting = await asyncio.wait([ending, *self._telling], timeout=NOTICE_S)
         if waiting:
             _log.error("a notice is in the kernel for more than %g s; the mount ends when it is out", NOTICE_S)

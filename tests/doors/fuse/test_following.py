@@ -164,7 +164,7 @@ async def test_what_another_zone_has_put_right_before_an_own_change_is_told(
     put_elsewhere(ground, b"/data/f", b"theirs")
     await kernel.rename(b"f", b"g")
     await told.settled()
-    assert bytes_of(file.node) in await told.next()
+    assert bytes_of(file.node) in await told.rest()
     assert await reader.read() == b"theirs"
     await reader.close()
 

@@ -92,7 +92,7 @@ async def test_a_soft_mount_waits_for_a_while(ground: Behind, call: str) -> None
 
 
 @pytest.mark.parametrize("call", ["read", "write"])
-async def test_the_kernel_is_told_of_everything_though_somebody_waits_for_bytes(
+async def test_the_kernel_is_told_of_everything_else_though_somebody_waits_for_bytes(
     kernel: Kernel, ground: Behind, call: str
 ) -> None:
     """It has the pages locked that somebody reads or writes, and forgets none of the file before that has an answer."""
@@ -102,34 +102,69 @@ async def test_the_kernel_is_told_of_everything_though_somebody_waits_for_bytes(
     waiting = asyncio.ensure_future(CALLS[call](file))
     await until(lambda: ground.late < 10**6)
     told: list[bytes] = []
+    of_file, of_other = b"".join(bytes_of(file.node)), {b"".join(bytes_of(other)), b"".join(attributes(other))}
 
     async def tell(notices: list[Sequence[bytes]]) -> None:
-        for notice in notices:
-            if tuple(notice) == bytes_of(file.node):
-                await asyncio.wait([waiting])
-            told.append(b"".join(notice))
+        assert of_file not in map(b"".join, notices), "all others would wait behind it"
+        told.extend(map(b"".join, notices))
 
-    following = Following(kernel.tree, tell)
+    async def tell_apart(notices: list[Sequence[bytes]]) -> None:
+        if of_file in map(b"".join, notices):
+            await asyncio.wait([waiting])
+        told.extend(map(b"".join, notices))
+
+    following = Following(kernel.tree, tell, tell_apart)
     ground.follow(following.changed)
     running = asyncio.create_task(following.run())
     put(ground, b"/data/f", b"what comes third, and late as well")
     put(ground, b"/data/other", b"of another file")
+    await until(lambda: bool(of_other & set(told)))
     async with asyncio.timeout(PATIENCE_S):
-        await following.told()
-    of_file, of_other = b"".join(bytes_of(file.node)), {b"".join(bytes_of(other)), b"".join(attributes(other))}
-    assert told.count(of_file) > 1, "what was answered last is forgotten, too"
-    assert of_other & set(told)
-    if call == "read":
-        assert await waiting == b"before"
-        ground.late = 0
-        assert await file.read() == b"what comes third, and late as well"
-        await file.close()
-    else:
-        assert await file.read() == b"bxfore"
-        await file.close()
-        assert ground.content(b"/data/f") == b"bxfore"
+        if call == "read":
+            assert await waiting == b"before", "the kernel waits for the answer"
+            ground.late = 0
+            await following.told()
+            assert told.count(of_file) > 1, "what was answered last is forgotten, too"
+        else:
+            assert not waiting.done() and not following.is_told
+            ground.late = 0
+            await waiting  # what is written is never made from what another zone has replaced
+            await following.told()
+    await file.close()
+    text = b"what comes third, and late as well"
+    assert ground.content(b"/data/f") == (text if call == "read" else b"wxat" + text[4:])
     running.cancel()
     await asyncio.wait([running])
+
+
+async def test_what_another_zone_has_appended_is_not_lost_to_who_appends_meanwhile(
+    kernel: Kernel, ground: Behind
+) -> None:
+    async with followed(kernel) as told:
+        put(ground, b"/data/f", b"one\n")
+        file = await kernel.open((await kernel.lookup(b"f")).inode, os.O_RDWR | os.O_APPEND)
+        await told.all()
+    ground.late = 50
+    waiting: asyncio.Future[int] | None = None
+
+    async def tell(notices: list[Sequence[bytes]]) -> None:
+        nonlocal waiting
+        if waiting is None and any(tuple(notice) == bytes_of(file.node) for notice in notices):
+            waiting = asyncio.ensure_future(file.write(4, b"three\n"))
+            await asyncio.wait([waiting])
+
+    following = Following(kernel.tree, tell)
+    ground.follow(following.changed)
+    running = asyncio.create_task(following.run())
+    put(ground, b"/data/f", b"one\ntwo\n")
+    async with asyncio.timeout(PATIENCE_S):
+        await following.told()
+    assert waiting is not None and await waiting == len(b"three\n")
+    ground.late = 0
+    await file.close()
+    running.cancel()
+    await asyncio.wait([running])
+    assert ground.content(b"/data/f") == b"one\ntwo\nthree\n"
 
 
 async def test_who_needs_no_bytes_waits_for_none(ground: Behind) -> None:
