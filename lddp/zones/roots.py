@@ -12,7 +12,7 @@ import msgpack
 
 from lddp.zones import syscalls
 
-_FUSE, _MSDOS, _EXT = 0x65735546, 0x4D44, 0xEF53
+_FUSE, _MSDOS, _EXT, _BTRFS = 0x65735546, 0x4D44, 0xEF53, 0x9123683E
 _FORGETFUL = frozenset((_FUSE, _MSDOS))
 """Kinds of filesystem that give their objects other numbers at each mount."""
 _NO_HANDLE = frozenset((errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EOVERFLOW, errno.EINVAL))
@@ -42,8 +42,8 @@ class RootIdentity(NamedTuple):
         if self.handle and other.handle and self.handle != other.handle:
             return False
         has_born = bool(self.born_ns and other.born_ns)
-        # The root of ext4 was born in a second, and more than one can have been made in that.
-        lasts = self.filesystem == _EXT or not has_born
+        # The root of these was born in a second, and more than one can have been made in that.
+        lasts = self.filesystem in (_EXT, _BTRFS) or not has_born
         return (not has_born or self.born_ns == other.born_ns) and (not lasts or self.volume == other.volume)
 
     def described(self) -> str:

@@ -13,7 +13,7 @@ import pytest
 from lddp.zones.posix import PosixZone
 from lddp.zones.roots import RootIdentity, identity_at, root_from_bytes
 
-EXT4, XFS, TMPFS, FUSE = 0xEF53, 0x58465342, 0x01021994, 0x65735546
+EXT4, XFS, BTRFS, TMPFS, FUSE = 0xEF53, 0x58465342, 0x9123683E, 0x01021994, 0x65735546
 may_mount = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root may mount")
 
 
@@ -67,6 +67,8 @@ ROOT_OF_EXT4 = RootIdentity(EXT4, 7, b"\1\2\0\0\0", 10**18, 1)
     [
         (ROOT_OF_EXT4, ROOT_OF_EXT4._replace(device=2), True),
         (ROOT_OF_EXT4, ROOT_OF_EXT4._replace(volume=8), False),
+        (ROOT_OF_EXT4._replace(filesystem=BTRFS), ROOT_OF_EXT4._replace(filesystem=BTRFS, device=2), True),
+        (ROOT_OF_EXT4._replace(filesystem=BTRFS), ROOT_OF_EXT4._replace(filesystem=BTRFS, volume=8), False),
         (ROOT_OF_EXT4, ROOT_OF_EXT4._replace(filesystem=XFS), False),
         (RootIdentity(XFS, 7, b"h", 5, 1), RootIdentity(XFS, 8, b"h", 5, 2), True),
         (RootIdentity(XFS, 7, b"h", 5, 1), RootIdentity(XFS, 7, b"h", 6, 1), False),
@@ -78,6 +80,8 @@ ROOT_OF_EXT4 = RootIdentity(EXT4, 7, b"\1\2\0\0\0", 10**18, 1)
     ids=[
         "another number of its device",
         "two that were made in the same second",
+        "another number of a device of btrfs",
+        "two of btrfs that were made in the same second",
         "another kind",
         "XFS, whose volume is the number of its device",
         "another one of XFS",
