@@ -16,6 +16,8 @@ _FUSE, _MSDOS, _EXT, _BTRFS = 0x65735546, 0x4D44, 0xEF53, 0x9123683E
 _FORGETFUL = frozenset((_FUSE, _MSDOS))
 """Kinds of filesystem that give their objects other numbers at each mount."""
 _NO_HANDLE = frozenset((errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EOVERFLOW, errno.EINVAL))
+_DEVICE_MAX = 0xFFFFFFFF
+"""The number of a device, which may be another one after each boot, has 32 bits; an id made of a UUID has 64."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -25,8 +27,7 @@ class RootIdentity(NamedTuple):
     filesystem: int
     """The kind of filesystem, `f_type`."""
     volume: int
-    """`f_fsid`; 0 where the filesystem does not say. On some, such as XFS, another one whenever the device has another
-    number."""
+    """`f_fsid`; 0 where the filesystem does not say, or says the number of its device, as XFS does."""
     handle: bytes
     """Type and bytes of the kernel's handle; empty where there is none that lasts. Nearly every root of a filesystem
     of one kind has the same."""
@@ -44,7 +45,8 @@ class RootIdentity(NamedTuple):
         has_born = bool(self.born_ns and other.born_ns)
         # The root of these was born in a second, and more than one can have been made in that.
         lasts = self.filesystem in (_EXT, _BTRFS) or not has_born
-        return (not has_born or self.born_ns == other.born_ns) and (not lasts or self.volume == other.volume)
+        is_compared = lasts and self.volume and other.volume
+        return (not has_born or self.born_ns == other.born_ns) and (not is_compared or self.volume == other.volume)
 
     def described(self) -> str:
         """For people."""
@@ -60,7 +62,8 @@ class RootIdentity(NamedTuple):
 
 
 def root_from_bytes(data: bytes) -> RootIdentity:
-    return RootIdentity(*msgpack.unpackb(data))
+    """Also as another version has noted it, which took other things for lasting."""
+    return _what_lasts(RootIdentity(*msgpack.unpackb(data)))
 
 
 def identity_at(path: str | bytes | os.PathLike[str]) -> RootIdentity:
@@ -79,7 +82,12 @@ def identity_of(descriptor: int) -> RootIdentity:
     device = os.fstat(descriptor).st_dev
     if kind in _FORGETFUL:
         return RootIdentity(kind, 0, b"", born_ns, device)
-    return RootIdentity(kind, os.fstatvfs(descriptor).f_fsid, _handle(descriptor, born_ns), born_ns, device)
+    volume = os.fstatvfs(descriptor).f_fsid
+    return _what_lasts(RootIdentity(kind, volume, _handle(descriptor, born_ns), born_ns, device))
+
+
+def _what_lasts(root: RootIdentity) -> RootIdentity:
+    return root if root.volume > _DEVICE_MAX else root._replace(volume=0)
 
 
 def _handle(descriptor: int, born_ns: int) -> bytes:

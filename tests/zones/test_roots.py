@@ -59,22 +59,26 @@ def test_roots_of_filesystems_of_one_kind_are_told_apart(root: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
-ROOT_OF_EXT4 = RootIdentity(EXT4, 7, b"\1\2\0\0\0", 10**18, 1)
+ONE, OTHER = 0x7A3B00000007, 0x7A3B00000008
+"""What comes of UUIDs."""
+ROOT_OF_EXT4 = RootIdentity(EXT4, ONE, b"\1\2\0\0\0", 10**18, 1)
 
 
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
         (ROOT_OF_EXT4, ROOT_OF_EXT4._replace(device=2), True),
-        (ROOT_OF_EXT4, ROOT_OF_EXT4._replace(volume=8), False),
+        (ROOT_OF_EXT4, ROOT_OF_EXT4._replace(volume=OTHER), False),
         (ROOT_OF_EXT4._replace(filesystem=BTRFS), ROOT_OF_EXT4._replace(filesystem=BTRFS, device=2), True),
-        (ROOT_OF_EXT4._replace(filesystem=BTRFS), ROOT_OF_EXT4._replace(filesystem=BTRFS, volume=8), False),
+        (ROOT_OF_EXT4._replace(filesystem=BTRFS), ROOT_OF_EXT4._replace(filesystem=BTRFS, volume=OTHER), False),
         (ROOT_OF_EXT4, ROOT_OF_EXT4._replace(filesystem=XFS), False),
         (RootIdentity(XFS, 7, b"h", 5, 1), RootIdentity(XFS, 8, b"h", 5, 2), True),
         (RootIdentity(XFS, 7, b"h", 5, 1), RootIdentity(XFS, 7, b"h", 6, 1), False),
-        (RootIdentity(TMPFS, 7, b"h", 0, 1), RootIdentity(TMPFS, 8, b"h", 0, 1), False),
-        (RootIdentity(TMPFS, 7, b"h", 0, 1), RootIdentity(TMPFS, 7, b"h", 5, 1), True),
-        (RootIdentity(TMPFS, 7, b"", 5, 1), RootIdentity(TMPFS, 7, b"h", 5, 1), True),
+        (RootIdentity(XFS, 0x700, b"h", 0, 0x700), RootIdentity(XFS, 0x701, b"h", 0, 0x701), True),
+        (RootIdentity(TMPFS, ONE, b"h", 0, 1), RootIdentity(TMPFS, OTHER, b"h", 0, 1), False),
+        (RootIdentity(TMPFS, 0, b"h", 0, 1), RootIdentity(TMPFS, OTHER, b"h", 0, 1), True),
+        (RootIdentity(TMPFS, ONE, b"h", 0, 1), RootIdentity(TMPFS, ONE, b"h", 5, 1), True),
+        (RootIdentity(TMPFS, ONE, b"", 5, 1), RootIdentity(TMPFS, ONE, b"h", 5, 1), True),
         (RootIdentity(FUSE, 0, b"", 0, 1), RootIdentity(FUSE, 0, b"", 0, 2), True),
     ],
     ids=[
@@ -85,11 +89,15 @@ ROOT_OF_EXT4 = RootIdentity(EXT4, 7, b"\1\2\0\0\0", 10**18, 1)
         "another kind",
         "XFS, whose volume is the number of its device",
         "another one of XFS",
+        "XFS without a time of birth",
         "no time of birth",
+        "a kernel that has learnt of the filesystem's id",
         "a kernel that has learnt of the time of birth",
         "a kernel that has learnt of handles",
         "nothing that lasts",
     ],
 )
 def test_what_may_differ(one: RootIdentity, other: RootIdentity, same: bool) -> None:
+    """Both as they were noted, also by a version that noted more."""
+    one, other = root_from_bytes(one.to_bytes()), root_from_bytes(other.to_bytes())
     assert one.is_same(other) == other.is_same(one) == same
