@@ -35,12 +35,16 @@ class RootIdentity(NamedTuple):
     """When it was made, in nanoseconds since the epoch; 0 where the filesystem does not keep it."""
     device: int
     """`st_dev`."""
+    inode: int = 0
+    """`st_ino`; 0 where it does not last, or was not noted."""
 
     def is_same(self, other: RootIdentity) -> bool:
         """Whether both are of one directory, as far as both say: a newer kernel may tell more."""
         if self.filesystem != other.filesystem:
             return False
         if self.handle and other.handle and self.handle != other.handle:
+            return False
+        if self.inode and other.inode and self.inode != other.inode:
             return False
         has_born = bool(self.born_ns and other.born_ns)
         # The root of these was born in a second, and more than one can have been made in that.
@@ -79,23 +83,25 @@ def identity_of(descriptor: int) -> RootIdentity:
     """Of an open directory."""
     kind = syscalls.filesystem_type(descriptor)
     born_ns = syscalls.birth_time_ns(descriptor, b"", syscalls.AT_EMPTY_PATH)
-    device = os.fstat(descriptor).st_dev
+    status = os.fstat(descriptor)
     if kind in _FORGETFUL:
-        return RootIdentity(kind, 0, b"", born_ns, device)
+        return RootIdentity(kind, 0, b"", born_ns, status.st_dev)
     volume = os.fstatvfs(descriptor).f_fsid
-    return _what_lasts(RootIdentity(kind, volume, _handle(descriptor, born_ns), born_ns, device))
+    return _what_lasts(RootIdentity(kind, volume, _handle(descriptor), born_ns, status.st_dev, status.st_ino))
 
 
-def _what_lasts(root: RootIdentity) -> RootIdentity:
-    return root if root.volume > _DEVICE_MAX else root._replace(volume=0)
-
-
-def _handle(descriptor: int, born_ns: int) -> bytes:
+def _handle(descriptor: int) -> bytes:
     try:
         handle_type, data = syscalls.handle_at(descriptor, b"", syscalls.AT_EMPTY_PATH)
     except OSError as error:
         if error.errno not in _NO_HANDLE:
             raise
-        # Without handles, as on overlayfs, not every inode number lasts, but a time of birth does.
-        return b"" if born_ns else b"%d" % os.fstat(descriptor).st_ino
+        return b""
     return bytes((handle_type & 0xFF,)) + data
+
+
+def _what_lasts(root: RootIdentity) -> RootIdentity:
+    if root.handle.isdigit():
+        # An earlier version noted the inode number there where it got no handle; no type of handle is a digit.
+        root = root._replace(handle=b"", inode=int(root.handle))
+    return root if root.volume > _DEVICE_MAX else root._replace(volume=0)

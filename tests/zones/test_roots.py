@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import msgpack
 import pytest
 
 from lddp.zones.posix import PosixZone
@@ -38,6 +40,28 @@ def test_another_directory_at_the_same_path_is_another(root: Path, tmp_path: Pat
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
         identity_at(tmp_path / "file")
+
+
+def test_a_directory_is_the_same_once_a_node_may_ask_for_its_handle(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a container's rules for system calls refused it, on a filesystem without times of birth."""
+
+    def refused(directory: int, name: bytes, flags: int) -> tuple[int, bytes]:
+        raise PermissionError(errno.EPERM, "refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lddp.zones.syscalls.handle_at", refused)
+        before = root_from_bytes(identity_at(root)._replace(born_ns=0).to_bytes())
+    assert before.is_same(identity_at(root))
+    (root.parent / "other").mkdir()
+    assert not before.is_same(identity_at(root.parent / "other"))
+
+
+def test_a_directory_that_was_noted_without_its_inode_number_is_known(root: Path) -> None:
+    before = identity_at(root)
+    noted = root_from_bytes(msgpack.packb(before[:5]))
+    assert noted == before._replace(inode=0) and noted.is_same(identity_at(root))
 
 
 @may_mount
@@ -79,6 +103,10 @@ ROOT_OF_EXT4 = RootIdentity(EXT4, ONE, b"\1\2\0\0\0", 10**18, 1)
         (RootIdentity(TMPFS, 0, b"h", 0, 1), RootIdentity(TMPFS, OTHER, b"h", 0, 1), True),
         (RootIdentity(TMPFS, ONE, b"h", 0, 1), RootIdentity(TMPFS, ONE, b"h", 5, 1), True),
         (RootIdentity(TMPFS, ONE, b"", 5, 1), RootIdentity(TMPFS, ONE, b"h", 5, 1), True),
+        (RootIdentity(EXT4, ONE, b"2", 0, 1), RootIdentity(EXT4, ONE, b"\1\2\0\0\0\0\0\0\0", 0, 1, 2), True),
+        (RootIdentity(EXT4, ONE, b"2", 0, 1), RootIdentity(EXT4, ONE, b"\1\3\0\0\0\0\0\0\0", 0, 1, 3), False),
+        (RootIdentity(EXT4, ONE, b"", 0, 1, 2), RootIdentity(EXT4, ONE, b"\1\2\0\0\0\0\0\0\0", 0, 1, 2), True),
+        (RootIdentity(EXT4, ONE, b"", 0, 1, 2), RootIdentity(EXT4, ONE, b"", 0, 1, 3), False),
         (RootIdentity(FUSE, 0, b"", 0, 1), RootIdentity(FUSE, 0, b"", 0, 2), True),
     ],
     ids=[
@@ -94,6 +122,10 @@ ROOT_OF_EXT4 = RootIdentity(EXT4, ONE, b"\1\2\0\0\0", 10**18, 1)
         "a kernel that has learnt of the filesystem's id",
         "a kernel that has learnt of the time of birth",
         "a kernel that has learnt of handles",
+        "an inode number that was noted in the place of a handle, which may be asked for by now",
+        "an inode number that was noted in the place of a handle, and another one",
+        "a handle that may be asked for by now",
+        "inode numbers alone",
         "nothing that lasts",
     ],
 )
