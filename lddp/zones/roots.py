@@ -6,18 +6,21 @@ from __future__ import annotations
 import datetime
 import errno
 import os
+import sys
 from typing import NamedTuple
 
 import msgpack
 
 from lddp.zones import syscalls
 
-_FUSE, _MSDOS, _EXT, _BTRFS = 0x65735546, 0x4D44, 0xEF53, 0x9123683E
+_FUSE, _MSDOS, _EXT, _BTRFS, _XFS = 0x65735546, 0x4D44, 0xEF53, 0x9123683E, 0x58465342
 _FORGETFUL = frozenset((_FUSE, _MSDOS))
 """Kinds of filesystem that give their objects other numbers at each mount."""
 _NO_HANDLE = frozenset((errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EOVERFLOW, errno.EINVAL))
 _DEVICE_MAX = 0xFFFFFFFF
 """The number of a device, which may be another one after each boot, has 32 bits; an id made of a UUID has 64."""
+_XFS_INODE_32, _XFS_INODE_64 = b"\x01", b"\x81"
+"""Types of handles: an inode number in as many bits, and a generation in 32."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -104,4 +107,9 @@ def _what_lasts(root: RootIdentity) -> RootIdentity:
     if root.handle.isdigit():
         # An earlier version noted the inode number there where it got no handle; no type of handle is a digit.
         root = root._replace(handle=b"", inode=int(root.handle))
+    if root.filesystem == _XFS and root.handle[:1] == _XFS_INODE_32:
+        # Mounted with inode64 it gives another type of handle for the same directory.
+        inode = int.from_bytes(root.handle[1:-4], sys.byteorder)
+        wide = _XFS_INODE_64 + inode.to_bytes(8, sys.byteorder) + root.handle[-4:]
+        root = root._replace(handle=wide)
     return root if root.volume > _DEVICE_MAX else root._replace(volume=0)

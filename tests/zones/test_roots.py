@@ -83,6 +83,35 @@ def test_roots_of_filesystems_of_one_kind_are_told_apart(root: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
+@may_mount
+@pytest.mark.skipif(shutil.which("mkfs.xfs") is None, reason="needs mkfs.xfs")
+def test_xfs_is_the_same_with_64_bit_inode_numbers(root: Path) -> None:
+    script = (
+        "import os, subprocess, sys; from lddp.zones.roots import identity_at\n"
+        "def run(*command): subprocess.run(command, check=True)\n"
+        "image, root = sys.argv[1:]; os.truncate(image, 400 << 20); run('mkfs.xfs', '-q', image)\n"
+        "found = []\n"
+        "for option in ('inode32', 'inode64'):\n"
+        "    run('mount', '-o', 'loop,' + option, image, root); os.makedirs(root + '/sub', exist_ok=True)\n"
+        "    found.append((identity_at(root), identity_at(root + '/sub'))); run('umount', root)\n"
+        "(root32, sub32), (root64, sub64) = found\n"
+        "assert root32.is_same(root64) and sub32.is_same(sub64) and not root32.is_same(sub64)\n"
+        "assert root32.volume == 0 and root32.born_ns and sub32.handle\n"
+    )
+    image = root.parent / "image"
+    image.touch()
+    command = ["unshare", "-m", sys.executable, "-c", script, str(image), str(root)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def on_xfs(option: str, inode: int, generation: int) -> RootIdentity:
+    """With the handle that XFS gives where it is mounted with an option."""
+    kind, bits = {"inode32": (b"\x01", 4), "inode64": (b"\x81", 8)}[option]
+    handle = kind + inode.to_bytes(bits, sys.byteorder) + generation.to_bytes(4, sys.byteorder)
+    return RootIdentity(XFS, 0, handle, 0, 1)
+
+
 ONE, OTHER = 0x7A3B00000007, 0x7A3B00000008
 """What comes of UUIDs."""
 ROOT_OF_EXT4 = RootIdentity(EXT4, ONE, b"\1\2\0\0\0", 10**18, 1)
@@ -99,6 +128,9 @@ ROOT_OF_EXT4 = RootIdentity(EXT4, ONE, b"\1\2\0\0\0", 10**18, 1)
         (RootIdentity(XFS, 7, b"h", 5, 1), RootIdentity(XFS, 8, b"h", 5, 2), True),
         (RootIdentity(XFS, 7, b"h", 5, 1), RootIdentity(XFS, 7, b"h", 6, 1), False),
         (RootIdentity(XFS, 0x700, b"h", 0, 0x700), RootIdentity(XFS, 0x701, b"h", 0, 0x701), True),
+        (on_xfs("inode32", 131, 5), on_xfs("inode64", 131, 5), True),
+        (on_xfs("inode32", 131, 5), on_xfs("inode64", 132, 5), False),
+        (on_xfs("inode32", 131, 5), on_xfs("inode64", 131, 6), False),
         (RootIdentity(TMPFS, ONE, b"h", 0, 1), RootIdentity(TMPFS, OTHER, b"h", 0, 1), False),
         (RootIdentity(TMPFS, 0, b"h", 0, 1), RootIdentity(TMPFS, OTHER, b"h", 0, 1), True),
         (RootIdentity(TMPFS, ONE, b"h", 0, 1), RootIdentity(TMPFS, ONE, b"h", 5, 1), True),
@@ -118,6 +150,9 @@ ROOT_OF_EXT4 = RootIdentity(EXT4, ONE, b"\1\2\0\0\0", 10**18, 1)
         "XFS, whose volume is the number of its device",
         "another one of XFS",
         "XFS without a time of birth",
+        "XFS with wider inode numbers than before",
+        "XFS with wider inode numbers, and another one",
+        "XFS with wider inode numbers, and one that got the number of another",
         "no time of birth",
         "a kernel that has learnt of the filesystem's id",
         "a kernel that has learnt of the time of birth",
