@@ -16,6 +16,10 @@ from lddp.zones import syscalls
 _FUSE, _MSDOS, _EXT, _BTRFS, _XFS = 0x65735546, 0x4D44, 0xEF53, 0x9123683E, 0x58465342
 _FORGETFUL = frozenset((_FUSE, _MSDOS))
 """Kinds of filesystem that give their objects other numbers at each mount."""
+_OVERLAY = 0x794C7630
+"""A directory of a lower layer is copied up by the first change in it, and born anew. Between layers on more than one
+filesystem, its inode number is of the mount. Its filesystem's id lasts, and its handle, which is that of the layer and
+cannot be opened."""
 _NO_HANDLE = frozenset((errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EOVERFLOW, errno.EINVAL))
 _DEVICE_MAX = 0xFFFFFFFF
 """The number of a device, which may be another one after each boot, has 32 bits; an id made of a UUID has 64."""
@@ -84,18 +88,18 @@ def identity_at(path: str | bytes | os.PathLike[str]) -> RootIdentity:
 
 def identity_of(descriptor: int) -> RootIdentity:
     """Of an open directory."""
-    kind = syscalls.filesystem_type(descriptor)
+    kind, status = syscalls.filesystem_type(descriptor), os.fstat(descriptor)
     born_ns = syscalls.birth_time_ns(descriptor, b"", syscalls.AT_EMPTY_PATH)
-    status = os.fstat(descriptor)
     if kind in _FORGETFUL:
         return RootIdentity(kind, 0, b"", born_ns, status.st_dev)
     volume = os.fstatvfs(descriptor).f_fsid
-    return _what_lasts(RootIdentity(kind, volume, _handle(descriptor), born_ns, status.st_dev, status.st_ino))
+    handle = _handle(descriptor, syscalls.AT_HANDLE_FID if kind == _OVERLAY else 0)
+    return _what_lasts(RootIdentity(kind, volume, handle, born_ns, status.st_dev, status.st_ino))
 
 
-def _handle(descriptor: int) -> bytes:
+def _handle(descriptor: int, flags: int) -> bytes:
     try:
-        handle_type, data = syscalls.handle_at(descriptor, b"", syscalls.AT_EMPTY_PATH)
+        handle_type, data = syscalls.handle_at(descriptor, b"", syscalls.AT_EMPTY_PATH | flags)
     except OSError as error:
         if error.errno not in _NO_HANDLE:
             raise
@@ -107,6 +111,8 @@ def _what_lasts(root: RootIdentity) -> RootIdentity:
     if root.handle.isdigit():
         # An earlier version noted the inode number there where it got no handle; no type of handle is a digit.
         root = root._replace(handle=b"", inode=int(root.handle))
+    if root.filesystem == _OVERLAY:
+        root = root._replace(born_ns=0, inode=0)
     if root.filesystem == _XFS and root.handle[:1] == _XFS_INODE_32:
         # Mounted with inode64 it gives another type of handle for the same directory.
         inode = int.from_bytes(root.handle[1:-4], sys.byteorder)

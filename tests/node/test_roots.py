@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+import subprocess
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -242,6 +243,46 @@ async def test_a_rule_made_at_another_node_does_not_leave_a_zone(tmp_path: Path)
         await trio.migrate()
         await trio.state("live")
         await trio.caught_up()
+        assert describe(trio.target) == describe(trio.source)
+    finally:
+        await trio.close()
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Iterator[Path]:
+    """What a container sees of an image that has a directory `data`."""
+    for name in ("lower/data", "upper", "work", "merged"):
+        (tmp_path / "layers" / name).mkdir(parents=True)
+    how = ",".join(f"{one}dir={tmp_path / 'layers' / one}" for one in ("lower", "upper", "work"))
+    merged = tmp_path / "layers" / "merged"
+    command = ["mount", "-t", "overlay", "overlay", "-o", how, str(merged)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        pytest.skip(result.stderr)
+    yield merged
+    subprocess.run(["umount", "--lazy", merged], check=True)
+
+
+async def test_a_directory_of_an_image_is_still_the_target_once_something_is_put_into_it(
+    tmp_path: Path, image: Path
+) -> None:
+    """Which copies it up; it is known at a later start, too."""
+    trio = Trio(tmp_path)
+    trio.target = image / "data"
+    (trio.source / "f").write_bytes(b"precious")
+    try:
+        await trio.start()
+        await trio.migrate()
+        await trio.state("live")
+        await trio.caught_up()
+        await trio.stop(TARGET)
+        await trio.start(TARGET)
+        await trio.outside("echo new > new")
+        await trio.caught_up()
+        await trio.change(MigrationAction.COMPLETE)
+        document = await trio.state("completed", "failed")
+        assert document["state"] == "completed", document
+        assert problems(trio, TARGET) == []
         assert describe(trio.target) == describe(trio.source)
     finally:
         await trio.close()
