@@ -13,9 +13,11 @@ import msgpack
 
 from lddp.zones import syscalls
 
-_FUSE, _MSDOS, _EXT, _BTRFS, _XFS = 0x65735546, 0x4D44, 0xEF53, 0x9123683E, 0x58465342
-_FORGETFUL = frozenset((_FUSE, _MSDOS))
-"""Kinds of filesystem that give their objects other numbers at each mount."""
+_EXT, _XFS, _BTRFS, _TMPFS = 0xEF53, 0x58465342, 0x9123683E, 0x01021994
+_ZFS, _F2FS, _BCACHEFS = 0x2FC12FC1, 0xF2F52010, 0xCA451A4E
+_LASTING = frozenset((_EXT, _XFS, _BTRFS, _TMPFS, _ZFS, _F2FS, _BCACHEFS))
+"""Kinds of filesystem whose handles, inode numbers and times of birth are known to last. Others make some of them up at
+each mount, as exFAT the birth of its root, or are told them by a server that may."""
 _OVERLAY = 0x794C7630
 """A directory of a lower layer is copied up by the first change in it, and born anew. Between layers on more than one
 filesystem, its inode number is of the mount. Its filesystem's id lasts, and its handle, which is that of the layer and
@@ -89,11 +91,11 @@ def identity_at(path: str | bytes | os.PathLike[str]) -> RootIdentity:
 def identity_of(descriptor: int) -> RootIdentity:
     """Of an open directory."""
     kind, status = syscalls.filesystem_type(descriptor), os.fstat(descriptor)
-    born_ns = syscalls.birth_time_ns(descriptor, b"", syscalls.AT_EMPTY_PATH)
-    if kind in _FORGETFUL:
-        return RootIdentity(kind, 0, b"", born_ns, status.st_dev)
+    if kind not in _LASTING and kind != _OVERLAY:
+        return RootIdentity(kind, 0, b"", 0, status.st_dev)
     volume = os.fstatvfs(descriptor).f_fsid
     handle = _handle(descriptor, syscalls.AT_HANDLE_FID if kind == _OVERLAY else 0)
+    born_ns = syscalls.birth_time_ns(descriptor, b"", syscalls.AT_EMPTY_PATH)
     return _what_lasts(RootIdentity(kind, volume, handle, born_ns, status.st_dev, status.st_ino))
 
 
@@ -108,6 +110,8 @@ def _handle(descriptor: int, flags: int) -> bytes:
 
 
 def _what_lasts(root: RootIdentity) -> RootIdentity:
+    if root.filesystem not in _LASTING and root.filesystem != _OVERLAY:
+        return RootIdentity(root.filesystem, 0, b"", 0, root.device)
     if root.handle.isdigit():
         # An earlier version noted the inode number there where it got no handle; no type of handle is a digit.
         root = root._replace(handle=b"", inode=int(root.handle))

@@ -17,6 +17,30 @@ from lddp.zones.roots import RootIdentity, identity_at, root_from_bytes
 
 EXT4, XFS, BTRFS, TMPFS = 0xEF53, 0x58465342, 0x9123683E, 0x01021994
 FUSE, OVERLAY = 0x65735546, 0x794C7630
+KINDS_THAT_LAST = {
+    "ext4": EXT4,
+    "XFS": XFS,
+    "btrfs": BTRFS,
+    "tmpfs": TMPFS,
+    "ZFS": 0x2FC12FC1,
+    "f2fs": 0xF2F52010,
+    "bcachefs": 0xCA451A4E,
+}
+KINDS_THAT_MAY_FORGET = {
+    "exFAT": 0x2011BAB0,
+    "FAT": 0x4D44,
+    "NTFS": 0x7366746E,
+    "HFS+": 0x482B,
+    "ISO 9660": 0x9660,
+    "UDF": 0x15013346,
+    "squashfs": 0x73717368,
+    "NFS": 0x6969,
+    "CIFS": 0xFF534D42,
+    "SMB": 0xFE534D42,
+    "Ceph": 0x00C36400,
+    "9p": 0x01021997,
+    "FUSE": FUSE,
+}
 may_mount = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root may mount")
 
 
@@ -226,3 +250,34 @@ def test_what_may_differ(one: RootIdentity, other: RootIdentity, same: bool) -> 
     """Both as they were noted, also by a version that noted more."""
     one, other = root_from_bytes(one.to_bytes()), root_from_bytes(other.to_bytes())
     assert one.is_same(other) == other.is_same(one) == same
+
+
+@pytest.mark.parametrize("kind", KINDS_THAT_MAY_FORGET.values(), ids=KINDS_THAT_MAY_FORGET.keys())
+def test_a_filesystem_that_may_make_up_what_it_says_is_known_by_its_kind(kind: int) -> None:
+    """A volume of exFAT has a root that was born when it was mounted."""
+    noted = RootIdentity(kind, ONE, b"\x81\2\0\0\0", 10**18, 1, 2)
+    again = RootIdentity(kind, OTHER, b"\x82\3\0\0\0", 2 * 10**18, 2, 3)
+    noted, again = root_from_bytes(noted.to_bytes()), root_from_bytes(again.to_bytes())
+    assert noted.is_same(again) and again.is_same(noted)
+    below = root_from_bytes(ROOT_OF_EXT4.to_bytes())
+    assert not noted.is_same(below) and not below.is_same(noted)
+
+
+@pytest.mark.parametrize("kind", KINDS_THAT_LAST.values(), ids=KINDS_THAT_LAST.keys())
+def test_a_filesystem_that_keeps_what_it_says_is_told_from_another_of_its_kind(kind: int) -> None:
+    noted = RootIdentity(kind, ONE, b"\x81\2\0\0\0", 10**18, 1, 2)
+    for other in (noted._replace(born_ns=2 * 10**18), noted._replace(handle=b"\x81\3\0\0\0"), noted._replace(inode=3)):
+        assert not root_from_bytes(noted.to_bytes()).is_same(root_from_bytes(other.to_bytes()))
+
+
+@may_mount
+def test_what_is_not_known_to_last_is_not_noted(root: Path) -> None:
+    script = (
+        "import subprocess, sys; from lddp.zones.roots import RootIdentity, identity_at\n"
+        "root = sys.argv[1]; subprocess.run(['mount', '-t', 'ramfs', 'none', root], check=True)\n"
+        "found = identity_at(root)\n"
+        "assert found == RootIdentity(found.filesystem, 0, b'', 0, found.device), found\n"
+    )
+    command = ["unshare", "-m", sys.executable, "-c", script, str(root)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
