@@ -182,6 +182,7 @@ OPERATIONS = (
     case("append", before=_file)(lambda m: [m.of(r.Append, b"f", content(m.bytes(120)))]),
     case("append-twice", before=_file)(lambda m: [m.of(r.Append, b"f", content(m.bytes(n))) for n in (10, 20)]),
     case("truncate", before=_file)(lambda m: [m.of(r.Truncate, b"f", 100)]),
+    case("shorten", before=_file)(lambda m: [m.of(r.Shorten, b"f", 100)]),
     case("truncate-longer", before=_file)(lambda m: [m.of(r.Truncate, b"f", 5000)]),
     case("rename-file", before=_two)(lambda m: [m.rename(b"a", b"d/a")]),
     case("rename-directory", before=_two)(lambda m: [m.rename(b"d", b"e/d")]),

@@ -58,7 +58,7 @@ def test_a_seed_is_the_same_in_another_process(kind: str, seed: int) -> None:
 
 def test_the_leadership_follows_the_work() -> None:
     """Whose records they are is a matter of timing; one of these has somebody who does nearly all."""
-    seeds = (6, 17, 23, 24)
+    seeds = (14, 21, 50, 65)
     assert any("hand-over of the leadership" in run("mount", seed).faults for seed in seeds)
 
 

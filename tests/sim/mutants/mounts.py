@@ -182,7 +182,7 @@ MOUNT_MUTANTS = (
     Mutant(
         "stores not looked for",
         "mount",
-        354,
+        129,
         100,
         "who has a file open for long reads what the log has",
         _stores_not_looked_for,
