@@ -17,7 +17,8 @@ GROUPS = {
     "putting": ("put-inline", "put-packed", "put-large", "put-over", "put-over-linked"),
     "putting-many": ("put-same-bytes", "put-many", "put-and-rename-back"),
     "putting-by-workers": ("put-many-workers",),  # every fourth point: files like these are made the same way
-    "writing": ("write", "write-beyond-end", "write-large", "append", "append-twice", "truncate", "truncate-longer"),
+    "writing": ("write", "write-beyond-end", "write-large", "append", "append-twice"),
+    "cutting": ("truncate", "truncate-longer", "shorten"),
     "renaming": ("rename-file", "rename-directory", "rename-replace", "rename-chain", "rename-over-link"),
     "exchanging": ("exchange-files", "exchange-directories", "exchange-mixed"),
     "removing": ("unlink", "unlink-linked", "remove-directory", "remove"),
