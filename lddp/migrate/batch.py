@@ -59,8 +59,8 @@ class Batch:
 
     def add(self, report: DirectoryReport) -> None:
         """Part of a listing. Ships what has become full."""
-        for part in split(report, self._room):
-            self._gather(part)
+        for part, size in split(report, self._room):
+            self._gather(part, size)
             self._ship_full()
 
     def add_file(self, report: InodeReport) -> None:
@@ -73,11 +73,11 @@ class Batch:
 
     def add_all(self, reports: list[DirectoryReport]) -> None:
         """Entries of all before absences of any, also where they do not fit into one shipment."""
-        items, size = sum(map(_items_of, reports)), sum(map(size_of, reports))
-        if items + self._items <= 2 * PORTION_ENTRIES and size <= self._room:
-            self._make_room(items, size)
-            for report in reports:
-                self._gather(report)
+        items, sizes = sum(map(_items_of, reports)), list(map(size_of, reports))
+        if items + self._items <= 2 * PORTION_ENTRIES and sum(sizes) <= self._room:
+            self._make_room(items, sum(sizes))
+            for report, size in zip(reports, sizes, strict=True):
+                self._gather(report, size)
             return
         for report in reports:
             self.add(report._replace(absent=()))
@@ -85,8 +85,8 @@ class Batch:
             if report.absent:
                 self.add(report._replace(entries=(), attributes=None))
 
-    def _gather(self, report: DirectoryReport) -> None:
-        items, size = _items_of(report), size_of(report)
+    def _gather(self, report: DirectoryReport, size: int) -> None:
+        items = _items_of(report)
         self._make_room(items, size)
         self._directories.append(report)
         self._items += items

@@ -78,11 +78,11 @@ def is_nameable(name: bytes) -> bool:
     return len(name) <= NAME_BYTES_MAX
 
 
-def split(report: DirectoryReport, room: int) -> Iterator[DirectoryReport]:
-    """The report in parts that each fit into an observation, where each of its entries does: entries before absences.
-    The first has the attributes, and only the last is complete."""
-    if len(report.entries) + len(report.absent) <= PORTION_ENTRIES and size_of(report) <= room:
-        yield report
+def split(report: DirectoryReport, room: int) -> Iterator[tuple[DirectoryReport, int]]:
+    """The report in parts that each fit into an observation, where each of its entries does, and how many bytes each
+    takes at most: entries before absences. The first has the attributes, and only the last is complete."""
+    if len(report.entries) + len(report.absent) <= PORTION_ENTRIES and (size := size_of(report)) <= room:
+        yield report, size
         return
     head = report._replace(entries=(), absent=(), complete=False)
     entries: list[ObservedEntry] = []
@@ -92,7 +92,7 @@ def split(report: DirectoryReport, room: int) -> Iterator[DirectoryReport]:
     for item in items:
         taken = len(item) + 2 if isinstance(item, bytes) else size_of(item)
         if size + taken > room or len(entries) + len(absent) >= PORTION_ENTRIES:
-            yield head._replace(entries=tuple(entries), absent=tuple(absent))
+            yield head._replace(entries=tuple(entries), absent=tuple(absent)), size
             head = DirectoryReport(report.inode, (), (), False, None)
             entries, absent, size = [], [], size_of(head) + _ARRAYS_BYTES
         if isinstance(item, bytes):
@@ -100,4 +100,4 @@ def split(report: DirectoryReport, room: int) -> Iterator[DirectoryReport]:
         else:
             entries.append(item)
         size += taken
-    yield head._replace(entries=tuple(entries), absent=tuple(absent), complete=report.complete)
+    yield head._replace(entries=tuple(entries), absent=tuple(absent), complete=report.complete), size
