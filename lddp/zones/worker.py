@@ -12,6 +12,7 @@ until it has ended, so that whoever comes after the node cannot begin while a fi
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -215,23 +216,21 @@ def _become_worker(parent: int) -> None:
 
 
 def _serve(channel: socket.socket, memory: mmap.mmap) -> None:
-    """Until the node closes its end."""
+    """Until the node closes its end, or is gone, with answers that it has not read."""
     opened: dict[int, _Opened] = {}
     stream = channel.makefile("rb")
     view = memoryview(memory)
-    while True:
-        try:
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
             kind, number, *fields = _receive(stream)
-        except EOFError:
-            return
-        if kind == "open":
-            *paths, closed = fields
-            for old in closed:
-                _close(opened.pop(old, None))
-            answer: Any = _open_tree(opened, number, *paths)
-        else:
-            answer = _put_all(opened[number], view, *fields)
-        _send(channel, answer)
+            if kind == "open":
+                *paths, closed = fields
+                for old in closed:
+                    _close(opened.pop(old, None))
+                answer: Any = _open_tree(opened, number, *paths)
+            else:
+                answer = _put_all(opened[number], view, *fields)
+            _send(channel, answer)
 
 
 def _receive(stream: BinaryIO) -> Any:

@@ -17,7 +17,7 @@ import pytest
 from lddp.core.limits import XATTR_VALUE_BYTES_MAX
 from lddp.ports import NewFile
 from lddp.zones.posix import PosixZone
-from lddp.zones.worker import REQUEST_BYTES
+from lddp.zones.worker import REQUEST_BYTES, Worker
 from lddp.zones.workers import REQUEST_FILES, Workers
 from tests.fakes.zone import Bytes
 from tests.zones.conftest import attributes, names, read, root_only
@@ -226,6 +226,22 @@ def test_it_ends_with_its_node(tmp_path: Path) -> None:
     for descriptor in descriptors:
         assert select.select([descriptor], [], [], REACH_S)[0]
         os.close(descriptor)
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_it_ends_quietly_when_its_node_is_gone(answered: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    """A socket that was closed with an answer in it, or before it, says so to the other end by an error."""
+    worker = Worker.start()
+    if not answered:
+        os.kill(worker.process, signal.SIGSTOP)
+    worker._ask("open", 0, b"/nowhere", b"/nowhere", b"", ())
+    if answered:
+        assert select.select([worker._channel], [], [], REACH_S)[0]
+    else:
+        worker.hang_up()
+        os.kill(worker.process, signal.SIGCONT)
+    worker.close()
+    assert not capfd.readouterr().err
 
 
 def test_nobody_opens_the_staging_directory_while_a_worker_has_it(
