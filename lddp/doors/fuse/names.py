@@ -212,6 +212,10 @@ class Names:
             alone = any(one.kind is Kind.DIRECTORY for one in both)
             outcome, time_ns = await tree.orders.naming(places, record, alone=alone)
         moved, replaced = outcome.inode, there[1]
+        # A call of the same kernel may have been answered in between, and it moves what it knows by now.
+        by_now = tree.inodes.believed(*places[1])
+        if by_now != moved:
+            believed[1].add(by_now)
         self._touched(time_ns, moved, directory, target_directory)
         # Two names of one file both stay, and the kernel may go on believing both.
         if replaced is None or replaced.number != moved:
@@ -233,8 +237,7 @@ class Names:
         """The kernel has moved what it knew by the name, even where another zone had given that to another object: it
         is to be told once more."""
         for number in sorted(believed - {0}):
-            self._tree.inodes.lost_name(number, *places[0])
-            self._tree.inodes.got_name(number, *places[1])
+            self._tree.inodes.got_name(number, *places[1])  # and perhaps it has the other name, too: that is seen then
             self._tree.doubt({number})
 
     # -- listing ------------------------------------------------------------------------------------------------------

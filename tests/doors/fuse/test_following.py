@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from lddp.config import WriteMode
 from lddp.core import records as r
 from lddp.core.records import Content, OperationId
 from lddp.doors.fuse import protocol
@@ -112,6 +113,22 @@ async def test_what_the_kernel_has_moved_instead_of_what_has_the_name(
         found |= await told.next()
     assert name(protocol.ROOT, b"e") in found
     assert (await kernel.lookup(b"e")).inode == made.inode
+
+
+@pytest.mark.parametrize("mode", [WriteMode.SYNC])
+async def test_what_the_kernel_has_learned_while_a_rename_was_on_its_way(
+    kernel: Kernel, told: Told, ground: MachineGround
+) -> None:
+    await kernel.mknod(b"f", 0o100644)
+    ground.gate, ground.waiting = asyncio.Event(), asyncio.Event()
+    renaming = asyncio.ensure_future(kernel.rename(b"f", b"g", flags=2))
+    await ground.waiting.wait()
+    gate, ground.gate = ground.gate, None
+    await kernel.mknod(b"g", 0o100644)
+    gate.set()
+    await renaming
+    await told.rest()
+    assert name(protocol.ROOT, b"f") in await told.elsewhere(r.Unlink, b"/data/f")
 
 
 async def test_two_names_of_one_file_that_changed_places(kernel: Kernel, told: Told) -> None:
