@@ -9,8 +9,9 @@ An answer means that the operations are ordered, durable on a majority, and visi
 with `?ack=ordered` it waits neither for the files nor for this node's own reads, which show every operation a little
 later (`/v1/wait?index=N`): the order, the outcome and the durability are the same.
 
-errno EAGAIN means that an operation surely did not happen, ETIMEDOUT that it may have: in both cases send it again with
-its sequence. EINVAL and E2BIG with index 0: it was not understood and not submitted.
+With index 0, EAGAIN means that an operation was not submitted this time, ETIMEDOUT that it may happen yet: in both
+cases send it again with its sequence. EINVAL and E2BIG: it was not understood and not submitted. With any other index
+the errno is final, EAGAIN too: it is not known yet what is there, and another try needs another sequence.
 """
 
 from __future__ import annotations

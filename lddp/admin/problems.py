@@ -39,6 +39,7 @@ _WORDS: tuple[tuple[type[errors.LddpError], str], ...] = (
 )
 
 _NEXT = {
+    errno.EAGAIN: "it is not known yet what is there; ask again a little later, under another id",
     errno.ENOENT: "check the path; a name below a directory that is still being migrated may appear later",
     errno.EEXIST: "choose another name, or remove what is there",
     errno.ENOTDIR: "a component of the path is not a directory; check it",

@@ -14,7 +14,7 @@ import secrets
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -25,7 +25,15 @@ from lddp.client.endpoints import Endpoint, named_by, parse_endpoint, ssl_contex
 from lddp.client.options import Options
 from lddp.client.problems import error_of, is_passing
 from lddp.client.settings import Settings
-from lddp.errors import ElsewhereError, FormatError, LddpError, NotAllowedError, OutcomeUnknownError, UnavailableError
+from lddp.errors import (
+    ElsewhereError,
+    FormatError,
+    LddpError,
+    NotAllowedError,
+    OperationError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
 
 CONNECT_S = 5.0
 GRACE_S = 2.0
@@ -71,7 +79,7 @@ def _never() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`change` names the operation: SESSION:NUMBER in all tries; empty for what changes nothing."""
+    """`change` names the operation: SESSION:NUMBER in all tries until it is decided; empty for what changes nothing."""
 
     method: str
     route: str
@@ -169,7 +177,7 @@ class Requests:
         """What `take` makes of the first good answer. Raises what a node refused for good; after the deadline
         UnavailableError, OutcomeUnknownError where a change may have taken effect or may do so yet."""
 
-        async def once(node: Node, seconds: float, deadline: Deadline) -> T:
+        async def once(request: Request, node: Node, seconds: float, deadline: Deadline) -> T:
             async with self._send(node, request, options, seconds, deadline) as answer:
                 return await take(answer)
 
@@ -178,13 +186,15 @@ class Requests:
     async def open(self, request: Request, options: Options) -> tuple[Node, aiohttp.ClientResponse]:
         """The first good answer, with its body still to be read, and who gave it; the caller closes it."""
 
-        async def once(node: Node, seconds: float, deadline: Deadline) -> tuple[Node, aiohttp.ClientResponse]:
+        async def once(
+            request: Request, node: Node, seconds: float, deadline: Deadline
+        ) -> tuple[Node, aiohttp.ClientResponse]:
             return node, await self._answer(node, request, options, seconds, deadline)
 
         return await self._until(request, options, once)
 
     async def _until(
-        self, request: Request, options: Options, once: Callable[[Node, float, Deadline], Awaitable[T]]
+        self, request: Request, options: Options, once: Callable[[Request, Node, float, Deadline], Awaitable[T]]
     ) -> T:
         deadline = Deadline(options.timeout_s)
         pause, may_have_happened = PAUSE_S_MIN, False
@@ -197,12 +207,16 @@ class Requests:
                 if left <= 0:
                     raise _late(request, options, failures, may_have_happened)
                 try:
-                    result = await once(node, min(left, ATTEMPT_S_MAX) if len(self.nodes) > 1 else left, deadline)
+                    seconds = min(left, ATTEMPT_S_MAX) if len(self.nodes) > 1 else left
+                    result = await once(request, node, seconds, deadline)
                 except LddpError as error:
                     if not is_passing(error):
                         raise
                     failures[node.url] = str(error)
                     may_have_happened |= isinstance(error, OutcomeUnknownError)
+                    if isinstance(error, OperationError) and request.change:
+                        # It was decided that this one does not happen: another try is another operation.
+                        request, may_have_happened = replace(request, change=self.session.next_id()), False
                     if isinstance(error, ElsewhereError):
                         self._go_to(error, node, ahead, failures)
                 except aiohttp.ClientConnectorCertificateError as error:

@@ -87,8 +87,8 @@ class StateMachine:
             self.decided = earlier[0]
             return earlier[1], []
         outcome, effects = self._dispatch(record)
-        if outcome.errno != errno.EAGAIN:
-            sessions.remember(self.tables, record.id, self.gsn, outcome)
+        # EAGAIN, too: whoever was told so has given up the bytes, or has asked anew, when a copy of the record comes.
+        sessions.remember(self.tables, record.id, self.gsn, outcome)
         return outcome, effects
 
     def _dispatch(self, record: r.Operation | r.Guarded | r.Control) -> tuple[Outcome, list[e.ScopedEffect]]:

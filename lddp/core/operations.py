@@ -1,8 +1,8 @@
 """Operations: what each does to the namespace, with the outcomes of POSIX, and the effects that bring zones along.
 
 Paths are never followed through symlinks. A name below a directory that is not listed yet, and of which the log knows
-nothing, is unknown: the operation is refused with EAGAIN for the source zone (which then reports the name and tries
-again) and with EROFS for the others.
+nothing, is unknown: the operation is refused with EAGAIN for the source zone (which then reports the name; whoever asks
+again does so under another id) and with EROFS for the others.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from lddp import errors
 from lddp.admin import problems
 from lddp.client import Batch, Client, FileError, Settings
 from lddp.client import requests as module
+from lddp.core.records import Outcome
 from tests.client.server import answering
 from tests.node.zones import TOKEN
 
@@ -38,6 +40,26 @@ async def test_a_change_with_bytes_gives_up_where_nobody_can_take_it(monkeypatch
         with pytest.raises(errors.UnavailableError, match="no leader") as caught:
             await client.write("/data/f", DATA)
     assert not isinstance(caught.value, errors.OutcomeUnknownError), "it surely did not happen"
+
+
+async def test_what_was_decided_is_asked_for_again_under_another_id() -> None:
+    """EAGAIN of the log is final for its id; that no node takes it is not."""
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.headers["Lddp-Operation-Id"])
+        if len(asked) == 1:
+            return problems.of_error(errors.OutcomeUnknownError("no outcome"))
+        if len(asked) == 2:
+            return problems.of_outcome(Outcome(errno.EAGAIN), 7, "mkdir /data/d")
+        return problems.of_error(errors.UnavailableError("no leader; try again"))
+
+    async with answering(answer) as url, at(url, timeout_s=0.5) as client, asyncio.timeout(BOUND_S):
+        with pytest.raises(errors.UnavailableError) as caught:
+            await client.mkdir("/data/d")
+    first, second, third, *others = asked
+    assert first == second != third and set(others) <= {third}
+    assert not isinstance(caught.value, errors.OutcomeUnknownError), "none of them happens"
 
 
 async def test_a_change_with_bytes_gives_up_where_its_outcome_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -852,6 +852,17 @@ def test_unknown_names_are_not_absent_names() -> None:
     assert trial.apply(mkdir(b"/data/x", TARGET)) == 0
 
 
+def test_a_copy_of_what_was_to_be_asked_for_again_comes_to_nothing() -> None:
+    """Who asked has given up its bytes by then, or has asked anew."""
+    trial = Trial(source=SOURCE)
+    late = mkdir(b"/data/d")._replace(id=operation_id(10**6))
+    decided = trial.ledger.apply(late)[0]
+    assert decided.errno == errno.EAGAIN
+    trial.reveal(Reveal(0, b"d", "absent", b""))
+    assert trial.ledger.apply(late) == (decided, [])
+    assert trial.apply(late) == 0, "under another id"
+
+
 def test_a_pending_file_can_be_named_but_not_changed_in_part() -> None:
     trial = Trial(source=SOURCE)
     trial.reveal(Reveal(0, b"a", "pending", b"12345"))

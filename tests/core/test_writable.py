@@ -119,8 +119,9 @@ class Written(World):
         self.submit(random, random_operation(random, 10**6 + self.operations, sorted(paths), zone))
 
     def submit(self, random: Random, operation: Operation) -> None:
-        """What a gateway does: on EAGAIN it reports what the operation needs to know, and tries again."""
-        for _ in range(6):
+        """What who asks does: on EAGAIN, he waits until what the operation needs to know is reported, and asks anew."""
+        for turn in range(6):
+            operation = operation._replace(id=operation_id(operation.id.sequence + 10**7 * turn))
             outcome = self.commit(operation)
             if outcome.errno != errno.EAGAIN:
                 break
