@@ -2,6 +2,10 @@
 
 A leader dies, or a message is lost: nobody tells. What has no outcome yet is submitted again with the same id, to a new
 leader at once, to the same one when it seems to be lost; the state machine takes it once.
+
+It remembers outcomes for some time only, and a node may have been cut off for longer. So nothing is submitted again
+before this node has folded all that was agreed on when it asked: what was sent before is in there by then, or was sent
+to a leader that cannot bring it into the log any more (`Forward`), or is on its way to the same one still.
 """
 
 from __future__ import annotations
@@ -11,11 +15,12 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Sequence
+from math import inf
 from typing import NamedTuple
 
 from lddp.consensus.member import RaftMember
 from lddp.core.codec import encode
-from lddp.core.limits import ENTRY_BYTES_MAX
+from lddp.core.limits import ENTRY_BYTES_MAX, SESSION_WINDOW_RECORDS
 from lddp.core.records import OperationId, Outcome, Record
 from lddp.errors import OutcomeUnknownError, UnavailableError
 from lddp.ports import Clock, Random
@@ -26,6 +31,8 @@ RESUBMIT_AFTER_S_MAX = 8.0
 WAITING_MAX = 100_000
 OWN_RECORDS_MAX = 16_384
 RESENT_BYTES_MAX = ENTRY_BYTES_MAX // 4
+BEHIND_RECORDS_MAX = SESSION_WINDOW_RECORDS // 4
+"""How many records may have been folded while this node found out what was agreed on."""
 
 
 class Applied(NamedTuple):
@@ -57,7 +64,11 @@ class Submissions:
         self._sharing: dict[OperationId, int] = {}
         """How many callers wait for an operation, where it is more than one."""
         self._again: deque[OperationId] = deque()
-        """What a new leader is still to be given again."""
+        """What the leader is still to be given again."""
+        self._other_leader = asyncio.Event()
+        """Another leader has come, or none is heard."""
+        self._lost_since = -inf
+        """What was submitted no later than this may be lost."""
         self._own: dict[bytes, Record] = {}
         """Records of this node by their bytes: they need not be decoded when they come back."""
         self._folded_since = 0.0
@@ -75,7 +86,7 @@ class Submissions:
     def start(self, member: RaftMember) -> None:
         self._member = member
         member.on_leader_change.append(self._leader_changed)
-        self._timer = asyncio.get_running_loop().create_task(self._resubmit_late())
+        self._timer = asyncio.get_running_loop().create_task(self._resubmit_lost())
 
     async def stop(self) -> None:
         if self._timer is not None:
@@ -88,6 +99,11 @@ class Submissions:
                 # Whoever asked may be gone, or have been told by another record of the same batch.
                 waiter.future.exception()
         self._waiters.clear()
+
+    @property
+    def latest_gsn(self) -> int:
+        """Of the last record that was folded."""
+        raise NotImplementedError
 
     @property
     def member(self) -> RaftMember:
@@ -110,17 +126,21 @@ class Submissions:
         if len(waiters) + len(records) > WAITING_MAX:
             raise UnavailableError(f"{len(waiters)} records are waiting to be ordered: try again later")
         data: list[bytes] = []
+        now = self.clock.monotonic()
+        stale = now - RESUBMIT_AFTER_S  # what is older may have been done, and more than is remembered since
         for record in records:
             earlier = waiters.get(record.id)
             if earlier is None:
                 data.append(encode(record))
+            elif data and earlier.since < stale:
+                raise UnavailableError("part of this has waited to be ordered for some time: try again later")
             elif data:
                 data.append(earlier.data)  # must not come before what it stands behind here
         if data:
             # First: where something cannot be written or is refused, nothing of it waits to be submitted again.
             self.member.submit(data)
         self._batch += 1
-        loop, now = asyncio.get_running_loop(), self.clock.monotonic()
+        loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Applied]] = []
         for at, record in enumerate(records, len(data) - len(records)):  # at: in `data`; what comes before is shared
             earlier = waiters.get(record.id)
@@ -205,16 +225,44 @@ class Submissions:
     # -- submitting again -------------------------------------------------------------------------------------------
 
     def _leader_changed(self, leader: str | None) -> None:
+        self._again.clear()
+        self._other_leader.set()
         if leader is not None:
-            self._again = deque(self._waiters)
-            self._resubmit(self._again)
+            self._lost_since = self.clock.monotonic()
 
-    async def _resubmit_late(self) -> None:
+    async def _resubmit_lost(self) -> None:
         while True:
-            await asyncio.sleep(RESUBMIT_AFTER_S)
-            late = self._late()
-            if late and self.member.leader is not None:
-                self._resubmit(deque(late))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RESUBMIT_AFTER_S):
+                    await self._other_leader.wait()
+            self._other_leader.clear()
+            if self.member.leader is not None:
+                await self._look_for_lost()
+
+    async def _look_for_lost(self) -> None:
+        lost = [operation for operation, waiter in self._waiters.items() if waiter.since <= self._lost_since]
+        lost = lost or self._late()
+        if lost and not await self._is_up_to_date():
+            return
+        self._lost_since = -inf
+        chosen = set(lost)
+        self._again = deque(operation for operation in self._waiters if operation in chosen)  # in the order of now
+        self._resubmit(self._again)
+
+    async def _is_up_to_date(self) -> bool:
+        """Whether all is folded that was agreed on at the first ask, and hardly more has been agreed on since."""
+        while True:
+            before = self.latest_gsn
+            try:
+                index = await self.member.barrier(RESUBMIT_AFTER_S_MAX)
+                await self.member.wait_applied(index, RESUBMIT_AFTER_S_MAX)
+            except UnavailableError as error:
+                _log.info("resubmitting waits: %s", error)
+                return False
+            if self._other_leader.is_set():
+                return False
+            if self.latest_gsn - before <= BEHIND_RECORDS_MAX:
+                return True
 
     def _late(self) -> list[OperationId]:
         """Records that were probably lost: a later one has come back before them, or none comes back any more. A leader

@@ -92,6 +92,9 @@ class Core:
     def is_leader(self) -> bool:
         return self.role is Role.LEADER
 
+    def leads(self, term: int) -> bool:
+        return term == self.term and self.is_leader
+
     @property
     def leader(self) -> str | None:
         node = self._raft._getLeader()

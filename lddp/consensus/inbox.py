@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 _SMOOTHING = 0.2
 
@@ -52,10 +52,8 @@ class Inbox:
         self.bytes -= size
         return taken
 
-    def clear(self, peers: Iterable[str]) -> None:
-        """Nor is taken what these peers send of a batch that they have begun."""
+    def clear(self) -> None:
         self._records.clear()
-        self._dropped.update(peers)
         self.bytes = 0
 
     def put_back(self, records: Sequence[bytes]) -> None:

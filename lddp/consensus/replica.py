@@ -240,8 +240,6 @@ class Replica:
         core = self.core
         before, self._leadership = self._leadership, (core.term, core.leader)
         if self._leadership != before:
-            if before[1] == self._config.node and not self._workload.is_given:
-                self.inbox.clear(self._config.peers)  # what stood before may be lost; who waits sends all again
             self._reads.abandon()
             self._pulse.forget()
             self._workload.forget()
@@ -252,6 +250,8 @@ class Replica:
         leader = None if self._leader_lost and not core.is_leader else core.leader
         if leader != self.leader or (leader is not None and core.term != before[0]):
             self.leader = leader  # the same one in another term has forgotten what was sent to it
+            if now > self._workload.kept_until:
+                self.inbox.clear()  # it may be done by now, or given up: who knows submits it again
             for changed in self.on_leader_change:
                 changed(leader)
 
@@ -274,7 +274,7 @@ class Replica:
         follows = False
         while len(self.inbox):
             records = self.inbox.take(records_max=config.entry_records_max, bytes_max=config.entry_bytes_max)
-            self._send_now(leader, Forward(tuple(records), follows))
+            self._send_now(leader, Forward(tuple(records), follows, self.core.term))
             follows = True
 
     def _send_now(self, peer: str, message: Message) -> None:
@@ -371,7 +371,7 @@ class Replica:
     def _(self, message: Forward, peer: str) -> None:
         fitting = [record for record in message.records if len(record) <= self._config.entry_bytes_max]
         self._workload.came(peer, len(fitting))
-        taken = self.inbox.put_forwarded(peer, fitting, follows=message.follows)
+        taken = self.core.leads(message.term) and self.inbox.put_forwarded(peer, fitting, follows=message.follows)
         self._forwarded = self._forwarded or (taken and bool(fitting))
         self.forwards_dropped += len(message.records) - (len(fitting) if taken else 0)
 

@@ -87,11 +87,13 @@ class Sidelined(NamedTuple):
 
 
 class Forward(NamedTuple):
-    """Records that wait for ordering, from a follower to its leader. `follows`: they left together with those of the
+    """Records that wait for ordering, from a follower to the leader of `term`, and to no other: whoever submitted them
+    asks the next leader anew, once it knows what has become of these. `follows`: they left together with those of the
     Forward before it, and must not be ordered without them."""
 
     records: tuple[bytes, ...]
     follows: bool
+    term: int
 
 
 class ReadAsk(NamedTuple):

@@ -40,6 +40,8 @@ class Workload:
         self._rest_until = -inf
         self._asked: str | None = None
         self._paused_until = -inf
+        self.kept_until = -inf
+        """What waits here when another leader is heard before that is for it: it was asked to lead."""
 
     # -- what is ordered --------------------------------------------------------------------------------------------
 
@@ -51,13 +53,10 @@ class Workload:
         self._ordered += records
         self._asked = None
 
-    @property
-    def is_given(self) -> bool:
-        """Whether another member was asked to lead instead, which has all that was ordered here."""
-        return self._asked is not None
-
     def forget(self) -> None:
         """Another leadership has begun."""
+        if self._asked is not None:
+            self.kept_until = self._paused_until
         self._came.clear()
         self._ordered = self._found = 0
         self._look_at = -inf

@@ -226,7 +226,7 @@ def test_16_large_entries_are_chunked_by_the_wrong_length() -> None:
 def test_16_an_entry_full_of_small_records_is_not_chunked_either() -> None:
     member = Member(entry_bytes_max=1024, entry_records_max=1000)
     member.lead()
-    member.receive("b", Forward((b"x" * 1025, *[b""] * 999, b"x" * 1024), False))
+    member.receive("b", Forward((b"x" * 1025, *[b""] * 999, b"x" * 1024), False, member.replica.core.term))
     assert member.replica.forwards_dropped == 1
     sent = [message for _ in range(3) for message in member.taken(Append) + (member.cycle() or []) if message.entries]
     assert {len(message.entries) for message in sent} == {1}

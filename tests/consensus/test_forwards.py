@@ -69,10 +69,11 @@ def test_it_does_so_where_there_is_room_again_by_then() -> None:
 
 def test_what_another_peer_has_sent_does_not_follow_it() -> None:
     leader = nearly_full()
+    term = leader.replica.core.term
     first, second = frames()
     leader.replica.deliver("b", first)
-    leader.receive("c", Forward((b"c",), False), Forward((b"d",), True))
-    leader.receive("b", second, Forward((b"later",), False))
+    leader.receive("c", Forward((b"c",), False, term), Forward((b"d",), True, term))
+    leader.receive("b", second, Forward((b"later",), False, term))
     leader.cycle()
     assert ordered(leader) == [b"other"] * 5 + [b"c", b"d", b"later"]
 
@@ -126,13 +127,53 @@ def test_the_end_of_a_batch_that_comes_when_it_leads_no_longer_is_not_sent_on() 
     """`b` had sent it in two messages; the first was ordered in the term that has ended."""
     member = leading()
     core = member.replica.core
-    member.receive("b", Forward(tuple(BATCH[:4]), False))
+    member.receive("b", Forward(tuple(BATCH[:4]), False, core.term))
     assert len(member.replica.inbox) == 0
     member.append("c", core.term + 1, (1, 0), 1)
     member.sent.clear()
-    member.receive("b", Forward(tuple(BATCH[4:]), True))
+    member.receive("b", Forward(tuple(BATCH[4:]), True, core.term - 1), Forward(tuple(BATCH[4:]), True, core.term))
     sent = [record for message in member.taken(Forward) for record in message.records]
     assert sent == [], "the beginning may be lost with its term"
+
+
+def test_what_was_sent_to_a_leader_is_for_its_term() -> None:
+    """It stood in the socket of a leader that was stopped, and leads again: its sender has asked others meanwhile, and
+    been answered."""
+    first, second = leading(), leading()
+    late = Forward(tuple(BATCH), False, first.replica.core.term)
+    term = first.replica.core.term + 1
+    first.append("c", term, (1, 0), 1)
+    first.lead()
+    assert first.replica.core.term > term
+    last = first.replica.core.last
+    first.receive("b", late)
+    first.cycle()
+    assert first.replica.core.last == last
+    assert first.replica.forwards_dropped == len(BATCH)
+    last = second.replica.core.last
+    second.receive("b", late)
+    second.cycle()
+    assert second.replica.core.last > last
+
+
+def test_what_has_waited_for_a_leader_is_not_given_to_it() -> None:
+    """Who waits for it knows whether it was done meanwhile."""
+    follower = Member("bc")
+    assert follower.replica.inbox.put(BATCH)
+    follower.cycle()
+    follower.append("c", 1, (1, 0), 1)
+    assert follower.taken(Forward) == []
+    follower.replica.link_down("c")
+    follower.cycle()
+    assert follower.replica.leader is None
+    assert follower.replica.inbox.put(BATCH)
+    follower.replica.link_up("c")
+    follower.append("c", 1, (1, 0), 1)
+    assert follower.replica.leader == "c"
+    assert follower.taken(Forward) == []
+    assert follower.replica.inbox.put(BATCH)
+    follower.cycle()
+    assert [message.term for message in follower.taken(Forward)] == [1]
 
 
 def test_who_follows_the_same_leader_in_another_term_is_told() -> None:

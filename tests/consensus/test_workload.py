@@ -130,7 +130,7 @@ def test_nothing_is_appended_while_the_heir_stands_for_election() -> None:
     last = leader.replica.core.last
     assert leader.replica.hand_over("b")
     assert [to for to, message in leader.sent if isinstance(message, HandOver)] == ["b"]
-    leader.receive("b", Forward((b"x",), False))
+    leader.receive("b", Forward((b"x",), False, leader.replica.core.term))
     leader.cycle(0.1)
     assert leader.replica.core.last == last
     due = leader.replica.next_at()
@@ -144,7 +144,7 @@ def test_an_heir_that_is_gone_is_not_waited_for() -> None:
     last = leader.replica.core.last
     assert leader.replica.hand_over("b")
     leader.replica.link_down("b")
-    leader.receive("c", Forward((b"x",), False))
+    leader.receive("c", Forward((b"x",), False, leader.replica.core.term))
     assert leader.replica.core.last == last + 1
 
 
@@ -152,17 +152,17 @@ def test_what_waited_goes_to_the_heir() -> None:
     leader = Leader()
     core = leader.replica.core
     assert leader.replica.hand_over("b")
-    leader.receive("c", Forward((b"x",), False))
+    leader.receive("c", Forward((b"x",), False, leader.replica.core.term))
     leader.sent.clear()
     leader.receive("b", Append(core.term + 1, core.commit, core.last, core.last_term, ()))
     assert [(to, message) for to, message in leader.sent if isinstance(message, Forward)] == [
-        ("b", Forward((b"x",), False))
+        ("b", Forward((b"x",), False, core.term))
     ]
 
 
 def test_who_is_behind_is_handed_nothing() -> None:
     leader = Leader()
-    leader.receive("c", Forward((b"x",), False))
+    leader.receive("c", Forward((b"x",), False, leader.replica.core.term))
     leader.sent.clear()
     assert not leader.replica.hand_over("b")
     leader.replica.link_down("c")

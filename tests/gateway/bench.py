@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -39,6 +40,17 @@ class Member:
         self.taken: list[bytes] = []
         self.failure: LddpError | None = None
         self.on_leader_change: list[Any] = []
+        self.asked = 0
+        self.folded = asyncio.Event()
+        """Whether what a barrier has said is folded here."""
+        self.folded.set()
+
+    async def barrier(self, _timeout_s: float) -> int:
+        self.asked += 1
+        return 0
+
+    async def wait_applied(self, _index: int, _timeout_s: float) -> None:
+        await self.folded.wait()
 
     def submit(self, records: Sequence[bytes]) -> None:
         if self.failure is not None:
@@ -62,6 +74,13 @@ class Bench:
         record = self.record()
         self.gateway.post([record])
         return record
+
+    async def change_leader(self) -> None:
+        """Whoever led has died with all that it was given; what the next one is given first."""
+        self.member.taken.clear()
+        self.gateway._leader_changed("b")
+        self.gateway._other_leader.clear()
+        await self.gateway._look_for_lost()
 
     def fold(self, record: Record) -> None:
         self.index += 1

@@ -23,10 +23,8 @@ def given(bench: Bench, records: Sequence[Record]) -> list[int]:
     return places
 
 
-def to_a_new_leader(bench: Bench, records: Sequence[Record]) -> list[int]:
-    """What it is given first. Whoever led has died with all that it was given."""
-    bench.member.taken.clear()
-    bench.gateway._leader_changed("b")
+async def to_a_new_leader(bench: Bench, records: Sequence[Record]) -> list[int]:
+    await bench.change_leader()
     return given(bench, records)
 
 
@@ -44,7 +42,7 @@ async def test_a_batch_that_is_asked_for_again_keeps_its_order(bench: Bench) -> 
         with pytest.raises(OutcomeUnknownError):
             await bench.gateway.submit_many(records, 0.0)
     bench.gateway.post(records)
-    assert to_a_new_leader(bench, records) == [0, 1, 2]
+    assert await to_a_new_leader(bench, records) == [0, 1, 2]
 
 
 async def test_what_waits_already_comes_behind_what_is_new_before_it(bench: Bench) -> None:
@@ -55,7 +53,7 @@ async def test_what_waits_already_comes_behind_what_is_new_before_it(bench: Benc
     second = bench.gateway.post(records)
     assert second[1:3] == first
     assert given(bench, records) == [0, 1, 2, 3], "whoever leads may have lost them"
-    bench.gateway._leader_changed("b")
+    await bench.change_leader()
     assert bench.member.taken[1:] == [encode(record) for record in records]
     for record in records:
         bench.fold(record)
@@ -69,7 +67,7 @@ async def test_what_is_new_comes_behind_what_waits_already(bench: Bench) -> None
     bench.member.taken.clear()
     bench.gateway.post(records)
     assert given(bench, records) == [2]
-    assert to_a_new_leader(bench, records) == [0, 1, 2]
+    assert await to_a_new_leader(bench, records) == [0, 1, 2]
 
 
 async def test_a_batch_that_two_wait_for_stays_whole_when_one_gives_it_up(bench: Bench) -> None:
@@ -78,10 +76,10 @@ async def test_a_batch_that_two_wait_for_stays_whole_when_one_gives_it_up(bench:
     patient = asyncio.create_task(bench.gateway.submit_many(records, 60.0))
     with pytest.raises(OutcomeUnknownError):
         await impatient
-    assert to_a_new_leader(bench, records) == [0, 1, 2]
+    assert await to_a_new_leader(bench, records) == [0, 1, 2]
     with pytest.raises(OutcomeUnknownError):
         await bench.gateway.submit_many(records[1:], 0.0)
-    assert to_a_new_leader(bench, records) == [0, 1, 2]
+    assert await to_a_new_leader(bench, records) == [0, 1, 2]
     for record in records:
         bench.fold(record)
     assert [one.gsn for one in await patient] == [1, 2, 3]
@@ -98,7 +96,7 @@ async def test_who_gives_up_what_has_come_back_leaves_who_has_asked_anew(bench: 
     (again,) = bench.gateway.post(records[:1])
     with pytest.raises(OutcomeUnknownError):
         await asking
-    assert to_a_new_leader(bench, records) == [0]
+    assert await to_a_new_leader(bench, records) == [0]
     bench.gateway.committed(1, 1)
     bench.fold(records[0])
     assert again.result().gsn == 1
@@ -112,7 +110,7 @@ async def test_a_new_leader_is_given_whole_batches(
     first, second = ([bench.record() for _ in range(3)] for _ in range(2))
     bench.gateway.post(first)
     bench.gateway.post(second)
-    assert to_a_new_leader(bench, first) == [0, 1, 2]
+    assert await to_a_new_leader(bench, first) == [0, 1, 2]
     bench.fold(first[0])
     assert given(bench, second) == [0, 1, 2]
     bench.time.now += 60.0
@@ -127,7 +125,7 @@ async def test_what_is_refused_when_it_is_submitted_again_stays_before_what_foll
     monkeypatch.setattr("lddp.submissions.RESENT_BYTES_MAX", 1)
     records = [bench.post() for _ in range(3)]
     bench.member.failure = UnavailableError("full")
-    assert to_a_new_leader(bench, records) == []
+    assert await to_a_new_leader(bench, records) == []
     bench.member.failure = None
     bench.fold(bench.post())
     assert bench.member.taken[-1] == encode(records[0])

@@ -91,10 +91,58 @@ async def test_a_post_that_was_refused_does_not_count_as_one_that_waits(bench: B
 
 async def test_a_change_of_leader_brings_all_of_it_at_once(bench: Bench) -> None:
     records = [bench.post() for _ in range(3)]
-    bench.member.taken.clear()
-    bench.gateway._leader_changed("b")
+    await bench.change_leader()
     assert bench.member.taken == [encode(record) for record in records]
+
+
+async def test_nothing_is_submitted_again_before_all_that_was_agreed_on_is_folded(bench: Bench) -> None:
+    """It may have been done long ago, and its outcome be forgotten."""
+    done, lost = bench.post(), bench.post()
+    bench.member.folded.clear()
+    changing = asyncio.create_task(bench.change_leader())
     await asyncio.sleep(0)
+    assert bench.member.asked == 1
+    assert bench.member.taken == []
+    bench.fold(done)
+    assert bench.member.taken == []
+    bench.member.folded.set()
+    await changing
+    assert bench.member.taken == [encode(lost)]
+
+
+async def test_nor_where_much_was_agreed_on_while_it_was_folded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lddp.submissions.BEHIND_RECORDS_MAX", 2)
+    lost = bench.post()
+    bench.member.folded.clear()
+    changing = asyncio.create_task(bench.change_leader())
+    await asyncio.sleep(0)
+    for _ in range(3):
+        bench.fold(bench.record())
+    bench.member.folded.set()
+    await changing
+    assert bench.member.asked == 2, "again, since it was far behind at the first time"
+    assert bench.member.taken == [encode(lost)]
+
+
+async def test_what_another_leader_comes_for_meanwhile_is_not_given_to_it_yet(bench: Bench) -> None:
+    bench.post()
+    bench.member.folded.clear()
+    changing = asyncio.create_task(bench.change_leader())
+    await asyncio.sleep(0)
+    bench.gateway._leader_changed("c")
+    bench.member.folded.set()
+    await changing
+    assert bench.member.taken == []
+
+
+async def test_what_has_waited_for_some_time_is_not_submitted_with_what_is_new(bench: Bench) -> None:
+    old, new = bench.post(), bench.record()
+    bench.member.taken.clear()
+    bench.time.now += 2 * RESUBMIT_AFTER_S
+    with pytest.raises(UnavailableError):
+        bench.gateway.post([new, old])
+    bench.gateway.post([old, new])
+    assert bench.member.taken == [encode(new)], "where it comes first it stays where it is"
 
 
 async def test_a_retry_is_told_the_place_of_the_first_try(bench: Bench) -> None:
@@ -113,8 +161,7 @@ async def test_a_new_leader_is_given_the_rest_as_it_brings_back_the_first(
     records = [bench.post() for _ in range(6)]
     size = len(encode(records[0]))
     monkeypatch.setattr("lddp.submissions.RESENT_BYTES_MAX", 2 * size - 1)
-    bench.member.taken.clear()
-    bench.gateway._leader_changed("b")
+    await bench.change_leader()
     assert bench.member.taken == [encode(record) for record in records[:2]]
     bench.fold(records[3])
     bench.fold(records[0])
