@@ -291,7 +291,7 @@ class Node:
             self._spawn(self.projector.run())
         self._spawn(self.gossip.run())
         self._spawn(self.completion.run())
-        self._spawn(Sweep(self.environment, self.store).run(self.threads))
+        self._spawn(Sweep(self.environment, self.store).run(self.threads, self.gateway.barrier))
         self._spawn(self._open_again())
         self.url = await self._server.start()
         self._refresh(self.gateway.gsn)

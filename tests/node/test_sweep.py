@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from blake3 import blake3
 from lddp.content.store import Store
 from lddp.core import effects as e
 from lddp.core.records import Attributes, Content
+from lddp.errors import UnavailableError
 from lddp.node.sweep import Sweep
 from lddp.replay import outbox
 from tests.fakes.memory import MemoryKeyValue
@@ -97,3 +99,22 @@ async def test_what_came_of_a_pull_that_nobody_wants_any_more_goes(store: Store)
     assert sweep.look() == 0
     assert sweep.look() == 1
     assert 0 < store.usage().part_bytes < before
+
+
+async def test_nothing_goes_while_no_majority_is_there_nor_at_the_first_look_when_it_is_back(store: Store) -> None:
+    """A record that names the bytes may stand in this node's log, and be agreed on then."""
+    sweep = Sweep(MemoryKeyValue(), store)
+    content = blob(store, b"x" * 40_000)
+    away: list[bool] = [False, True, True, False, False]
+
+    async def barrier(_timeout_s: float) -> int:
+        if away.pop(0):
+            raise UnavailableError("no leader")
+        return 1
+
+    with ThreadPoolExecutor(1) as threads:
+        for _ in range(4):
+            await sweep.look_in_touch(threads, barrier)
+            assert store.open(content) is not None
+        await sweep.look_in_touch(threads, barrier)
+    assert store.open(content) is None
