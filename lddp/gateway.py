@@ -160,7 +160,8 @@ class Gateway(Submissions):
         if self.machine.gsn >= gsn:
             self.member.hurry()  # it is folded already: nothing else asks for the transaction
         try:
-            await asyncio.wait_for(future, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await future
         except TimeoutError:
             raise UnavailableError(f"this node is at {self.gsn}, not at {gsn}, after {timeout_s:g} s") from None
 

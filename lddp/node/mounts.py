@@ -93,7 +93,8 @@ class Mounts:
         """Returns when every mount shows what the node has folded. Raises UnavailableError after the time."""
         for mount in [mount for mount in self.mounts.values() if not mount.is_told]:
             try:
-                await asyncio.wait_for(mount.told(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await mount.told()
             except TimeoutError:
                 raise UnavailableError(
                     f"the kernel was not told of all changes at {quoted(mount.mountpoint)} in {timeout_s:g} s"
@@ -104,7 +105,8 @@ class Mounts:
     ) -> Document:
         """Raises UsageError, ZoneError, UnavailableError, OperationError(ENOENT) for a rule that does not exist."""
         try:
-            await asyncio.wait_for(self._node.gateway.settled(), SETTLE_S)
+            async with asyncio.timeout(SETTLE_S):
+                await self._node.gateway.settled()
         except TimeoutError:
             raise UnavailableError(f"after {SETTLE_S:g} s {NOT_SETTLED}") from None
         async with self._change:

@@ -49,7 +49,8 @@ async def serve(config: NodeConfig, workers: Workers | None) -> int:
         return 0
     finally:
         with contextlib.suppress(LddpError, TimeoutError):
-            await asyncio.wait_for(node.stop(), patience_s)
+            async with asyncio.timeout(patience_s):
+                await node.stop()
 
 
 def _tell_leader(node: Node, leader: str | None) -> None:

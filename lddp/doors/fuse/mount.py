@@ -91,7 +91,8 @@ class Mount:
 
     async def _begin(self, ground: Ground, *, passes: bool) -> None:
         try:
-            await asyncio.wait_for(asyncio.shield(self.session.started), GREET_S)
+            async with asyncio.timeout(GREET_S):
+                await asyncio.shield(self.session.started)
             self.tree.appends_directly = self.session.maps_direct
             if passes:
                 await self._pass(ground)
@@ -194,7 +195,8 @@ class Mount:
     async def _commit(self) -> bool:
         """False where there was not enough time; what is not committed is logged at the end."""
         try:
-            await asyncio.wait_for(self.tree.commit_all(), self._commit_s)
+            async with asyncio.timeout(self._commit_s):
+                await self.tree.commit_all()
         except (OSError, LddpError):  # a TimeoutError is one
             return False
         return True

@@ -104,7 +104,8 @@ class Orders:
     async def in_time(self, record: Record, soft_s: float | None) -> list[Outcome]:
         """As `now`. OSError(EIO) after `soft_s` seconds: it may be ordered nevertheless."""
         try:
-            return await asyncio.wait_for(self.now([record]), soft_s)
+            async with asyncio.timeout(soft_s):
+                return await self.now([record])
         except TimeoutError:
             raise refused(errno.EIO) from None
 

@@ -289,7 +289,8 @@ class Passthrough:
                 except OSError as error:
                     _log.error(_NOT_KNOWN, passed.file.number, error.strerror)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._left.wait(), LOOK_S)
+                async with asyncio.timeout(LOOK_S):
+                    await self._left.wait()
             self._left.clear()
         self._watch = None
 

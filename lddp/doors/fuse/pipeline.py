@@ -309,7 +309,8 @@ class Pipeline:
         self._pressed.clear()
         if self._queue and not self._waiting and not self._is_enough:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._pressed.wait(), self._gather_s)
+                async with asyncio.timeout(self._gather_s):
+                    await self._pressed.wait()
 
     @property
     def _is_enough(self) -> bool:

@@ -20,7 +20,8 @@ class Waiting:
         waiter = (number, future)
         self._waiters.append(waiter)
         try:
-            await asyncio.wait_for(future, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await future
         finally:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
