@@ -95,6 +95,8 @@ async def operations(request: web.Request) -> web.Response:
             records.append(record_of(origin, operation))
         except LddpError as error:
             raise type(error)(f"operation {position} of the batch: {error}") from None
+    if len({record.id for record in records}) < len(records):
+        raise UsageError("two operations of the batch have the same sequence; give each its own")
     backend = request.app[BACKEND]
     results = await backend.submit_many(records, timeout_s(query), visible=visible) if records else []
     last = max((gsn for gsn, _ in results), default=backend.applied())
@@ -240,6 +242,9 @@ async def _submit(request: web.Request, session: bytes, batch: list[Any], visibl
             except LddpError as error:
                 sequence = operation[0] if isinstance(operation, list) and operation else None
                 refused.append((sequence if isinstance(sequence, int) else None, error.errno, 0))
+    if len({record.id for record in records}) < len(records):  # the later one would be taken for the first
+        told = [(record.id.sequence, errno.EINVAL, 0) for record in records]
+        return refused + told
     if not records:
         return refused
     try:

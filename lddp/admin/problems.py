@@ -57,6 +57,11 @@ _NEXT = {
     errno.EMLINK: "the file has as many names as it can have",
 }
 
+_AGAIN: dict[type[errors.LddpError], str] = {
+    errors.OutcomeUnknownError: "ask again with the same id: it is done once",
+    errors.UnavailableError: "try again a little later, or ask another node",
+}
+"""Nothing was decided: their EAGAIN is not that of an outcome."""
 
 OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 """What the node's own disk says while it keeps bytes. Any other errno would tell the client of a path that it does not
@@ -100,7 +105,9 @@ def answer(body: dict[str, object], index: int | None = None) -> web.Response:
 
 
 def of_error(error: errors.LddpError, index: int | None = None) -> web.Response:
-    body = document(word_of(error), error.http_status, str(error), error.errno)
+    text = str(error)
+    following = _AGAIN.get(type(error), "") if "; " not in text else ""
+    body = document(word_of(error), error.http_status, text, error.errno, following)
     if isinstance(error, errors.ElsewhereError):
         body["nodes"] = [dict(node) for node in error.nodes]
     return answer(body, index)

@@ -36,6 +36,8 @@ class FileError(errors.OperationError, OSError):  # type: ignore[misc]  # both h
         super().__init__(number, message)
         self.message = message
         self.strerror = message
+        self.index = 0
+        """Where the log says so; 0 where a node has found it without asking."""
 
     def __str__(self) -> str:
         return self.message

@@ -23,14 +23,13 @@ from yarl import URL
 
 from lddp.client.endpoints import Endpoint, named_by, parse_endpoint, ssl_context
 from lddp.client.options import Options
-from lddp.client.problems import error_of, is_passing
+from lddp.client.problems import FileError, error_of, is_passing
 from lddp.client.settings import Settings
 from lddp.errors import (
     ElsewhereError,
     FormatError,
     LddpError,
     NotAllowedError,
-    OperationError,
     OutcomeUnknownError,
     UnavailableError,
 )
@@ -117,15 +116,28 @@ class Deadline:
 
 
 class Session:
-    """Names the changes of one client for ever, and knows the last index of them."""
+    """Names the changes of one client for ever, and knows the last index of them. In a process that was forked it is
+    another one: its parent counts on."""
 
     def __init__(self) -> None:
-        self.name = secrets.token_hex(16)
         self.index = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._name = secrets.token_hex(16)
         self._sequence = 0
+        self._process = os.getpid()
+
+    @property
+    def name(self) -> str:
+        if self._process != os.getpid():
+            self._begin()
+        return self._name
 
     def next_sequence(self, count: int = 1) -> int:
         """The first of `count` numbers that were not used before."""
+        if self._process != os.getpid():
+            self._begin()
         first = self._sequence + 1
         self._sequence += count
         return first
@@ -210,11 +222,13 @@ class Requests:
                     seconds = min(left, ATTEMPT_S_MAX) if len(self.nodes) > 1 else left
                     result = await once(request, node, seconds, deadline)
                 except LddpError as error:
-                    if not is_passing(error):
+                    # A node that is behind may refuse by itself what an earlier try has done.
+                    by_itself = isinstance(error, FileError) and not error.index
+                    if not is_passing(error) and not (may_have_happened and by_itself):
                         raise
                     failures[node.url] = str(error)
                     may_have_happened |= isinstance(error, OutcomeUnknownError)
-                    if isinstance(error, OperationError) and request.change:
+                    if isinstance(error, FileError) and error.index and request.change:
                         # It was decided that this one does not happen: another try is another operation.
                         request, may_have_happened = replace(request, change=self.session.next_id()), False
                     if isinstance(error, ElsewhereError):
@@ -335,7 +349,10 @@ async def _refusal(answer: aiohttp.ClientResponse, change: bool) -> LddpError:
         document = None
     finally:
         answer.close()
-    return error_of(answer.status, document, change)
+    error = error_of(answer.status, document, change)
+    if isinstance(error, FileError):
+        error.index = _index(answer)
+    return error
 
 
 def _index(answer: aiohttp.ClientResponse) -> int:

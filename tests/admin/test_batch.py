@@ -66,6 +66,7 @@ async def test_msgpack_batch_and_its_retry(http: aiohttp.ClientSession, backend:
         (msgpack.packb([[1, "put", b"/a", b"x" * (INLINE_BYTES_MAX + 1)]]), "PUT them to /v1/files"),
         (msgpack.packb([[1, "mkdir", b"/a"]] * (OPERATIONS_MAX + 1)), "send at most 4096"),
         (msgpack.packb([[1, ["mkdir"], b"/a"]]), "an operation is"),
+        (msgpack.packb([[1, "mkdir", b"/a"], [2, "mkdir", b"/b"], [1, "mkdir", b"/c"]]), "have the same sequence"),
     ],
 )
 async def test_a_malformed_batch_does_nothing(
@@ -112,6 +113,23 @@ async def test_operations_of_a_session_have_sequences(http: aiohttp.ClientSessio
         else:
             assert [row["errno"] for row in body["results"]] == [0, 0]
             assert f"{path}0".encode() in backend.inodes and f"{path}1".encode() in backend.inodes
+
+
+async def test_a_sequence_that_is_counted_is_not_one_that_is_given(
+    http: aiohttp.ClientSession, backend: FakeBackend
+) -> None:
+    """The second one would have been taken for the first, and said to be done."""
+    batch = [{"op": "mkdir", "path": "/a", "sequence": 2}, {"op": "mkdir", "path": "/b"}]
+    async with http.post("/v1/operations", json=batch) as response:
+        assert response.status == 400
+    assert backend.submitted == 0
+
+
+async def test_a_frame_with_a_sequence_twice_does_nothing(http: aiohttp.ClientSession, backend: FakeBackend) -> None:
+    async with http.ws_connect("/v1/operations/stream?session=aa") as socket:
+        await socket.send_bytes(msgpack.packb([[1, "mkdir", b"/a"], [1, "mkdir", b"/b"]]))
+        assert msgpack.unpackb(await socket.receive_bytes()) == [[1, errno.EINVAL, 0]] * 2
+    assert backend.submitted == 0
 
 
 def test_every_operation_has_arguments_and_a_builder() -> None:

@@ -356,6 +356,9 @@ async def test_failures_of_the_node_are_problems(http: aiohttp.ClientSession, ba
     backend.failure = OutcomeUnknownError("the leader was lost; retry with the same id")
     async with http.put("/v1/files/x", data=b"") as response:
         assert (await problem(response))["type"] == "urn:lddp:problem:outcome-unknown"
+    backend.failure = OutcomeUnknownError("no outcome within 1 s (is a majority of the nodes up?)")
+    async with http.put("/v1/files/x", data=b"") as response:
+        assert (await problem(response))["next"].startswith("ask again with the same id"), "nothing was decided"
 
 
 @pytest.mark.parametrize(

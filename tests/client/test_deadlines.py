@@ -33,6 +33,48 @@ async def no_leader(request: web.Request) -> web.Response:
     return problems.of_error(errors.UnavailableError("no leader; try again"))
 
 
+async def test_who_is_behind_does_not_say_of_what_was_perhaps_done_that_it_was_refused() -> None:
+    """The second node does not know the rule yet. What the log refuses is refused."""
+    asked: list[str] = []
+    in_the_log = False
+
+    async def lose(request: web.Request) -> web.Response:
+        await request.read()
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async def refuse(request: web.Request) -> web.Response:
+        asked.append(request.headers["Lddp-Operation-Id"])
+        if in_the_log:
+            return problems.of_outcome(Outcome(errno.ENOENT), 7, "mkdir /data/d")
+        return problems.of_error(errors.OperationError(errno.ENOENT, "no rule has this path"))
+
+    async with answering(lose) as one, answering(refuse) as two, at(one, two, timeout_s=0.5) as client:
+        async with asyncio.timeout(BOUND_S):
+            with pytest.raises(errors.OutcomeUnknownError):
+                await client.mkdir("/data/d")
+            assert len(set(asked)) == 1
+            in_the_log = True
+            with pytest.raises(FileNotFoundError):
+                await client.mkdir("/data/d")
+    async with answering(refuse) as url, at(url, timeout_s=0.5) as client, asyncio.timeout(BOUND_S):
+        in_the_log = False
+        with pytest.raises(FileNotFoundError):
+            await client.mkdir("/data/d")  # nothing may have happened before
+
+
+def test_a_process_that_was_forked_has_a_session_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both would count on from the same number, and what the second does be taken for the first one's."""
+    session = module.Session()
+    before = session.next_id()
+    assert session.next_id().split(":") == [session.name, "2"] and before.startswith(session.name)
+    process = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: process + 1)
+    assert session.next_sequence() == 1
+    assert not before.startswith(session.name)
+
+
 async def test_a_change_with_bytes_gives_up_where_nobody_can_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """As without a majority: every node says so quickly, when it has got all of the bytes."""
     monkeypatch.setattr(module, "PAUSE_S_MAX", module.PAUSE_S_MIN)  # shorter than the time of the call
