@@ -8,8 +8,9 @@ import random
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,14 @@ BESIDE_GLUSTER = {
     "creates, 16 threads": ("creates, 16 threads", 1.0),
     "pipelined creates, 1 thread": ("creates, 1 thread", 3.0),
     "pipelined creates, 16 threads": ("creates, 16 threads", 3.0),
+    "stat, cached": ("stat, cached", None),
+    "write, sequential": ("write, sequential", None),
+    "read, sequential, again": ("read, sequential, again", None),
+    "read, random 4 KiB": ("read, random 4 KiB", None),
 }
-"""What is compared with GlusterFS: what was measured there, and the least ratio that is aimed at."""
+"""What is compared with GlusterFS: what was measured there, and the least ratio that is aimed at (None: no goal)."""
+COPIES = 3
+ENOUGH_COPIES = 2
 Measured = dict[str, tuple[str, float, float | None]]
 """What was measured: unit, value, and the least ratio that is aimed at (None: no goal)."""
 
@@ -47,6 +54,7 @@ def run(context: Context) -> None:
         return
     found: list[tuple[Measured, Measured]] = []
     peers: list[Measured] = []
+    copied: list[float] = []
     why_not = gluster.why_not()
     for number in range(context.rounds):
         progress(f"mount, round {number + 1} of {context.rounds}")
@@ -62,10 +70,11 @@ def run(context: Context) -> None:
             with _mounted(nodes, queue, write_mode=WriteMode.PIPELINED.value):
                 ours |= _pipelined(queue / "pipelined", archive)
             found.append((ours, _measure(bare, archive) | _pipelined(bare / "pipelined", archive)))
+            copied.append(_write_copies(bare))
         found[-1] = _with_clones(context, *found[-1])
         if not why_not:
             with work_place(context.scratch) as disk, gluster.volume(disk / "gluster") as volume:
-                peers.append(_creates(volume, FILES, "creates"))
+                peers.append(_creates(volume, FILES, "creates") | _stats(volume) | _measure_big(volume / "big"))
     for what, (unit, _, low) in found[0][0].items():
         ours, theirs = [one[what][1] for one, _ in found], [two[what][1] for _, two in found]
         if low is None:
@@ -74,13 +83,20 @@ def run(context: Context) -> None:
             context.report.at_least("mount", what, unit, ours, "bare", theirs, low)
     for what, (theirs_what, low) in BESIDE_GLUSTER.items() if peers else ():
         rates = [one[what][1] for one, _ in found], [three[theirs_what][1] for three in peers]
-        context.report.at_least("mount", what, "/s", rates[0], "GlusterFS", rates[1], low)
+        unit = found[0][0][what][0]
+        if low is None:
+            context.report.plain("mount", what, unit, rates[0], "GlusterFS", rates[1])
+        else:
+            context.report.at_least("mount", what, unit, rates[0], "GlusterFS", rates[1], low)
+    written = [one["write, sequential"][1] for one, _ in found]
+    context.report.plain("mount", "write, sequential", "MB/s", written, "bare, three copies", copied)
     if why_not:
         context.report.note(f"mount: nothing beside GlusterFS, {why_not}")
     context.report.note(
         "mount: three nodes with a zone each on one disk; a create is open, write of 4 KiB and close: two records;"
         f" creating and unpacking end with fsync of the directory, in the pipelined mode after {PIPELINED_FILES} files;"
-        " writing ends with fsync, whose bytes are on two zones then; reading begins with the file closed,"
+        " writing ends with fsync, whose bytes are on two zones then, and of three copies that nothing is sent or"
+        " hashed for the first two are there; reading begins with the file closed,"
         f" and again is {TIMES_AGAIN} times what was read before."
         " GlusterFS: three replicas on one disk, default settings, with which no create waits for a disk."
     )
@@ -134,11 +150,14 @@ def _create(path: Path) -> None:
 
 def _measure(top: Path, archive: Path) -> Measured:
     found = _creates(top, FILES, "creates") | _unpack(top, archive, "tar -x")
-    one = top / "one"
-    paths = [os.fspath(one / str(number)) for number in range(FILES)]
+    return found | _stats(top) | _measure_big(top / "big")
+
+
+def _stats(top: Path) -> Measured:
+    """Of what `_creates` made by one thread."""
+    paths = [os.fspath(top / "one" / str(number)) for number in range(FILES)]
     _look(paths)  # and from then on it is in the kernel's cache
-    found["stat, cached"] = "/s", _rate(STATS, lambda: [_look(paths) for _ in range(STATS // FILES)]), 1.0
-    return found | _measure_big(top / "big")
+    return {"stat, cached": ("/s", _rate(STATS, lambda: [_look(paths) for _ in range(STATS // FILES)]), 1.0)}
 
 
 def _look(paths: list[str]) -> None:
@@ -237,6 +256,16 @@ def _write(path: Path) -> tuple[float, float]:
         os.fsync(file.fileno())
     ended = time.perf_counter()
     return ended - began, ended - written
+
+
+def _write_copies(top: Path) -> float:
+    """MB/s of three files that are written at once, until two are on the disk: what is left of it for a mount where all
+    zones are on one."""
+    with ThreadPoolExecutor(COPIES) as threads:
+        began = time.perf_counter()
+        for _ in islice(as_completed(threads.submit(_write, top / f"copy-{n}") for n in range(COPIES)), ENOUGH_COPIES):
+            took_s = time.perf_counter() - began
+    return BIG_BYTES / 1e6 / took_s
 
 
 def _read(path: Path, times: int = 1) -> None:
