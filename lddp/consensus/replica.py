@@ -250,7 +250,7 @@ class Replica:
         leader = None if self._leader_lost and not core.is_leader else core.leader
         if leader != self.leader or (leader is not None and core.term != before[0]):
             self.leader = leader  # the same one in another term has forgotten what was sent to it
-            if now > self._workload.kept_until:
+            if not self._workload.keeps(leader, now):
                 self.inbox.clear()  # it may be done by now, or given up: who knows submits it again
             for changed in self.on_leader_change:
                 changed(leader)

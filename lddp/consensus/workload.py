@@ -40,8 +40,8 @@ class Workload:
         self._rest_until = -inf
         self._asked: str | None = None
         self._paused_until = -inf
-        self.kept_until = -inf
-        """What waits here when another leader is heard before that is for it: it was asked to lead."""
+        self._kept: tuple[str | None, float] = (None, -inf)
+        """For whom what waits here is kept, and until when."""
 
     # -- what is ordered --------------------------------------------------------------------------------------------
 
@@ -56,12 +56,18 @@ class Workload:
     def forget(self) -> None:
         """Another leadership has begun."""
         if self._asked is not None:
-            self.kept_until = self._paused_until
+            self._kept = self._asked, self._paused_until
         self._came.clear()
         self._ordered = self._found = 0
         self._look_at = -inf
         self._heir = self._asked = None
         self._paused_until = -inf
+
+    def keeps(self, leader: str | None, now: float) -> bool:
+        """Whether what waits here is for `leader`, who was asked to lead and has all that was ordered here; while there
+        is none, for whoever was asked."""
+        heir, until = self._kept
+        return leader in (None, heir) and now <= until
 
     def was_given(self, now: float) -> None:
         """This member is asked to lead."""

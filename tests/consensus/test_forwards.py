@@ -136,6 +136,26 @@ def test_the_end_of_a_batch_that_comes_when_it_leads_no_longer_is_not_sent_on() 
     assert sent == [], "the beginning may be lost with its term"
 
 
+def test_what_is_left_of_a_batch_is_for_the_heir_alone() -> None:
+    """`a` has ordered the beginning, which `b` has and no majority, and hands over to `b`."""
+    for elected in "bd":
+        member = Member("bcde", entry_records_max=4, apply_budget_s=10.0)
+        member.lead()
+        core = member.replica.core
+        for peer in "bcde":
+            member.receive(peer, Appended(core.term, core.last + 1, True, 0))
+        before, term = core.last, core.term
+        member.receive("c", Forward(tuple(BATCH[:4]), False, term))
+        member.receive("b", Appended(term, core.last + 1, True, before))
+        assert (core.commit, core.last) == (before, before + 1)
+        assert member.replica.hand_over("b")
+        member.receive("c", Forward(tuple(BATCH[4:]), True, term))
+        member.sent.clear()
+        member.append(elected, term + 1, (before, term), before)
+        sent = [record for message in member.taken(Forward) for record in message.records]
+        assert sent == (BATCH[4:] if elected == "b" else []), "the beginning may be lost with its term"
+
+
 def test_what_was_sent_to_a_leader_is_for_its_term() -> None:
     """It stood in the socket of a leader that was stopped, and leads again: its sender has asked others meanwhile, and
     been answered."""
