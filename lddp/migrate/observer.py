@@ -32,7 +32,7 @@ from lddp.migrate.options import Exclusion
 from lddp.migrate.pace import Pace
 from lddp.migrate.portions import ROOM, Pack
 from lddp.migrate.rounds import Leftover, Rounds
-from lddp.migrate.seen import is_same, report_of
+from lddp.migrate.seen import is_known, is_same, report_of
 from lddp.migrate.strays import directories_in, taken_for_others
 from lddp.ports import KeyValue
 from lddp.replay.existing import digest_of
@@ -372,10 +372,9 @@ class Observer:
 
     async def _read(self, inode: Inode, descriptor: int, found: os.stat_result) -> Content | None:
         """The file's content, on its way to the peers; None where it was not of one size."""
-        loop = asyncio.get_running_loop()
         known = inode.content
         if known is not None and (inode.size, inode.mtime_ns) == (found.st_size, found.st_mtime_ns):
-            digest = await loop.run_in_executor(self._executor, digest_of, descriptor)
+            digest = await asyncio.get_running_loop().run_in_executor(self._executor, digest_of, descriptor)
             if digest == known.digest:
                 return known
         with self.pace.reading(inode.number) as told:
@@ -385,6 +384,9 @@ class Observer:
         return Content(pushed.digest, pushed.size)
 
     async def _report_file(self, as_of: int, report: InodeReport) -> None:
+        with self._gateway.view() as view:
+            if is_known(view.inode(report.inode), report):
+                return  # said again, it would have the report of its directory refused, if that was looked at before
         record = Observation(self._gateway.next_id(), self._gateway.zone, as_of, self.rule.number, (), (report,))
         applied = await self._gateway.submit(record, SUBMIT_TIMEOUT_S)
         self.counters.observations += 1

@@ -16,6 +16,16 @@ def report_of(
     return InodeReport(inode.number, attributes, found.st_size, content, b"", found.st_ctime_ns)
 
 
+def is_known(inode: Inode | None, report: InodeReport) -> bool:
+    """Whether the namespace says all of it already, and nothing has changed since it was seen like that: by its stamp,
+    no look in between can have seen anything else."""
+    if inode is None or inode.pending or inode.content is None or report.content is None:
+        return False
+    attributes = Attributes(inode.mode, inode.uid, inode.gid, inode.mtime_ns, inode.xattrs)
+    same = (inode.content.digest, inode.size, inode.stamp) == (report.content.digest, report.size, report.stamp)
+    return same and inode.content.sealed and attributes == report.attributes
+
+
 def is_unchanged(child: Inode, status: Status) -> bool:
     """Whether an object is the one that the namespace knows, as it was last seen."""
     return (
