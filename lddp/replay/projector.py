@@ -13,6 +13,7 @@ import contextlib
 import errno
 import functools
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from lddp.core.tables import Tables
 from lddp.core.view import View
 from lddp.errors import LddpError, UnavailableError, errno_name, quoted
 from lddp.ports import Clock, ContentSource, ContentStore, KeyValue, Sleep
+from lddp.replay import outbox
 from lddp.replay.among_programs import rewind_among_programs
 from lddp.replay.awaited import is_name_to_come, is_replaced_later
 from lddp.replay.batches import Batches, Ready
@@ -31,7 +33,6 @@ from lddp.replay.conflicts import Blocked
 from lddp.replay.fetches import Fetches
 from lddp.replay.lasting import at_lasting_path
 from lddp.replay.notes import keep_notes
-from lddp.replay.offered import Offered
 from lddp.replay.outbox import Item
 from lddp.replay.places import path_of
 from lddp.replay.progress import Progress
@@ -40,6 +41,7 @@ from lddp.replay.rewind import rewind
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 BLOCKED_MAX = 20_000
+OFFERED_MAX = 16_384
 CHECKPOINT_S = 5.0
 RETRY_S = 1.0
 RETRY_SHARE = 4.0
@@ -64,10 +66,12 @@ class Projector(Checkpoints):
     ) -> None:
         super().__init__(environment, transact, carriers, store, progress, clock, executor)
         self._sleep = sleep
+        with environment.read() as tables:
+            self._gsn = self._offered_after = View(tables).gsn
         self._batches = Batches(carriers, progress, self._boot)
         self.readings = self._batches.readings
-        self._offered = Offered(environment)
-        self._fetches = Fetches(store, carriers, holders, self._is_needed, sleep, self._fetch_ended)
+        self._offered: deque[Item] = deque()
+        self._fetches = Fetches(store, holders, sleep, self._fetch_ended)
         self._moved = asyncio.Condition()
         self._retry_waiting = False
         self._retry_at = 0.0
@@ -77,7 +81,12 @@ class Projector(Checkpoints):
     def offer(self, items: list[Item], gsn: int) -> None:
         """Effects that have just been put into the outbox, up to GSN `gsn`: while this zone keeps up, they need not be
         read back."""
-        self._offered.add(items, gsn)
+        if len(self._offered) + len(items) > OFFERED_MAX:
+            self._offered.clear()
+            self._offered_after = gsn
+        else:
+            self._offered.extend(items)
+        self._gsn = gsn
 
     # -- state ------------------------------------------------------------------------------------------------------
 
@@ -184,9 +193,9 @@ class Projector(Checkpoints):
                 except (OSError, LddpError) as error:
                     if not future.done():
                         future.set_exception(error)
-                    continue
-                if not future.done():
-                    future.set_result(result)
+                else:
+                    if not future.done():
+                        future.set_result(result)
 
     async def _tell(self) -> None:
         async with self._moved:
@@ -205,7 +214,7 @@ class Projector(Checkpoints):
             self._retry_at = now + RETRY_SHARE * (now - began)
         if len(self._waiting) >= BLOCKED_MAX:
             return retried
-        items, gsn = self._offered.next(self._cursor, self._scanned, BATCH_EFFECTS)
+        items, gsn = self._next_items()
         if items:
             fresh = [at_lasting_path(item, self._lasting) for item in items if item.order not in self._done]
             ready = self._plan(fresh, self._waiting.values())
@@ -216,6 +225,19 @@ class Projector(Checkpoints):
         if self.retained is not None and not self._waiting:
             self.retained.expected.reached(self._scanned)
         return full or retried
+
+    def _next_items(self) -> tuple[list[Item], int]:
+        """The next effects in log order, and the GSN that the log had reached then."""
+        while self._offered and self._offered[0].order <= self._cursor:
+            self._offered.popleft()
+        if self._scanned >= self._offered_after:
+            count = min(len(self._offered), BATCH_EFFECTS)
+            items = [self._offered.popleft() for _ in range(count)]
+            return items, self._gsn
+        with self._environment.read() as tables:
+            gsn = View(tables).gsn
+            items = outbox.read(tables, self._cursor, BATCH_EFFECTS)
+        return items, gsn
 
     def _plan(
         self, items: list[Item], behind: Iterable[Item], is_unneeded: Callable[[Item], bool] = lambda _item: False
@@ -235,12 +257,11 @@ class Projector(Checkpoints):
                     blocked.add(item.rule, effect)
                     self._waiting[item.order] = item
                 else:
-                    self._ended(item)  # the rule was removed meanwhile
+                    self._waiting.pop(item.order, None)  # the rule was removed meanwhile
                 continue
             if blocked and blocked.hits(item.rule, effect):
                 blocked.add(item.rule, effect)
                 self._waiting[item.order] = item
-                self._fetches.foresee(item)
                 continue
             source: ContentSource | None = None
             if isinstance(effect, e.PutFileEffect | e.WriteEffect):
@@ -250,7 +271,7 @@ class Projector(Checkpoints):
                 if source is None and not is_unneeded(item):
                     blocked.add(item.rule, effect)
                     self._waiting[item.order] = item
-                    self._fetches.begin(item)
+                    self._fetches.begin(item, functools.partial(self._is_needed, item))
                     continue
             ready.append((item, source))
         return ready
@@ -264,7 +285,7 @@ class Projector(Checkpoints):
             done, error = await loop.run_in_executor(self._executor, self._batches.carry, batch)
             for item, source in ready[:done]:
                 self._done.add(item.order)
-                self._ended(item)
+                self._waiting.pop(item.order, None)
                 if source is not None:
                     self._release(item)
             ready = ready[done:]
@@ -280,10 +301,6 @@ class Projector(Checkpoints):
             # A directory that somebody else has made since `_prepare` looked is looked at again.
             elif not (isinstance(error, FileExistsError) and isinstance(ready[0][0].effect, e.MakeDirectoryEffect)):
                 await self._refused(error, quoted(path_of(ready[0][0].effect)))
-
-    def _ended(self, item: Item) -> None:
-        if self._waiting.pop(item.order, None) is not None:
-            self._fetches.ended(item)
 
     def _is_in_vain(self, ready: Ready, error: OSError) -> bool:
         """Whether a disk is too full for bytes that the log replaces or removes later, perhaps for that reason."""

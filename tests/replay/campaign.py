@@ -20,7 +20,6 @@ from lddp.core.tables import Tables
 from lddp.core.view import View
 from lddp.errors import StorageError, UnavailableError
 from lddp.replay import checkpoints as checkpoints_module
-from lddp.replay import offered as offered_module
 from lddp.replay import outbox
 from lddp.replay import progress as progress_module
 from lddp.replay import projector as projector_module
@@ -304,7 +303,7 @@ class Campaign:
             if self.random.random() < 0.2:
                 patch.setattr(projector_module, "BLOCKED_MAX", self.random.randrange(2, 9))
             if self.random.random() < 0.3:
-                patch.setattr(offered_module, "OFFERED_MAX", 3)
+                patch.setattr(projector_module, "OFFERED_MAX", 3)
             self.start()
             for record in self.history.records:
                 self.submit(record)

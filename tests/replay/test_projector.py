@@ -28,7 +28,6 @@ from lddp.core.records import (
     Write,
 )
 from lddp.errors import UnavailableError
-from lddp.replay import fetches, offered
 from lddp.replay import projector as module
 from lddp.replay.awaited import name_of_changed
 from tests.core.support import SOURCE, content
@@ -189,67 +188,6 @@ async def test_a_put_before_a_put_and_a_write_is_skipped(bench: Bench, make: Rec
     assert first.digest not in bench.asked
 
 
-def appended(bench: Bench, make: Records, count: int) -> list[Content]:
-    """A file and so many appends to it, none of whose bytes are here."""
-    late = [bench.late(b"%d" % number * 5000) for number in range(count + 1)]
-    bench.submit(make.put(b"a", late[0]))
-    bench.submit_all([Append(*make.head(b"a"), one) for one in late[1:]])
-    return late
-
-
-async def test_bytes_of_what_waits_for_others_come_before_its_turn(bench: Bench, make: Records) -> None:
-    """One after the other, a file that somebody appends to would take a fetch and a look for each."""
-    late = appended(bench, make, 5)
-    await bench.asked_for(*late)
-    await bench.supply_all()
-    await bench.settled()
-    bench.assert_equal()
-    assert sorted(bench.asked) == sorted(one.digest for one in late), "each once"
-
-
-@pytest.mark.parametrize(("limit", "value"), [("EARLY_MAX", 2), ("EARLY_BYTES_MAX", 10_000)])
-async def test_only_so_much_comes_before_its_turn(
-    bench: Bench, make: Records, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
-) -> None:
-    monkeypatch.setattr(fetches, limit, value)
-    late = appended(bench, make, 5)
-    await bench.asked_for(*late[:3])
-    await bench.supply(*late[1:])
-    for _ in range(100):
-        await asyncio.sleep(0)
-    assert set(bench.asked) == {one.digest for one in late[:3]}
-    await bench.supply_all()
-    await bench.settled()
-    bench.assert_equal()
-    assert not bench.projector._fetches._early
-    assert bench.projector._fetches._early_bytes == 0
-
-
-async def test_nothing_comes_before_its_turn_where_the_disk_is_nearly_full(bench: Bench, make: Records) -> None:
-    """It would take the room of what it waits for."""
-    bench.zone.capacity = 1 << 20
-    late = appended(bench, make, 3)
-    await bench.asked_for(late[0])
-    for _ in range(100):
-        await asyncio.sleep(0)
-    assert bench.asked == [late[0].digest]
-    await bench.supply_all()
-    await bench.settled()
-    bench.assert_equal()
-
-
-async def test_what_is_not_to_be_had_before_its_turn_is_asked_for_in_its_turn(bench: Bench, make: Records) -> None:
-    late = appended(bench, make, 3)
-    await bench.asked_for(*late)
-    await bench.refuse()
-    await bench.wait.reached(1)
-    await bench.supply_all()
-    assert bench.wait.entered == 1, "the first alone is tried again"
-    await bench.wait.go()
-    await bench.settled()
-    bench.assert_equal()
-
-
 async def test_more_waits_than_may(bench: Bench, make: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BLOCKED_MAX", 3)
     monkeypatch.setattr(module, "BATCH_EFFECTS", 2)
@@ -265,7 +203,7 @@ async def test_more_waits_than_may(bench: Bench, make: Records, monkeypatch: pyt
 async def test_a_zone_that_falls_behind_reads_the_outbox(
     bench: Bench, make: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(offered, "OFFERED_MAX", 4)
+    monkeypatch.setattr(module, "OFFERED_MAX", 4)
     monkeypatch.setattr(module, "BATCH_EFFECTS", 3)
     for number in range(20):
         bench.submit_all([make.directory(b"%d" % number), make.put(b"%d/f" % number, b"%d" % number)])
