@@ -60,6 +60,9 @@ class Numbers:
         return bytes([self.drawn]) * size
 
 
+PATIENCE_S = 20.0
+
+
 class FakeMember:
     """Consensus as the gateway sees it. What is submitted stays in `queue` until the test orders it."""
 
@@ -72,6 +75,14 @@ class FakeMember:
         self.index = 0
         self.hurried = 0
         self.is_settled = True
+        self.asked = asyncio.Event()
+        """Something was submitted, or refused."""
+
+    async def barrier(self, _timeout_s: float) -> int:
+        return self.index
+
+    async def wait_applied(self, _index: int, _timeout_s: float) -> None:
+        """The test folds at once what it orders."""
 
     def latest(self) -> AbstractContextManager[Tables]:
         return self.environment.read()
@@ -80,14 +91,20 @@ class FakeMember:
         self.hurried += 1
 
     def submit(self, records: Sequence[bytes]) -> None:
+        self.asked.set()
         if self.full:
             raise UnavailableError("the inbox is full")
         self.queue += records
 
     def change_leader(self, leader: str | None) -> None:
+        self.asked.clear()
         self.leader = leader
         for callback in self.on_leader_change:
             callback(leader)
+
+    async def until_asked(self) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await self.asked.wait()
 
 
 class Node:
@@ -383,6 +400,7 @@ async def test_a_new_leader_is_given_what_has_no_outcome_yet(node: Node) -> None
     node.member.change_leader(None)
     assert node.member.queue == []
     node.member.change_leader("new")
+    await node.member.until_asked()
     assert node.member.queue == [encode(record) for record in records[1:]]
     node.order()
     assert [future.result().outcome.errno for future in futures] == [0, 0, 0]
@@ -393,8 +411,10 @@ async def test_a_resubmission_that_is_refused_is_made_later(node: Node) -> None:
     node.member.queue.clear()
     node.member.full = True
     node.member.change_leader("new")
+    await node.member.until_asked()
     node.member.full = False
     node.member.change_leader("newer")
+    await node.member.until_asked()
     node.order()
     assert future.result().outcome.errno == 0
 

@@ -118,8 +118,8 @@ EQUAL = "all zones equal at rest"
 MAJORITY = "who leads has the votes of a majority"
 
 ANSWER_MUTANTS = (
-    Mutant("answer before the effect", "operations", 1, 50, VISIBLE, _answer_before_the_effect),
-    Mutant("answer before the bytes are there", "power", 7, 200, VISIBLE, _answer_before_the_bytes),
+    Mutant("answer before the effect", "operations", 2, 50, VISIBLE, _answer_before_the_effect),
+    Mutant("answer before the bytes are there", "power", 3, 200, VISIBLE, _answer_before_the_bytes),
     Mutant("owners not given", "operations", 8, 50, MODEL, _owners_not_given),
     Mutant("xattrs without a value", "operations", 8, 50, MODEL, _xattrs_empty),
     Mutant(
@@ -133,24 +133,24 @@ ANSWER_MUTANTS = (
     Mutant(
         "read point before the fold",
         "elections",
-        11,
+        54,
         100,
         "a read point covers what was acknowledged",
         _read_point_before_the_fold,
     ),
-    Mutant("votes counted twice", "elections", 32, 200, MAJORITY, _votes_counted_twice),
+    Mutant("votes counted twice", "elections", 94, 200, MAJORITY, _votes_counted_twice),
     Mutant("votes of any term", "elections", 45, 200, "a node stops by itself", _votes_of_any_term),
-    Mutant("what is above what waits does not wait", "power", 505, 100, VISIBLE, _directories_above_ignored),
+    Mutant("what is above what waits does not wait", "power", 69, 100, VISIBLE, _directories_above_ignored),
     Mutant(
         "the outbox forgets one record too many",
         "power",
-        27,
+        66,
         200,
         WHERE,
         _outbox_forgets_more,
     ),
-    Mutant("marks of another boot believed", "power", 2, 50, WHERE, _marks_of_another_boot),
+    Mutant("marks of another boot believed", "power", 1, 50, WHERE, _marks_of_another_boot),
     Mutant("verification reads nothing", "migration", 4, 50, EQUAL, _verification_reads_nothing),
     Mutant("torn reads reported", "migration", 4, 50, REPORTED, _torn_reads),
-    Mutant("whatever has a file's name is read", "migration", 2, 50, REPORTED, _any_object_of_the_name),
+    Mutant("whatever has a file's name is read", "migration", 4, 50, REPORTED, _any_object_of_the_name),
 )

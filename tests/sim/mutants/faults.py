@@ -224,12 +224,12 @@ MUTANTS = (
     Mutant(
         "tombstone forgotten",
         "writable",
-        547,
+        403,
         500,
         "no observation brings back a removed name",
         _tombstone_forgotten,
     ),
-    Mutant("write-ahead log not read", "operations", 59, 100, "all comes to rest in time", _write_ahead_not_read),
+    Mutant("write-ahead log not read", "operations", 63, 100, "all comes to rest in time", _write_ahead_not_read),
     Mutant(
         "entries written ahead under an old era",
         "operations",
@@ -241,7 +241,7 @@ MUTANTS = (
     Mutant(
         "commit index trusted unverified",
         "operations",
-        235,
+        48,
         400,
         "committed prefixes equal",
         _commit_trusted,
@@ -268,7 +268,7 @@ MUTANTS = (
     Mutant(
         "projected index ahead of the effect",
         "operations",
-        97,
+        2,
         200,
         "a zone is where it says that it is",
         _projected_ahead,
@@ -276,14 +276,14 @@ MUTANTS = (
     Mutant(
         "effect marked before it is carried out",
         "operations",
-        35,
+        99,
         200,
         "a zone is where it says that it is",
         _marked_before_carried,
     ),
     Mutant("checkpoint without a sync", "operations", 2, 100, "a zone is where it says that it is", _zone_not_synced),
     Mutant(
-        "nothing put back after a power cut", "power", 4, 100, "a zone is where it says that it is", _nothing_put_back
+        "nothing put back after a power cut", "power", 28, 100, "a zone is where it says that it is", _nothing_put_back
     ),
     Mutant(
         "applied index apart from the state",
@@ -329,19 +329,19 @@ MUTANTS = (
     Mutant(
         "blind overwrite by a scan record",
         "writable",
-        11,
+        9,
         200,
         "no observation brings back a removed name",
         _blind_overwrite,
     ),
-    Mutant("conflicting entries not cut off", "operations", 33, 200, "committed prefixes equal", _conflict_not_cut),
-    Mutant("void observation not repeated", "migration", 806, 100, "all comes to rest in time", _void_not_repeated),
-    Mutant("content released too early", "operations", 44, 100, "all comes to rest in time", _released_too_early),
-    Mutant("overflow ignored", "migration", 2, 50, "source equals namespace once drained", _overflow_ignored),
+    Mutant("conflicting entries not cut off", "operations", 68, 200, "committed prefixes equal", _conflict_not_cut),
+    Mutant("void observation not repeated", "migration", 65, 100, "all comes to rest in time", _void_not_repeated),
+    Mutant("content released too early", "operations", 2, 100, "all comes to rest in time", _released_too_early),
+    Mutant("overflow ignored", "migration", 4, 50, "source equals namespace once drained", _overflow_ignored),
     Mutant(
         "overflow forgets what is on its way",
         "migration",
-        56,
+        8,
         200,
         "source equals namespace once drained",
         _overflow_forgets_listings,

@@ -125,7 +125,7 @@ MOUNT_MUTANTS = (
     Mutant(
         "names in whatever has the target's place",
         "mount",
-        4,
+        8,
         50,
         "answers and files as the model has them",
         _any_target,
