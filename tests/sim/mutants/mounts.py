@@ -131,13 +131,13 @@ MOUNT_MUTANTS = (
         _any_target,
     ),
     Mutant(
-        "fsync does not wait for the queue", "mount", 1, 50, "what a sync has covered is there", _sync_without_waiting
+        "fsync does not wait for the queue", "mount", 3, 50, "what a sync has covered is there", _sync_without_waiting
     ),
-    Mutant("records of a batch not in a row", "mount", 31, 100, "what was promised is in the log in order", _no_row),
+    Mutant("records of a batch not in a row", "mount", 59, 100, "what was promised is in the log in order", _no_row),
     Mutant(
         "records of a batch mean any object",
         "mount",
-        5,
+        1,
         100,
         "changes are made to the objects that were meant",
         _any_object,
@@ -146,7 +146,7 @@ MOUNT_MUTANTS = (
     Mutant(
         "refusals told again and again",
         "mount",
-        3,
+        5,
         100,
         "a refusal is told once",
         _refusal_told_again,
@@ -162,13 +162,18 @@ MOUNT_MUTANTS = (
     Mutant(
         "bytes put where their file was made",
         "mount",
-        40,
+        21,
         100,
         "what was promised is in the log in order",
         _bytes_before_their_turn,
     ),
     Mutant(
-        "changes of others taken for the mount's own", "mount", 4, 100, "what the kernel believes is so", _not_contested
+        "changes of others taken for the mount's own",
+        "mount",
+        40,
+        100,
+        "what the kernel believes is so",
+        _not_contested,
     ),
     Mutant("the kernel is not told of refusals", "mount", 8, 100, "what the kernel believes is so", _refusal_believed),
     Mutant(
@@ -182,7 +187,7 @@ MOUNT_MUTANTS = (
     Mutant(
         "stores not looked for",
         "mount",
-        129,
+        100,
         100,
         "who has a file open for long reads what the log has",
         _stores_not_looked_for,
@@ -190,7 +195,7 @@ MOUNT_MUTANTS = (
     Mutant(
         "a start shows what it has",
         "mount",
-        830010,
+        8,
         200,
         "a mount after a start shows what one before it did",
         _shown_too_early,
